@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Compares GPT-2 training in zero_train with a peer in one run: tokens per second (median step) and peak resident memory
-# of a rank.
+# Compares training of GPT-2, or another model, in zero_train with a peer in one run: tokens per second (median step)
+# and peak resident memory of a rank.
 #
 #   bench/gpt2.sh [--model gpt2] [--dtype fp32] [--ranks 2] [--threads 1] [--batch 4] [--seq-len 256] [--steps 8]
 #                 [--stages "3 0"] [--rounds 2] [--train ./zero_train] [--peer 'COMMAND'] ...

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch FSDP2 training GPT-2 on the CPU: the peer of bench/gpt2.sh.
+"""PyTorch FSDP2 training GPT-2, or any causal model of transformers, on the CPU: the peer of bench/gpt2.sh.
 
     torchrun --nproc-per-node 2 bench/peer_torch.py --batch 4 --seq-len 256 --steps 8
-        [--layers 12 --width 768 --heads 12] [--dtype fp32]
+        [--layers 12 --width 768 --heads 12 | --config config.json] [--dtype fp32]
 
 Does the same work as zero_train: forward, backward, global-norm clipping, AdamW (fused), parameters sharded per block.
 Rank 0 ends with one line of JSON: tok_s (median from step 3) and peak_rss_gb (of rank 0). Needs torch and transformers.
@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 
 
 def arguments():
@@ -27,19 +27,23 @@ def arguments():
     defaults = {"batch": 4, "seq-len": 256, "steps": 8, "layers": 12, "width": 768, "heads": 12, "threads": 1}
     for name, value in defaults.items():
         parser.add_argument("--" + name, type=int, default=value)
+    parser.add_argument("--config")
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
     return parser.parse_args()
 
 
 def sharded_model(args, world):
-    config = GPT2Config(n_layer=args.layers, n_embd=args.width, n_head=args.heads, resid_pdrop=0.0, embd_pdrop=0.0,
-                        attn_pdrop=0.0)
+    if args.config:
+        config = AutoConfig.from_pretrained(args.config)
+    else:
+        config = GPT2Config(n_layer=args.layers, n_embd=args.width, n_head=args.heads, resid_pdrop=0.0, embd_pdrop=0.0,
+                            attn_pdrop=0.0)
     config._attn_implementation = "sdpa"
-    model = GPT2LMHeadModel(config).train()
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).train()
     options = {"mesh": init_device_mesh("cpu", (world,))}
     if args.dtype == "bf16":
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    for block in model.transformer.h:
+    for block in model.transformer.h if config.model_type == "gpt2" else model.model.layers:
         fully_shard(block, **options)
     fully_shard(model, **options)
     return model

@@ -360,7 +360,7 @@ static zero_status_t write_weights(export_t *e, zero_error_t *error)
         if (e->error.status != ZERO_OK)
             status = zero_pass(error, e->error.status, &e->error);
         else
-            zero_gpt2_engine_error(e->m, status, error);
+            zero_model_engine_error(e->m, status, error);
     }
     return status;
 }

@@ -3,17 +3,14 @@
 #ifndef MODELS_EXPORT_H
 #define MODELS_EXPORT_H
 
-#include "models/gpt2.h"
+#include "models/decoder.h"
 
-#define ZERO_EXPORT_NAME_BYTES 96
+#define ZERO_EXPORT_NAME_BYTES (ZERO_MODEL_NAME_BYTES + 16)
 
 /* Name and shape of the model's parameter index (the order of declaration) as transformers has them for the model with
  * its head. Sets ndim and shape of *info. */
 void zero_model_export_tensor(const zero_model_config_t *config, int index, char name[ZERO_EXPORT_NAME_BYTES],
                               zero_tensor_info_t *info);
-/* config.json of a model that came from none. The caller frees the text. */
-zero_status_t zero_model_config_text(const zero_model_config_t *config, zero_dtype_t dtype, char **text,
-                                     zero_error_t *error);
 /* A config.json with another dtype; everything else stays as it is written. path is for sentences. The caller frees the
  * result. */
 zero_status_t zero_model_config_retype(const char *text, const char *path, zero_dtype_t dtype, char **result,

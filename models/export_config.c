@@ -4,12 +4,13 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 static const char *const dtype_names[ZERO_DTYPE_COUNT] = {"float32", "bfloat16", "float16"};
 
-/* ---- families --------------------------------------------------------------------------------------------------- */
+/* ---- a config.json of our own ----------------------------------------------------------------------------------- */
 
 /* The fewest digits that read back as value; JSON. */
 static const char *real_text(char text[32], double value)
@@ -22,63 +23,116 @@ static const char *real_text(char text[32], double value)
     return text;
 }
 
-/* As transformers' GPT2Config. There is no dropout. Token 50256 is <|endoftext|> of OpenAI's vocabulary; of another
- * vocabulary no token is known to have a meaning. */
-static int gpt2_config(const zero_model_config_t *c, const char *dtype, char *text, size_t room)
-{
-    char eps[32], std[32], inner[32] = "null";
-    const char *token = c->vocab == 50257 ? "50256" : "null";
+/* Appends to a text; counts what does not fit. */
+typedef struct text {
+    char *at;
+    size_t used, room;
+} text_t;
 
-    if (c->hidden != 4 * c->width)
-        snprintf(inner, sizeof inner, "%" PRId64, c->hidden);
-    return snprintf(text, room,
-                    "{\n"
-                    "  \"architectures\": [\n    \"GPT2LMHeadModel\"\n  ],\n"
-                    "  \"model_type\": \"gpt2\",\n"
-                    "  \"vocab_size\": %" PRId64 ",\n"
-                    "  \"n_positions\": %" PRId64 ",\n"
-                    "  \"n_embd\": %" PRId64 ",\n"
-                    "  \"n_layer\": %" PRId64 ",\n"
-                    "  \"n_head\": %" PRId64 ",\n"
-                    "  \"n_inner\": %s,\n"
-                    "  \"activation_function\": \"gelu_new\",\n"
-                    "  \"layer_norm_epsilon\": %s,\n"
-                    "  \"initializer_range\": %s,\n"
-                    "  \"attn_pdrop\": 0.0,\n"
-                    "  \"embd_pdrop\": 0.0,\n"
-                    "  \"resid_pdrop\": 0.0,\n"
-                    "  \"tie_word_embeddings\": true,\n"
-                    "  \"bos_token_id\": %s,\n"
-                    "  \"eos_token_id\": %s,\n"
-                    "  \"torch_dtype\": \"%s\"\n"
-                    "}\n",
-                    c->vocab, c->positions, c->width, c->layers, c->heads, inner, real_text(eps, c->norm_eps),
-                    real_text(std, c->init_std), token, token, dtype);
+ZERO_PRINTF(2, 3) static void add(text_t *t, const char *format, ...)
+{
+    va_list values;
+
+    va_start(values, format);
+    const int length = vsnprintf(t->used < t->room ? t->at + t->used : NULL, t->used < t->room ? t->room - t->used : 0,
+                                 format, values);
+    va_end(values);
+    t->used += length > 0 ? (size_t)length : 0;
 }
 
-static const struct {
-    const char *name;
-    const char *prefix; /* of every tensor's name */
-    int (*config)(const zero_model_config_t *c, const char *dtype, char *text, size_t room); /* as snprintf */
-} families[] = {
-    {"gpt2", "transformer.", gpt2_config}, /* the head is the embedding, and stored once */
-};
-
-static int family_of(const zero_model_config_t *config)
+static void add_size(text_t *t, const char *key, int64_t value)
 {
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
-        if (strcmp(config->family, families[i].name) == 0)
-            return (int)i;
-    return 0;
+    if (key)
+        add(t, "  \"%s\": %" PRId64 ",\n", key, value);
+}
+
+static void add_real(text_t *t, const char *key, double value)
+{
+    char real[32];
+
+    add(t, "  \"%s\": %s,\n", key, real_text(real, value));
+}
+
+static void add_bool(text_t *t, const char *key, bool value)
+{
+    add(t, "  \"%s\": %s,\n", key, value ? "true" : "false");
+}
+
+static const char *const activations[] = {
+    [ZERO_NN_GELU_NEW] = "gelu_new", [ZERO_NN_GELU] = "gelu", [ZERO_NN_RELU] = "relu", [ZERO_NN_SILU] = "silu"};
+
+/* As transformers spelled it before version 5, which reads it too. */
+static void add_rope(text_t *t, const zero_rope_t *rope)
+{
+    char a[32], b[32], c[32];
+
+    if (rope->theta == 0)
+        return;
+    add_real(t, "rope_theta", rope->theta);
+    if (rope->scaling == ZERO_ROPE_LINEAR)
+        add(t, "  \"rope_scaling\": {\n    \"rope_type\": \"linear\",\n    \"factor\": %s\n  },\n",
+            real_text(a, rope->factor));
+    else if (rope->scaling == ZERO_ROPE_LLAMA3)
+        add(t,
+            "  \"rope_scaling\": {\n    \"rope_type\": \"llama3\",\n    \"factor\": %s,\n"
+            "    \"low_freq_factor\": %s,\n    \"high_freq_factor\": %s,\n"
+            "    \"original_max_position_embeddings\": %" PRId64 "\n  },\n",
+            real_text(a, rope->factor), real_text(b, rope->low_freq_factor), real_text(c, rope->high_freq_factor),
+            rope->original_positions);
+    else
+        add(t, "  \"rope_scaling\": null,\n");
+}
+
+/* The whole config.json. There is no dropout. Token 50256 is <|endoftext|> of OpenAI's vocabulary; of another
+ * vocabulary no token is known to have a meaning. */
+static void add_config(text_t *t, const zero_model_config_t *c, const zero_family_t *family, const char *dtype)
+{
+    const zero_family_keys_t *keys = family->keys;
+    const bool learned = c->rope.theta == 0;
+    const char *token = learned && c->vocab == 50257 ? "50256" : "null";
+
+    add(t, "{\n  \"architectures\": [\n    \"%s\"\n  ],\n  \"model_type\": \"%s\",\n", family->architecture,
+        family->name);
+    add_size(t, keys->vocab, c->vocab);
+    add_size(t, keys->positions, c->positions);
+    add_size(t, keys->width, c->width);
+    add_size(t, keys->layers, c->layers);
+    add_size(t, keys->heads, c->heads);
+    add_size(t, keys->kv_heads, c->kv_heads);
+    add_size(t, keys->head_dim, c->head_dim);
+    if (!c->gated && c->hidden == 4 * c->width)
+        add(t, "  \"%s\": null,\n", keys->hidden);
+    else
+        add_size(t, keys->hidden, c->hidden);
+    add(t, "  \"%s\": \"%s\",\n", keys->activation, activations[c->activation]);
+    add_real(t, keys->norm_eps, c->norm_eps);
+    add_rope(t, &c->rope);
+    if (family->attention_bias == ZERO_SWITCH_KEY)
+        add_bool(t, "attention_bias", c->qkv_bias);
+    if (family->mlp_bias == ZERO_SWITCH_KEY)
+        add_bool(t, "mlp_bias", c->mlp_bias);
+    if (family->window_switch)
+        add_bool(t, "use_sliding_window", c->sliding_window > 0);
+    if (family->sliding_window > 0 && c->sliding_window > 0)
+        add_size(t, "sliding_window", c->sliding_window);
+    else if (family->sliding_window > 0)
+        add(t, "  \"sliding_window\": null,\n");
+    add_real(t, "initializer_range", c->init_std);
+    if (learned)
+        add(t, "  \"attn_pdrop\": 0.0,\n  \"embd_pdrop\": 0.0,\n  \"resid_pdrop\": 0.0,\n");
+    add_bool(t, "tie_word_embeddings", c->tied);
+    add(t, "  \"bos_token_id\": %s,\n  \"eos_token_id\": %s,\n  \"torch_dtype\": \"%s\"\n}\n", token, token, dtype);
 }
 
 void zero_model_export_tensor(const zero_model_config_t *config, int index, char name[ZERO_EXPORT_NAME_BYTES],
                               zero_tensor_info_t *info)
 {
-    zero_gpt2_tensor_t t;
+    const zero_family_t *family = zero_family_find(config->family);
+    zero_model_tensor_t t;
 
-    zero_gpt2_tensor(config, index, &t);
-    snprintf(name, ZERO_EXPORT_NAME_BYTES, "%s%s", families[family_of(config)].prefix, t.name);
+    zero_model_tensor(config, index, &t);
+    snprintf(name, ZERO_EXPORT_NAME_BYTES, "%s%s", family->prefixed || t.place == ZERO_PLACE_HEAD ? "" : family->prefix,
+             t.name);
     info->ndim = t.ndim;
     for (int d = 0; d < t.ndim; d++)
         info->shape[d] = t.shape[d];
@@ -88,11 +142,12 @@ zero_status_t zero_model_config_text(const zero_model_config_t *config, zero_dty
                                      zero_error_t *error)
 {
     enum { ROOM = 4096 };
+    text_t t = {.at = malloc(ROOM), .room = ROOM};
 
-    *text = malloc(ROOM);
-    if (*text == NULL)
+    *text = t.at;
+    if (t.at == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for config.json");
-    families[family_of(config)].config(config, dtype_names[dtype], *text, ROOM);
+    add_config(&t, config, zero_family_find(config->family), dtype_names[dtype]);
     return ZERO_OK;
 }
 

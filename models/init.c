@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* init.c - initial values from a seed. Each element is a function of seed, tensor name and index only, so every rank
  * draws only its own elements. */
-#include "models/gpt2.h"
+#include "models/decoder.h"
 
 #include <math.h>
 
@@ -28,12 +28,12 @@ static void normal_pair(uint64_t key, uint64_t k, double out[2])
     out[1] = r * sin(TAU * v);
 }
 
-void zero_gpt2_init_values(const zero_gpt2_tensor_t *tensor, uint64_t seed, int64_t begin, int64_t count, int threads,
-                           float *out)
+void zero_model_init_values(const zero_model_tensor_t *tensor, uint64_t seed, int64_t begin, int64_t count, int threads,
+                            float *out)
 {
-    if (tensor->init != GPT2_INIT_NORMAL) {
+    if (tensor->start != ZERO_START_NORMAL) {
         for (int64_t i = 0; i < count; i++)
-            out[i] = tensor->init == GPT2_INIT_ONE ? 1.0f : 0.0f;
+            out[i] = tensor->start == ZERO_START_ONE ? 1.0f : 0.0f;
         return;
     }
     const uint64_t key = zero_splitmix64(seed ^ hash_name(tensor->name));
@@ -51,7 +51,7 @@ void zero_gpt2_init_values(const zero_gpt2_tensor_t *tensor, uint64_t seed, int6
 
 typedef struct fill {
     const zero_model_t *m;
-    zero_gpt2_tensor_t tensor;
+    zero_model_tensor_t tensor;
     uint64_t seed;
 } fill_t;
 
@@ -60,7 +60,7 @@ static int fill_values(void *ctx, zero_param_t param, int64_t begin, int64_t cou
     const fill_t *f = ctx;
 
     (void)param;
-    zero_gpt2_init_values(&f->tensor, f->seed, begin, count, f->m->options.threads, out);
+    zero_model_init_values(&f->tensor, f->seed, begin, count, f->m->options.threads, out);
     return 0;
 }
 
@@ -74,10 +74,10 @@ zero_status_t zero_model_init(zero_model_t *m, uint64_t seed, zero_error_t *erro
     for (int i = 0; i < m->param_count; i++) {
         zero_status_t status;
 
-        zero_gpt2_tensor(&m->config, i, &f.tensor);
+        zero_model_tensor(&m->config, i, &f.tensor);
         status = zero_param_fill(m->engine, m->params[i].id, fill_values, &f);
         if (status != ZERO_OK)
-            return zero_gpt2_engine_error(m, status, error);
+            return zero_model_engine_error(m, status, error);
     }
     return ZERO_OK;
 }

@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* load.c - loads weights from a Hugging Face folder. It checks everything before it reads a value. Each rank reads only
  * the ranges that it owns. */
-#include "models/gpt2.h"
+#include "models/decoder.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define PREFIX "transformer."
-#define PREFIX_BYTES (sizeof PREFIX - 1)
-#define EMBEDDING "wte.weight"
 #define HEAD "lm_head.weight"
 
 /* "(50257, 768)" */
@@ -49,20 +46,42 @@ static zero_status_t check_tensor(const char *folder, const zero_tensor_info_t *
     return ZERO_OK;
 }
 
-/* "h.<number>.attn.bias" and "h.<number>.attn.masked_bias": masks that old files store as tensors. */
-static bool is_mask(const char *name)
-{
-    size_t digits;
+/* Names of a family's tensors in files, with and without its prefix. The head has no prefix. */
+typedef struct names {
+    char with[ZERO_MODEL_NAME_BYTES + 16], without[ZERO_MODEL_NAME_BYTES];
+} names_t;
 
-    if (strncmp(name, "h.", 2) != 0)
-        return false;
-    digits = strspn(name + 2, "0123456789");
-    name += 2 + digits;
-    return digits > 0 && (!strcmp(name, ".attn.bias") || !strcmp(name, ".attn.masked_bias"));
+static names_t names_of(const zero_family_t *family, const zero_model_tensor_t *t)
+{
+    const bool prefixed = t->place != ZERO_PLACE_HEAD;
+    names_t n;
+
+    snprintf(n.without, sizeof n.without, "%s", t->name + (prefixed && family->prefixed ? strlen(family->prefix) : 0));
+    snprintf(n.with, sizeof n.with, "%s%s", prefixed ? family->prefix : "", n.without);
+    return n;
 }
 
-/* The head is the embedding. A copy of it in the file is not read; a tensor with other values is an error, because it
- * belongs to another model. */
+/* A tensor of files that is computed, not trained: GPT-2's masks "h.<number>.attn.bias" and
+ * "h.<number>.attn.masked_bias", Llama's "layers.<number>.self_attn.rotary_emb.inv_freq". */
+static bool is_computed(const zero_family_t *family, const char *name)
+{
+    static const char *const endings[] = {".attn.bias", ".attn.masked_bias", ".self_attn.rotary_emb.inv_freq"};
+    const size_t before = strcspn(family->places[ZERO_PLACE_LAYER], "%");
+
+    if (strncmp(name, family->prefix, strlen(family->prefix)) == 0)
+        name += strlen(family->prefix);
+    if (strncmp(name, family->places[ZERO_PLACE_LAYER], before) != 0)
+        return false;
+    const size_t digits = strspn(name + before, "0123456789");
+
+    for (size_t i = 0; digits > 0 && i < sizeof endings / sizeof *endings; i++)
+        if (strcmp(name + before + digits, endings[i]) == 0)
+            return true;
+    return false;
+}
+
+/* The head of a tied model is the embedding. A copy of it in the file is not read; a tensor with other values is an
+ * error, because it belongs to another model. */
 static zero_status_t check_head(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file,
                                 int head, int embedding, zero_error_t *error)
 {
@@ -84,48 +103,39 @@ static zero_status_t check_head(const zero_model_config_t *config, const char *f
         if (status != ZERO_OK || memcmp(a, b, (size_t)n * sizeof *a) == 0)
             continue;
         zero_tensors_at(file, embedding, &info);
-        return zero_fail(
-            error, ZERO_ERR_FORMAT,
-            "%s: tensors '%s' and '%s' differ, but the head of a GPT-2 is its embedding, and one of its own is not "
-            "supported: remove '%s' from the file to train with the embedding as the head",
-            folder, HEAD, info.name, HEAD);
+        return zero_fail(error, ZERO_ERR_FORMAT,
+                         "%s: tensors '%s' and '%s' differ, but the head is the embedding (config.json: "
+                         "\"tie_word_embeddings\"): set "
+                         "that to false to train a head of its own, or remove '%s' from the file",
+                         folder, HEAD, info.name, HEAD);
     }
     return status;
 }
 
-/* Any other tensor that is not in map and is not known to be unused is an error. Otherwise it would be lost
- * silently. */
+/* Any other tensor that is not in map and is not known to be unused is an error. Otherwise it would be lost silently.
+ * count: the model's tensors. */
 static zero_status_t check_rest(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file,
-                                const int *map, zero_error_t *error)
+                                const int *map, int count, zero_error_t *error)
 {
-    int embedding = 0;
+    const zero_family_t *family = zero_family_find(config->family);
 
-    for (int j = 0; j < zero_gpt2_tensor_count(config); j++) {
-        zero_gpt2_tensor_t t;
-
-        zero_gpt2_tensor(config, j, &t);
-        if (strcmp(t.name, EMBEDDING) == 0)
-            embedding = map[j];
-    }
     for (int i = 0; i < zero_tensors_count(file); i++) {
         zero_tensor_info_t info = {.size = sizeof info};
-        const char *name;
         zero_status_t status = zero_tensors_at(file, i, &info);
         bool known = false;
 
         if (status != ZERO_OK)
             return zero_fail(error, status, "%s: tensor %d cannot be looked up", folder, i);
-        for (int j = 0; j < zero_gpt2_tensor_count(config) && !known; j++)
+        for (int j = 0; j < count && !known; j++)
             known = map[j] == i;
-        name = strncmp(info.name, PREFIX, PREFIX_BYTES) == 0 ? info.name + PREFIX_BYTES : info.name;
-        if (known || is_mask(name))
+        if (known || is_computed(family, info.name))
             continue;
         if (strcmp(info.name, HEAD) != 0)
             return zero_fail(error, ZERO_ERR_FORMAT,
-                             "%s: tensor '%s' is unexpected, wanted only those of a GPT-2 with n_layer %" PRId64
+                             "%s: tensor '%s' is unexpected, wanted only those of a %s with %s %" PRId64
                              " (config.json)",
-                             folder, info.name, config->layers);
-        status = check_head(config, folder, file, i, embedding, error);
+                             folder, info.name, family->title, family->keys->layers, config->layers);
+        status = check_head(config, folder, file, i, map[0], error);
         if (status != ZERO_OK)
             return status;
     }
@@ -134,7 +144,7 @@ static zero_status_t check_rest(const zero_model_config_t *config, const char *f
 
 /* Reports a tensor that the file lacks under both of its names. A wrapper may have put a prefix before every name. */
 static zero_status_t missing(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file,
-                             const char *name, zero_error_t *error)
+                             const names_t *names, zero_error_t *error)
 {
     static const struct {
         const char *prefix, *from;
@@ -143,7 +153,8 @@ static zero_status_t missing(const zero_model_config_t *config, const char *fold
         {"module.", "DistributedDataParallel"},
         {"_fsdp_wrapped_module.", "FSDP"},
     };
-    const size_t length = strlen(name);
+    const zero_family_t *family = zero_family_find(config->family);
+    const size_t length = strlen(names->without), prefix_bytes = strlen(family->prefix);
 
     for (int i = 0; i < zero_tensors_count(file); i++) {
         zero_tensor_info_t info = {.size = sizeof info};
@@ -153,10 +164,10 @@ static zero_status_t missing(const zero_model_config_t *config, const char *fold
         if (zero_tensors_at(file, i, &info) != ZERO_OK || strlen(info.name) <= length + 1)
             continue;
         before = strlen(info.name) - length;
-        if (strcmp(info.name + before, name) != 0 || info.name[before - 1] != '.')
+        if (strcmp(info.name + before, names->without) != 0 || info.name[before - 1] != '.')
             continue;
-        if (before > PREFIX_BYTES && strncmp(info.name + before - PREFIX_BYTES, PREFIX, PREFIX_BYTES) == 0)
-            before -= PREFIX_BYTES;
+        if (before > prefix_bytes && strncmp(info.name + before - prefix_bytes, family->prefix, prefix_bytes) == 0)
+            before -= prefix_bytes;
         snprintf(prefix, sizeof prefix, "%.*s", (int)before, info.name);
         for (size_t k = 0; k < sizeof wrappers / sizeof *wrappers; k++)
             if (strncmp(info.name, wrappers[k].prefix, strlen(wrappers[k].prefix)) == 0)
@@ -166,37 +177,42 @@ static zero_status_t missing(const zero_model_config_t *config, const char *fold
                                  folder, prefix, wrappers[k].from, info.name);
         return zero_fail(error, ZERO_ERR_FORMAT,
                          "%s: names begin with the prefix '%s' ('%s'), wanted '%s': take the prefix off every name",
-                         folder, prefix, info.name, name);
+                         folder, prefix, info.name, names->without);
     }
+    if (strcmp(names->with, names->without) == 0)
+        return zero_fail(error, ZERO_ERR_FORMAT,
+                         "%s: tensor '%s' is missing, wanted for a %s with \"tie_word_embeddings\" false (config.json)",
+                         folder, names->with, family->title);
     return zero_fail(error, ZERO_ERR_FORMAT,
-                     "%s: tensor '" PREFIX "%s' (or '%s') is missing, wanted for a GPT-2 with n_layer %" PRId64
-                     " (config.json)",
-                     folder, name, name, config->layers);
+                     "%s: tensor '%s' (or '%s') is missing, wanted for a %s with %s %" PRId64 " (config.json)", folder,
+                     names->with, names->without, family->title, family->keys->layers, config->layers);
 }
 
 /* Fills map with the index of each of the model's tensors in the file, once names, shapes and dtypes match. */
 static zero_status_t match(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file, int *map,
                            zero_error_t *error)
 {
-    for (int i = 0; i < zero_gpt2_tensor_count(config); i++) {
-        char name[GPT2_NAME_BYTES + PREFIX_BYTES];
-        zero_tensor_info_t info = {.size = sizeof info};
-        zero_gpt2_tensor_t t;
-        zero_status_t status;
-        int plain, prefixed;
+    const zero_family_t *family = zero_family_find(config->family);
+    const int count = zero_model_tensor_count(config);
 
-        zero_gpt2_tensor(config, i, &t);
-        snprintf(name, sizeof name, PREFIX "%s", t.name);
-        plain = zero_tensors_find(file, t.name);
-        prefixed = zero_tensors_find(file, name);
-        if (plain < 0 && prefixed < 0 && strcmp(t.name, EMBEDDING) == 0)
-            plain = zero_tensors_find(file,
-                                      HEAD); /* safetensors' save_model stores a tied tensor once, under either name */
+    for (int i = 0; i < count; i++) {
+        zero_tensor_info_t info = {.size = sizeof info};
+        zero_model_tensor_t t;
+        zero_status_t status;
+
+        zero_model_tensor(config, i, &t);
+        const names_t names = names_of(family, &t);
+        const bool two = strcmp(names.with, names.without) != 0;
+        int plain = zero_tensors_find(file, names.without), prefixed = two ? zero_tensors_find(file, names.with) : -1;
+
+        if (plain < 0 && prefixed < 0 && t.place == ZERO_PLACE_EMBEDDING && config->tied)
+            /* safetensors' save_model stores a tied tensor once, under either name */
+            plain = zero_tensors_find(file, HEAD);
         if (plain < 0 && prefixed < 0)
-            return missing(config, folder, file, t.name, error);
+            return missing(config, folder, file, &names, error);
         if (plain >= 0 && prefixed >= 0)
             return zero_fail(error, ZERO_ERR_FORMAT, "%s: both '%s' and '%s' are there, wanted one of them", folder,
-                             name, t.name);
+                             names.with, names.without);
         map[i] = plain >= 0 ? plain : prefixed;
         status = zero_tensors_at(file, map[i], &info);
         if (status != ZERO_OK)
@@ -205,7 +221,7 @@ static zero_status_t match(const zero_model_config_t *config, const char *folder
         if (status != ZERO_OK)
             return status;
     }
-    return check_rest(config, folder, file, map, error);
+    return check_rest(config, folder, file, map, count, error);
 }
 
 static zero_status_t open_folder(const zero_model_config_t *config, const char *folder, zero_tensors_t **file,
@@ -214,7 +230,7 @@ static zero_status_t open_folder(const zero_model_config_t *config, const char *
     zero_status_t status;
 
     *file = NULL;
-    *map = calloc((size_t)zero_gpt2_tensor_count(config), sizeof **map);
+    *map = calloc((size_t)zero_model_tensor_count(config), sizeof **map);
     if (*map == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "out of memory for the table of tensors of '%s'", folder);
     status = zero_tensors_open(file, folder, error);
@@ -233,7 +249,7 @@ zero_status_t zero_model_check_folder(const zero_model_config_t *config, const c
 {
     zero_tensors_t *file;
     int *map;
-    zero_status_t status = zero_gpt2_check_config(config, error);
+    zero_status_t status = zero_model_check_config(config, error);
 
     if (status == ZERO_OK)
         status = open_folder(config, folder, &file, &map, error);
@@ -277,7 +293,7 @@ zero_status_t zero_model_load(zero_model_t *m, const char *folder, zero_error_t 
         if (f.error.status != ZERO_OK)
             status = zero_pass(error, f.error.status, &f.error);
         else
-            zero_gpt2_engine_error(m, status, error);
+            zero_model_engine_error(m, status, error);
     }
     zero_tensors_close(file);
     free(map);

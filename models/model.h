@@ -9,24 +9,57 @@
 
 typedef enum zero_recompute { ZERO_RECOMPUTE_NONE = 0, ZERO_RECOMPUTE_SELECTIVE, ZERO_RECOMPUTE_FULL } zero_recompute_t;
 
-/* The shape of a model, as in Hugging Face's config.json. */
+typedef enum zero_model_norm { ZERO_MODEL_LAYER_NORM = 0, ZERO_MODEL_RMS_NORM } zero_model_norm_t;
+
+/* How a rotary position embedding (Su et al. 2021) stretches its wavelengths to longer sequences: not at all; all of
+ * them by factor; or those that are long against the original positions (Llama 3.1, as Hugging Face's "llama3"). */
+typedef enum zero_rope_scaling { ZERO_ROPE_PLAIN = 0, ZERO_ROPE_LINEAR, ZERO_ROPE_LLAMA3 } zero_rope_scaling_t;
+
+typedef struct zero_rope {
+    double theta; /* 0: positions are not rotary but learned */
+    zero_rope_scaling_t scaling;
+    double factor, low_freq_factor, high_freq_factor; /* the last two of ZERO_ROPE_LLAMA3 */
+    int64_t original_positions;                       /* of ZERO_ROPE_LLAMA3 */
+} zero_rope_t;
+
+/* The shape of a model, as in Hugging Face's config.json. The family (models/families.c) decides the names and the
+ * storage of tensors. Everything that the arithmetic depends on is here. */
 typedef struct zero_model_config {
-    char family[16]; /* "gpt2" */
-    int64_t layers, heads, width, hidden, vocab, positions;
+    char family[16]; /* "gpt2", "llama", "mistral", "qwen2", "qwen3": Hugging Face's model_type */
+    int64_t layers, width, hidden, vocab, positions;
+    int64_t heads, kv_heads, head_dim; /* heads / kv_heads queries share a key and a value */
+    zero_model_norm_t norm;
     double norm_eps;
-    double init_std; /* 0.02; residual projections use init_std / sqrt(2 * layers) (Radford et al. 2019) */
+    zero_rope_t rope;
+    zero_nn_activation_t activation;
+    bool gated;           /* the MLP multiplies activation(gate x) by up x (Shazeer 2020) */
+    bool qkv_bias;        /* of queries, keys and values */
+    bool projection_bias; /* of the projection behind attention */
+    bool mlp_bias;
+    bool qk_norm;           /* RMS norms of each query and key, before their rotation */
+    bool tied;              /* the head is the embedding */
+    int64_t sliding_window; /* keys that a query sees; 0: all before it. Sequences must not be longer */
+    double init_std;        /* of matrices (0.02) */
+    bool residual_init;     /* residual projections have init_std / sqrt(2 * layers) (Radford et al. 2019) */
 } zero_model_config_t;
 
-/* Fills config with a preset: "tiny", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl". Any other name is ZERO_ERR_ARG.
- * The error lists the presets; for a planned model (llama-..., qwen...) it says that the model is not supported yet. */
+/* Fills config with what a family's models share: the arithmetic, and transformers' defaults. Sizes are 0. Any other
+ * name is ZERO_ERR_ARG; the error lists the families. */
+zero_status_t zero_model_family(zero_model_config_t *config, const char *name, zero_error_t *error);
+/* Fills config with a preset: "tiny", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "llama-1b", "llama-3b",
+ * "llama-8b", "qwen2.5-0.5b", "qwen2.5-7b". Any other name is ZERO_ERR_ARG, and the error lists the presets. */
 zero_status_t zero_model_preset(zero_model_config_t *config, const char *name, zero_error_t *error);
 /* Reads config.json, given its path or a Hugging Face folder. A setting that this code would compute differently
- * (activation, attention scaling, untied head, ...) is an error that names the key, the value found and the value
+ * (mixtures of experts, soft caps, ...) is an error that names the key, the value found and the value
  * required. */
 zero_status_t zero_model_read_config(zero_model_config_t *config, const char *folder_or_file, zero_error_t *error);
 /* Whether the first bytes of a file are a git-lfs pointer. A clone made without git-lfs has pointers instead of
  * files. */
 bool zero_model_is_pointer(const char *text, size_t bytes);
+/* The model's config.json, with every setting of config and the dtype of its weights. Equal texts mean equal models.
+ * The caller frees the text. */
+zero_status_t zero_model_config_text(const zero_model_config_t *config, zero_dtype_t dtype, char **text,
+                                     zero_error_t *error);
 int64_t zero_model_parameters(const zero_model_config_t *config);
 /* FLOPs per token: 6 * weights of matrix products (head included) + 12 * layers * heads * head_dim * T. */
 double zero_model_flops_per_token(const zero_model_config_t *config, int64_t seq_len);
@@ -46,6 +79,7 @@ typedef struct zero_model_options {
     int64_t head_columns; /* tokens of the vocabulary in one product of the head; 0: chosen by size */
     const char *choices;  /* algorithms for products on a GPU (zero_nn_set_choices); NULL: none */
     bool measure;         /* measure the products that choices lacks */
+    bool packed;          /* batches have starts */
     bool muon;            /* the engine's rule is ZERO_RULE_MUON: reserve the memory of zero_model_matrix */
     zero_log_fn log;      /* receives warnings of kernels/nn; NULL: none */
     void *log_ctx;
@@ -102,23 +136,31 @@ zero_status_t zero_model_check_export(const char *folder, const char *source, ze
 zero_status_t zero_model_export(zero_model_t *model, zero_comm_t *comm, const zero_model_export_t *to,
                                 zero_error_t *error);
 
-/* Runs one micro-step. tokens, targets (micro_batch, T) are in host memory; the caller may reuse them on return. flags:
- * ZERO_LAST. With ZERO_LAST *loss_sum receives the sum of the token losses of the step, without it 0. Each micro-step
- * sums its fp32 losses in order in fp64; these sums are added in order. Gradients are those of the sum: the engine's
- * grad_scale makes them a mean. If this call or one of the next two fails, the engine may be in the middle of a pass:
- * end it with zero_abort. */
-zero_status_t zero_model_train(zero_model_t *model, const int32_t *tokens, const int32_t *targets, uint32_t flags,
-                               double *loss_sum, zero_error_t *error);
+/* Sequences: (rows, T) each, in host memory. The caller may reuse them when the call returns. */
+typedef struct zero_model_batch {
+    const int32_t *tokens, *targets; /* a target ZERO_NN_IGNORE has no loss and no gradient */
+    const int32_t *starts; /* of options.packed; NULL: each row is one document. Else for each token the index in its
+                              row at which its document begins. Attention does not look before it, and positions count
+                              from it */
+} zero_model_batch_t;
+
+/* Runs one micro-step of micro_batch sequences. flags: ZERO_LAST. With ZERO_LAST *loss_sum receives the sum of the
+ * token losses of the step, without it 0. Each micro-step sums its fp32 losses in order in fp64; these sums are added
+ * in order. Gradients are those of the sum: the engine's grad_scale makes them a mean, or zero_step_weight if the
+ * targets that count differ in number. If this call or one of the next two fails, the engine may be in the middle of a
+ * pass: end it with zero_abort. */
+zero_status_t zero_model_train(zero_model_t *model, const zero_model_batch_t *batch, uint32_t flags, double *loss_sum,
+                               zero_error_t *error);
 /* The same without gradients, on the evaluation pass. Only the first rows <= micro_batch sequences count. All ranks
  * make the same number of calls. */
-zero_status_t zero_model_eval(zero_model_t *model, const int32_t *tokens, const int32_t *targets, int64_t rows,
-                              double *loss_sum, zero_error_t *error);
+zero_status_t zero_model_eval(zero_model_t *model, const zero_model_batch_t *batch, int64_t rows, double *loss_sum,
+                              zero_error_t *error);
 /* Computes the logits (vocab), fp32, of the last of n tokens (n <= sample_len) in the any-order pass. Every rank makes
  * the call with the same tokens. */
 zero_status_t zero_model_logits(zero_model_t *model, const int32_t *tokens, int64_t n, float *logits,
                                 zero_error_t *error);
 
-/* Parameters in the order of declaration, with Hugging Face's names without "transformer.". */
+/* Parameters in the order of declaration, with Hugging Face's names; those of GPT-2 without "transformer.". */
 int zero_model_param_count(const zero_model_t *model);
 const char *zero_model_param_name(const zero_model_t *model, int index);
 zero_param_t zero_model_param(const zero_model_t *model, int index);

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* muon.c - the model's part of ZERO_RULE_MUON: makes the matrices of its layers orthogonal with kernels/nn. It uses a
  * context of its own, because updates run concurrently with the model's passes. */
-#include "models/gpt2.h"
+#include "models/decoder.h"
 
 #include <string.h>
 
 /* Tensors of a layer that are matrices; all layers have the same shapes. */
-static bool is_matrix(const zero_model_t *m, int tensor, zero_gpt2_tensor_t *t)
+static bool is_matrix(const zero_model_t *m, int tensor, zero_model_tensor_t *t)
 {
-    zero_gpt2_tensor(&m->config, 2 + tensor, t);
+    zero_model_tensor(&m->config, (m->positions ? 2 : 1) + tensor, t);
     return t->ndim == 2;
 }
 
-zero_status_t zero_gpt2_declare_muon(zero_model_t *m, zero_error_t *error)
+zero_status_t zero_model_declare_muon(zero_model_t *m, zero_error_t *error)
 {
     uint64_t scratch = 0;
     if (!m->options.muon || m->config.layers == 0)
@@ -22,8 +22,8 @@ zero_status_t zero_gpt2_declare_muon(zero_model_t *m, zero_error_t *error)
     if (status != ZERO_OK)
         return status;
     zero_nn_set_dry(m->muon, true);
-    for (int i = 0; i < GPT2_LAYER_TENSORS; i++) {
-        zero_gpt2_tensor_t t;
+    for (int i = 0; i < m->layer_tensors; i++) {
+        zero_model_tensor_t t;
         if (!is_matrix(m, i, &t))
             continue;
         zero_nn_orthogonalize(m->muon, NULL, NULL, t.shape[0], t.shape[1]);
@@ -37,11 +37,11 @@ zero_status_t zero_gpt2_declare_muon(zero_model_t *m, zero_error_t *error)
     m->muon_workspace_bytes = zero_nn_workspace_bytes(m->muon);
     status = zero_reserve(m->engine, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE,
                           scratch + m->muon_workspace_bytes + ZERO_NN_ALIGN, &m->muon_memory);
-    return zero_gpt2_engine_error(m, status, error);
+    return zero_model_engine_error(m, status, error);
 }
 
 /* The workspace follows the scratch; both are aligned to ZERO_NN_ALIGN. */
-void zero_gpt2_bind_muon(zero_model_t *m)
+void zero_model_bind_muon(zero_model_t *m)
 {
     if (m->muon == NULL)
         return;

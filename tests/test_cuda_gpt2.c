@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_cuda_gpt2.c - GPT-2 code that runs only on a GPU, on the emulated one: how the head is divided, how many calls a
  * micro-step makes, and layers as CUDA graphs. */
-#include "models/gpt2.h"
+#include "models/decoder.h"
 #include "tests/expect.h"
 #include "tests/emulated.h"
 #include "tests/emulator/include/cuda_runtime_api.h"
@@ -28,12 +28,19 @@ typedef struct bench {
 static const zero_model_config_t SMALL = {.family = "gpt2",
                                           .layers = 2,
                                           .heads = 2,
+                                          .kv_heads = 2,
+                                          .head_dim = 16,
                                           .width = 32,
                                           .hidden = 128,
                                           .vocab = 1157,
                                           .positions = T,
                                           .norm_eps = 1e-5,
-                                          .init_std = 0.02};
+                                          .qkv_bias = true,
+                                          .projection_bias = true,
+                                          .mlp_bias = true,
+                                          .tied = true,
+                                          .init_std = 0.02,
+                                          .residual_init = true};
 
 /* plan: only plans; nothing is allocated and nothing can run. */
 static void declare(bench_t *b, const zero_model_config_t *model, const zero_model_options_t *given, bool plan)
@@ -97,7 +104,7 @@ static float *wte_step(bench_t *b, double *loss)
     }
     ck_assert_int_eq(zero_param_read(b->engine, zero_model_param(b->model, 0), ZERO_STATE_MASTER, take, before),
                      ZERO_OK);
-    OK(zero_model_train(b->model, tokens, targets, ZERO_LAST, loss, &why));
+    OK(zero_model_train(b->model, &(zero_model_batch_t){tokens, targets, NULL}, ZERO_LAST, loss, &why));
     ck_assert_int_eq(zero_step(b->engine, RATE), ZERO_OK);
     ck_assert_int_eq(zero_param_read(b->engine, zero_model_param(b->model, 0), ZERO_STATE_MASTER, take, after),
                      ZERO_OK);
@@ -155,15 +162,14 @@ START_TEST(sizes_of_the_head)
     };
     setenv("ZERO_EMULATOR_MEMORY", "400000000000", 1);
     for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
-        zero_model_config_t model = {.family = "gpt2",
-                                     .layers = 1,
-                                     .heads = CASES[i].width / 64,
-                                     .width = CASES[i].width,
-                                     .hidden = 4 * CASES[i].width,
-                                     .vocab = 50257,
-                                     .positions = 1024,
-                                     .norm_eps = 1e-5,
-                                     .init_std = 0.02};
+        zero_model_config_t model = SMALL;
+        model.layers = 1;
+        model.heads = model.kv_heads = CASES[i].width / 64;
+        model.head_dim = 64;
+        model.width = CASES[i].width;
+        model.hidden = 4 * CASES[i].width;
+        model.vocab = 50257;
+        model.positions = 1024;
         zero_model_options_t options = {.micro_batch = CASES[i].batch, .seq_len = CASES[i].seq_len, .dtype = ZERO_BF16};
         zero_memory_t with = {.size = sizeof with}, without = with;
         bench_t b;
@@ -243,16 +249,16 @@ START_TEST(calls_of_a_micro_step)
     memset(m->tokens, 0, ROWS * sizeof *m->tokens);
     memset(m->targets, 0, ROWS * sizeof *m->targets);
     COUNT("the embedding",
-          zero_nn_embedding_forward(m->nn, m->x[0], m->tokens, GPT2_WTE(m)->data, GPT2_WPE(m)->data, B, T, SMALL.width,
+          zero_nn_embedding_forward(m->nn, m->x[0], m->tokens, m->embed->data, m->positions->data, B, T, SMALL.width,
                                     dtype),
           0, 1, 0);
-    COUNT("a layer forward", zero_gpt2_layer_forward(m, 0, &m->layers[0], m->x[0], m->x[1], B, T), 4, CALLS[_i].forward,
-          0);
-    COUNT("the head", zero_gpt2_head(m, m->losses, m->targets, ROWS, true), 6, 1, 0);
-    COUNT("a layer backward", zero_gpt2_layer_backward(m, 0), 8, CALLS[_i].backward, 0);
+    COUNT("a layer forward", zero_model_layer_forward(m, 0, &m->layers[0], m->x[0], m->x[1], B, T), 4,
+          CALLS[_i].forward, 0);
+    COUNT("the head", zero_model_head(m, m->losses, m->targets, ROWS, true), 6, 1, 0);
+    COUNT("a layer backward", zero_model_layer_backward(m, 0), 8, CALLS[_i].backward, 0);
     /* It sorts by two bytes of a token, with three launches each. */
     COUNT("the embedding backward",
-          zero_nn_embedding_backward(m->nn, GPT2_WTE(m)->grad, GPT2_WPE(m)->grad, m->dx, m->tokens, B, T, SMALL.width,
+          zero_nn_embedding_backward(m->nn, m->embed->grad, m->positions->grad, m->dx, m->tokens, B, T, SMALL.width,
                                      SMALL.vocab, dtype),
           0, 8, 0);
     OK(zero_wait(b.engine));
@@ -288,10 +294,10 @@ static void pass_of(bench_t *b, trained_t *t, int pass)
         targets[i] = (int32_t)((i + 3 * pass) * 104729 % SMALL.vocab);
     }
     if (pass >= RUNS)
-        OK(zero_model_eval(b->model, tokens, targets, B, &t->losses[pass], &why));
+        OK(zero_model_eval(b->model, &(zero_model_batch_t){tokens, targets, NULL}, B, &t->losses[pass], &why));
     else
-        OK(zero_model_train(b->model, tokens, targets, pass % MICRO == MICRO - 1 ? ZERO_LAST : 0, &t->losses[pass],
-                            &why));
+        OK(zero_model_train(b->model, &(zero_model_batch_t){tokens, targets, NULL},
+                            pass % MICRO == MICRO - 1 ? ZERO_LAST : 0, &t->losses[pass], &why));
     t->counts[pass] = counted(&before);
 }
 
@@ -361,9 +367,9 @@ START_TEST(layers_as_graphs)
     /* a layer's own calls, forward and backward */
     zero_model_t *m = b.model;
     const count_t none = {0}, before = counted(&none);
-    zero_gpt2_layer_forward(m, 0, &m->layers[0], m->x[0], m->x[1], B, T);
+    zero_model_layer_forward(m, 0, &m->layers[0], m->x[0], m->x[1], B, T);
     count_t forward = counted(&before);
-    zero_gpt2_layer_backward(m, 0);
+    zero_model_layer_backward(m, 0);
     count_t both = counted(&before);
     ck_assert_int_eq(both.copies, 0);
     OK(zero_nn_status(m->nn, &why));
@@ -391,7 +397,7 @@ START_TEST(layers_as_graphs)
     /* a rank without sequences computes nothing */
     double loss;
     const count_t earlier = counted(&none);
-    OK(zero_model_eval(m, NULL, NULL, 0, &loss, &why));
+    OK(zero_model_eval(m, &(zero_model_batch_t){NULL, NULL, NULL}, 0, &loss, &why));
     ck_assert_int_eq(counted(&earlier).graphs, 0);
     end(&b);
     free(plain.params);
@@ -459,9 +465,10 @@ START_TEST(launch_that_fails)
     double loss;
     setenv("ZERO_EMULATOR_FAIL", "cudaGraphLaunch:1", 1);
     start(&b, &SMALL, &options);
-    OK(zero_model_train(b.model, tokens, tokens, ZERO_LAST, &loss, &why));
+    OK(zero_model_train(b.model, &(zero_model_batch_t){tokens, tokens, NULL}, ZERO_LAST, &loss, &why));
     ck_assert_int_eq(zero_step(b.engine, 0.01), ZERO_OK);
-    ck_assert_int_eq(zero_model_train(b.model, tokens, tokens, ZERO_LAST, &loss, &why), ZERO_ERR_SYSTEM);
+    ck_assert_int_eq(zero_model_train(b.model, &(zero_model_batch_t){tokens, tokens, NULL}, ZERO_LAST, &loss, &why),
+                     ZERO_ERR_SYSTEM);
     ck_assert_msg(has_names(why.text, "0") && has_names(why.text, "cudaGraphLaunch"), "%s", why.text);
     zero_abort(b.engine, "the test ends it");
     end(&b);

@@ -2,7 +2,7 @@
 /* test_gpt2.c - GPT-2 at every stage against PyTorch's results (tests/golden/generate.py), and the same bits wherever
  * they are promised. `make check` runs a covering sample of the settings; ZERO_CHECK_FULL=1 runs all. */
 #include "tests/expect.h"
-#include "tests/gpt2_case.h"
+#include "tests/model_check.h"
 #include "tests/ranks.h"
 
 #include <check.h>
@@ -11,74 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FP32_TOLERANCE 2e-5
-#define BF16_TOLERANCE 2e-2
-
 static bool full(void)
 {
     const char *value = getenv("ZERO_CHECK_FULL");
 
     return value && *value && strcmp(value, "0") != 0;
-}
-
-static const char *describe(const gpt2_case_t *c)
-{
-    static char text[300];
-
-    snprintf(
-        text, sizeof text,
-        "%s: %d ranks, stage %d, micro-batch %d, recompute %d, window %d, reduce %s, %s, persist %d, %s, head %d x %d, "
-        "%d threads",
-        c->golden->name, c->world, c->stage, (int)c->micro_batch, (int)c->recompute, c->window,
-        c->reduce == ZERO_REDUCE_EVERY ? "every" : "last", c->threaded ? "threaded" : "inline", (int)c->persist_bytes,
-        c->backend, (int)c->head_rows, (int)c->head_columns, c->threads);
-    return text;
-}
-
-static void check_close(const gpt2_case_t *c, const char *what, int step, double found, double wanted, double tolerance)
-{
-    ck_assert_msg(fabs(found - wanted) <= tolerance * fabs(wanted), "%s: %s %d is %.17g, PyTorch's is %.17g",
-                  describe(c), what, step, found, wanted);
-}
-
-/* The case against PyTorch's numbers. */
-static void check_golden(const gpt2_case_t *c, const gpt2_result_t *r)
-{
-    const gpt2_golden_t *g = c->golden;
-    const double tolerance = g->dtype == ZERO_BF16 ? BF16_TOLERANCE : FP32_TOLERANCE;
-
-    check_close(c, "evaluation", 0, r->eval_before, g->eval_before, tolerance);
-    for (int s = 0; s < c->steps; s++) {
-        check_close(c, "loss", s + 1, r->losses[s], g->losses[s], tolerance);
-        check_close(c, "norm", s + 1, r->norms[s], g->norms[s], tolerance);
-    }
-    if (c->steps == g->steps)
-        check_close(c, "evaluation", c->steps, r->eval_after, g->eval_after, tolerance);
-}
-
-static void run(const gpt2_case_t *c, gpt2_result_t *r)
-{
-    ck_assert_msg(gpt2_run(c, r) == 0, "%s: a rank failed", describe(c));
-    ck_assert_msg(r->same_on_ranks, "%s: ranks saw different numbers", describe(c));
-    for (int64_t i = 0; i < r->params; i++)
-        ck_assert_msg(r->owners[i] == 1, "%s: element %d was read from %d ranks", describe(c), (int)i, r->owners[i]);
-    check_golden(c, r);
-}
-
-/* Every loss, norm and parameter has the same bits. */
-static void check_same(const gpt2_case_t *c, const gpt2_result_t *r, const gpt2_result_t *base)
-{
-    for (int s = 0; s < c->steps; s++) {
-        ck_assert_msg(memcmp(&r->losses[s], &base->losses[s], sizeof(double)) == 0,
-                      "%s: loss %d is %.17g, at stage 0 it is %.17g", describe(c), s + 1, r->losses[s],
-                      base->losses[s]);
-        ck_assert_msg(memcmp(&r->norms[s], &base->norms[s], sizeof(double)) == 0,
-                      "%s: norm %d is %.17g, at stage 0 it is %.17g", describe(c), s + 1, r->norms[s], base->norms[s]);
-    }
-    ck_assert_msg(r->eval_before == base->eval_before && r->eval_after == base->eval_after,
-                  "%s: evaluations differ from stage 0's", describe(c));
-    ck_assert_msg(r->params == base->params && memcmp(r->values, base->values, (size_t)r->params * sizeof(float)) == 0,
-                  "%s: parameters differ from stage 0's", describe(c));
 }
 
 /* Settings that change bits: each has its own base run. */
@@ -95,20 +32,20 @@ enum { GROUPS = sizeof groups / sizeof *groups, STAGES = 4, RECOMPUTES = 3 };
 static const int windows[] = {2, 1, 3, 9};
 static const int64_t persists[] = {0, 65536, 20000};
 
-static gpt2_golden_t golden;
-static gpt2_result_t base, result;
+static model_golden_t golden;
+static model_result_t base, result;
 
-static gpt2_case_t group_base(int group)
+static model_case_t group_base(int group)
 {
-    return (gpt2_case_t){.golden = &golden,
-                         .folder = "gpt2",
-                         .world = groups[group].world,
-                         .window = 2,
-                         .threads = 1,
-                         .backend = "cpu",
-                         .micro_batch = groups[group].micro_batch,
-                         .reduce = groups[group].reduce,
-                         .steps = golden.steps};
+    return (model_case_t){.golden = &golden,
+                          .folder = "gpt2",
+                          .world = groups[group].world,
+                          .window = 2,
+                          .threads = 1,
+                          .backend = "cpu",
+                          .micro_batch = groups[group].micro_batch,
+                          .reduce = groups[group].reduce,
+                          .steps = golden.steps};
 }
 
 /* Each group runs every stage with every recompute mode. Window, device and persistence go through all their pairs as
@@ -116,12 +53,12 @@ static gpt2_case_t group_base(int group)
 START_TEST(test_matrix)
 {
     const int group = _i;
-    gpt2_case_t c;
+    model_case_t c;
     int n = 0;
 
-    gpt2_read_golden(&golden, "cosine");
+    model_read_golden(&golden, "cosine");
     c = group_base(group);
-    run(&c, &base);
+    model_check_run(&c, &base);
     for (int stage = 0; stage < STAGES; stage++)
         for (int recompute = 0; recompute < RECOMPUTES; recompute++)
             for (int window = 0; window < (full() ? 4 : 1); window++)
@@ -132,8 +69,8 @@ START_TEST(test_matrix)
                         c.window = windows[full() ? window : (n + group) % 4];
                         c.persist_bytes = persists[full() ? persist : (n / 4 + stage + group) % 3];
                         c.threaded = full() ? threaded : (n / 3 + recompute + group / 4) % 2;
-                        run(&c, &result);
-                        check_same(&c, &result, &base);
+                        model_check_run(&c, &result);
+                        model_check_same(&c, &result, &base);
                     }
 }
 END_TEST
@@ -155,26 +92,26 @@ enum { OTHERS = sizeof others / sizeof *others };
 
 START_TEST(test_others)
 {
-    gpt2_case_t c;
+    model_case_t c;
 
-    gpt2_read_golden(&golden, others[_i].name);
-    c = (gpt2_case_t){.golden = &golden,
-                      .folder = "gpt2",
-                      .world = others[_i].world,
-                      .window = 2,
-                      .threads = others[_i].threads,
-                      .backend = others[_i].backend,
-                      .micro_batch = others[_i].micro_batch,
-                      .head_rows = others[_i].head_rows,
-                      .head_columns = others[_i].head_columns,
-                      .steps = golden.steps};
-    run(&c, &base);
+    model_read_golden(&golden, others[_i].name);
+    c = (model_case_t){.golden = &golden,
+                       .folder = "gpt2",
+                       .world = others[_i].world,
+                       .window = 2,
+                       .threads = others[_i].threads,
+                       .backend = others[_i].backend,
+                       .micro_batch = others[_i].micro_batch,
+                       .head_rows = others[_i].head_rows,
+                       .head_columns = others[_i].head_columns,
+                       .steps = golden.steps};
+    model_check_run(&c, &base);
     for (int stage = 1; stage < STAGES; stage++) {
         c.stage = stage;
         c.recompute = (zero_recompute_t)(stage % RECOMPUTES);
         c.window = windows[stage];
-        run(&c, &result);
-        check_same(&c, &result, &base);
+        model_check_run(&c, &result);
+        model_check_same(&c, &result, &base);
     }
 }
 END_TEST
@@ -186,21 +123,22 @@ static const char *const folders[] = {"gpt2", "gpt2-sharded", "gpt2-bf16", "gpt2
 START_TEST(test_folder)
 {
     double loss;
-    gpt2_case_t c;
+    model_case_t c;
 
-    gpt2_read_golden(&golden, "cosine");
+    model_read_golden(&golden, "cosine");
     c = group_base(5);
     c.folder = folders[_i];
     c.stage = 3;
     c.steps = 0;
-    loss = gpt2_read_eval(c.folder, &golden.seq_len);
+    loss = model_read_eval(c.folder, &golden.seq_len);
     golden.eval_before = loss;
-    run(&c, &result);
+    model_check_run(&c, &result);
     for (int i = 0; i < 4; i++) { /* the losses differ between the folders, except for the first two */
         int64_t seq_len;
 
         if (i != _i && i + _i != 1)
-            ck_assert(fabs(gpt2_read_eval(folders[i], &seq_len) - result.eval_before) > FP32_TOLERANCE / 2 * loss);
+            ck_assert(fabs(model_read_eval(folders[i], &seq_len) - result.eval_before) >
+                      MODEL_FP32_TOLERANCE / 2 * loss);
     }
 }
 END_TEST
@@ -208,13 +146,13 @@ END_TEST
 /* Losses from sampled logits, for one length after the other, equal those of an evaluation of the whole sequence. */
 static int logits_rank(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
-    const gpt2_case_t *c = arg;
+    const model_case_t *c = arg;
     const int64_t T = c->golden->seq_len;
     double sum = 0, loss = 0;
     int64_t count;
-    int32_t *tokens = gpt2_read_tokens(&count);
-    gpt2_rank_t r;
-    int failed = gpt2_rank_open(&r, c, bootstrap);
+    int32_t *tokens = model_read_tokens(&count);
+    model_rank_t r;
+    int failed = model_rank_open(&r, c, bootstrap);
 
     (void)world;
     for (int64_t n = 1; n <= T && !failed; n++) {
@@ -229,31 +167,32 @@ static int logits_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
         free(logits);
     }
     if (!failed)
-        failed = zero_model_eval(r.model, tokens, tokens + 1, 1, &loss, &r.error) != ZERO_OK;
+        failed =
+            zero_model_eval(r.model, &(zero_model_batch_t){tokens, tokens + 1, NULL}, 1, &loss, &r.error) != ZERO_OK;
     if (failed)
         fprintf(stderr, "rank %d: %s\n", rank, r.error.text);
     else if (!(fabs(sum - loss) <= 1e-5 * loss)) {
         fprintf(stderr, "rank %d: losses from logits sum to %.12g, those of an evaluation to %.12g\n", rank, sum, loss);
         failed = 1;
     }
-    gpt2_rank_close(&r);
+    model_rank_close(&r);
     free(tokens);
     return failed;
 }
 
 START_TEST(test_logits)
 {
-    gpt2_case_t c;
+    model_case_t c;
 
-    gpt2_read_golden(&golden, "noam"); /* 33 tokens: all positions, and a last shape that is not a power of two */
-    c = (gpt2_case_t){.golden = &golden,
-                      .folder = "gpt2",
-                      .world = 2,
-                      .stage = 3,
-                      .window = 2,
-                      .threads = 1,
-                      .backend = "cpu",
-                      .micro_batch = 2};
+    model_read_golden(&golden, "noam"); /* 33 tokens: all positions, and a last shape that is not a power of two */
+    c = (model_case_t){.golden = &golden,
+                       .folder = "gpt2",
+                       .world = 2,
+                       .stage = 3,
+                       .window = 2,
+                       .threads = 1,
+                       .backend = "cpu",
+                       .micro_batch = 2};
     ck_assert_int_eq(ranks_run(2, 60, logits_rank, &c), 0);
 }
 END_TEST
@@ -261,7 +200,7 @@ END_TEST
 /* Invalid tokens are refused before anything runs; the same rank can continue. */
 static int tokens_rank(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
-    const gpt2_case_t *c = arg;
+    const model_case_t *c = arg;
     const int64_t rows = c->micro_batch * c->golden->seq_len;
     static const struct {
         int32_t token;
@@ -272,27 +211,31 @@ static int tokens_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
     };
     int32_t *x = calloc((size_t)rows, sizeof *x), *y = calloc((size_t)rows, sizeof *y);
     int failed = 0;
-    gpt2_rank_t r;
+    model_rank_t r;
     double loss;
 
     (void)rank;
     (void)world;
-    failed = gpt2_rank_open(&r, c, bootstrap);
+    failed = model_rank_open(&r, c, bootstrap);
     for (int i = 0; i < 2 && !failed; i++) {
         x[5] = bad[i].token;
-        failed |= zero_model_train(r.model, x, y, ZERO_LAST, &loss, &r.error) != ZERO_ERR_ARG ||
-                  !has_names(r.error.text, bad[i].sentence);
-        failed |= zero_model_train(r.model, y, x, ZERO_LAST, &loss, &r.error) != ZERO_ERR_ARG ||
-                  !has_names(r.error.text, "5");
-        failed |= zero_model_eval(r.model, x, y, c->micro_batch, &loss, &r.error) != ZERO_ERR_ARG;
+        failed |=
+            zero_model_train(r.model, &(zero_model_batch_t){x, y, NULL}, ZERO_LAST, &loss, &r.error) != ZERO_ERR_ARG ||
+            !has_names(r.error.text, bad[i].sentence);
+        failed |=
+            zero_model_train(r.model, &(zero_model_batch_t){y, x, NULL}, ZERO_LAST, &loss, &r.error) != ZERO_ERR_ARG ||
+            !has_names(r.error.text, "5");
+        failed |= zero_model_eval(r.model, &(zero_model_batch_t){x, y, NULL}, c->micro_batch, &loss, &r.error) !=
+                  ZERO_ERR_ARG;
         failed |= zero_model_logits(r.model, x, 6, NULL, &r.error) != ZERO_ERR_ARG;
     }
     x[5] = 96;
-    failed = failed || zero_model_train(r.model, x, y, ZERO_LAST, &loss, &r.error) != ZERO_OK ||
+    failed = failed ||
+             zero_model_train(r.model, &(zero_model_batch_t){x, y, NULL}, ZERO_LAST, &loss, &r.error) != ZERO_OK ||
              zero_step(r.engine, 1e-3) != ZERO_OK;
     if (failed)
         fprintf(stderr, "last error: %s\n", r.error.text);
-    gpt2_rank_close(&r);
+    model_rank_close(&r);
     free(x);
     free(y);
     return failed;
@@ -300,9 +243,9 @@ static int tokens_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
 
 START_TEST(test_tokens)
 {
-    gpt2_case_t c;
+    model_case_t c;
 
-    gpt2_read_golden(&golden, "cosine");
+    model_read_golden(&golden, "cosine");
     c = group_base(0);
     ck_assert_int_eq(ranks_run(1, 60, tokens_rank, &c), 0);
 }

@@ -3,7 +3,7 @@
  * of files; config.json; folders that must not be overwritten; exports that fail and leave nothing. */
 #include "models/export.h"
 #include "tests/expect.h"
-#include "tests/gpt2_case.h"
+#include "tests/model_case.h"
 #include "tests/ranks.h"
 
 #include <check.h>
@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 static char folder[64];
-static gpt2_golden_t golden;
+static model_golden_t golden;
 
 static const char *at(const char *name)
 {
@@ -31,7 +31,7 @@ static void make_folder(void)
 {
     strcpy(folder, "test_model_export.XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(folder));
-    gpt2_read_golden(&golden, "cosine");
+    model_read_golden(&golden, "cosine");
 }
 
 /* The number of files in the folder below ours; with remove, it goes, too. -1: there is none. */
@@ -76,7 +76,7 @@ static void touch(const char *name)
 
 /* What the ranks do: each status and sentence that ranks get must be the same. */
 typedef struct order {
-    gpt2_case_t c;
+    model_case_t c;
     zero_dtype_t dtype;
     uint64_t file_bytes;
     const char *elsewhere; /* the folder of rank 1; NULL: the same */
@@ -89,12 +89,12 @@ static int export_as_rank(int rank, int world, const zero_bootstrap_t *bootstrap
 {
     const order_t *o = arg;
     char source[4096], own[256], other[256];
-    gpt2_rank_t r = {0};
+    model_rank_t r = {0};
     zero_error_t error = {.text = ""};
     float *values = NULL;
 
     (void)world;
-    ck_assert_int_eq(gpt2_rank_open(&r, &o->c, bootstrap), 0);
+    ck_assert_int_eq(model_rank_open(&r, &o->c, bootstrap), 0);
     if (o->overflow) {
         const int64_t count = zero_model_param_elements(r.model, 1);
         values = calloc((size_t)count, sizeof *values);
@@ -103,7 +103,7 @@ static int export_as_rank(int rank, int world, const zero_bootstrap_t *bootstrap
                          ZERO_OK);
         free(values);
     }
-    snprintf(source, sizeof source, "%s", gpt2_path(o->c.folder));
+    snprintf(source, sizeof source, "%s", model_path(o->c.folder));
     snprintf(own, sizeof own, "%s", at("out"));
     snprintf(other, sizeof other, "%s", at(o->elsewhere ? o->elsewhere : "out"));
     if (o->limit && rank == 2) {
@@ -127,21 +127,21 @@ static int export_as_rank(int rank, int world, const zero_bootstrap_t *bootstrap
         if (!o->limit)
             ck_assert_msg(zero_model_export(r.model, r.comm, &again, &error) == ZERO_OK, "%s", error.text);
     }
-    gpt2_rank_close(&r);
+    model_rank_close(&r);
     return 0;
 }
 
 static void export(order_t *o, int world, int stage)
 {
-    o->c = (gpt2_case_t){.golden = &golden,
-                         .folder = "gpt2",
-                         .world = world,
-                         .stage = stage,
-                         .window = 2,
-                         .threads = 1,
-                         .micro_batch = 1,
-                         .backend = "cpu",
-                         .steps = 1};
+    o->c = (model_case_t){.golden = &golden,
+                          .folder = "gpt2",
+                          .world = world,
+                          .stage = stage,
+                          .window = 2,
+                          .threads = 1,
+                          .micro_batch = 1,
+                          .backend = "cpu",
+                          .steps = 1};
     ck_assert_int_eq(ranks_run(world, 120, export_as_rank, o), 0);
 }
 
@@ -169,7 +169,7 @@ static void check_export(zero_dtype_t dtype, int files)
     ck_assert_int_eq(entries("out", false), files + (files > 1) + 1);
     ck_assert_msg(zero_model_read_config(&config, at("out"), &error) == ZERO_OK, "%s", error.text);
     ck_assert_msg(zero_model_check_folder(&config, at("out"), &error) == ZERO_OK, "%s", error.text);
-    ck_assert_int_eq(zero_tensors_open(&in, gpt2_path("gpt2"), &error), ZERO_OK);
+    ck_assert_int_eq(zero_tensors_open(&in, model_path("gpt2"), &error), ZERO_OK);
     ck_assert_int_eq(zero_tensors_open(&out, at("out"), &error), ZERO_OK);
     ck_assert_int_eq(zero_tensors_count(out), 2 + 12 * (int)config.layers + 2);
     for (int i = 0; i < zero_tensors_count(out); i++) {
@@ -218,7 +218,7 @@ START_TEST(ranks_export_what_they_hold)
         export(&o, exports[_i].world, exports[_i].stage);
         check_export(o.dtype, exports[_i].files);
     }
-    char *in = text_of(gpt2_path("gpt2/config.json")), *out = text_of(at("out/config.json"));
+    char *in = text_of(model_path("gpt2/config.json")), *out = text_of(at("out/config.json"));
     if (o.dtype == ZERO_FP32)
         ck_assert_str_eq(out, in);
     else
@@ -266,7 +266,7 @@ START_TEST(folders_of_others_stay)
     touch("file");
     check(at("file"), NULL, ZERO_ERR_ARG, "file");
     check(at("file/out"), NULL, ZERO_ERR_IO, "file/out");
-    check(gpt2_path("gpt2"), NULL, ZERO_ERR_ARG, "gpt2");
+    check(model_path("gpt2"), NULL, ZERO_ERR_ARG, "gpt2");
 
     ck_assert_int_eq(mkdir(at("out"), 0777), 0);
     check(at("out"), NULL, ZERO_OK, "");
@@ -332,7 +332,7 @@ START_TEST(configs_are_read_back)
     if (_i)
         made.hidden = 77, made.norm_eps = 0.1f;
     ck_assert_int_eq(zero_model_config_text(&made, ZERO_FP16, &text, &error), ZERO_OK);
-    ck_assert_int_eq(zero_gpt2_parse_config(&read, text, strlen(text), "config.json", &error), ZERO_OK);
+    ck_assert_int_eq(zero_model_parse_config(&read, text, strlen(text), "config.json", &error), ZERO_OK);
     ck_assert_str_eq(read.family, made.family);
     ck_assert_int_eq(read.layers, made.layers);
     ck_assert_int_eq(read.heads, made.heads);

@@ -97,13 +97,17 @@ static zero_status_t resolve_batch(job_t *job, bool tiny, zero_error_t *error)
 static zero_status_t resolve_lengths(job_t *job, bool tiny, zero_error_t *error)
 {
     options_t *o = &job->o;
-    int64_t usual = tiny ? 64 : 256, all;
+    const zero_model_config_t *m = &job->model;
+    const bool window = m->sliding_window > 0 && m->sliding_window < m->positions;
+    const int64_t usual = tiny ? 64 : 256, longest = window ? m->sliding_window : m->positions;
+    int64_t all;
     if (o->seq_len < 0)
-        o->seq_len = usual < job->model.positions ? usual : job->model.positions;
-    if (o->seq_len > job->model.positions)
+        o->seq_len = usual < longest ? usual : longest;
+    if (o->seq_len > longest)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "--seq-len is %lld, but the model has %lld positions: use --seq-len %lld or less",
-                         (long long)o->seq_len, (long long)job->model.positions, (long long)job->model.positions);
+                         "--seq-len is %lld, but the model has %s%lld%s: use --seq-len %lld or less",
+                         (long long)o->seq_len, window ? "a sliding window of " : "", (long long)longest,
+                         window ? " tokens, and longer sequences are not supported" : " positions", (long long)longest);
     if (o->steps < 0)
         o->steps = o->compare_stages ? 10 : tiny ? 1500 : 100;
     if (o->compare_stages && o->steps == 0)
@@ -393,12 +397,18 @@ static zero_status_t describe_model(const job_t *job, char text[TEXT], zero_erro
 {
     const zero_model_config_t *m = &job->model;
     uint64_t hash = 0;
+    char *json = NULL;
     zero_status_t status = job->folder && !job->resumed ? hash_folder(job->o.model, &hash, error) : ZERO_OK;
+    if (status == ZERO_OK)
+        status = zero_model_config_text(m, ZERO_FP32, &json, error);
     const char *what = job->folder ? "a folder" : job->shape ? "a configuration" : job->o.model;
     snprintf(text, TEXT,
-             "%s (%s of %lld layers, %lld heads, width %lld, vocabulary %lld, %lld positions; contents %016llx)", what,
-             m->family, (long long)m->layers, (long long)m->heads, (long long)m->width, (long long)m->vocab,
-             (long long)m->positions, (unsigned long long)hash);
+             "%s (%s of %lld layers, %lld heads, width %lld, vocabulary %lld, %lld positions; configuration %016llx, "
+             "contents %016llx)",
+             what, m->family, (long long)m->layers, (long long)m->heads, (long long)m->width, (long long)m->vocab,
+             (long long)m->positions, json ? (unsigned long long)XXH64(json, strlen(json), 0) : 0ull,
+             (unsigned long long)hash);
+    free(json);
     return status;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
-/* main.c - zero_train: trains GPT-2 models under ZeRO stages 0 to 3. The process that the user starts checks everything
- * and stays the parent of its ranks. A rank joins the others, agrees with them on the job, and trains. */
+/* main.c - zero_train: trains language models under ZeRO stages 0 to 3. The process that the user starts checks
+ * everything and stays the parent of its ranks. A rank joins the others, agrees with them on the job, and trains. */
 #include "train/cores.h"
 #include "train/files.h"
 #include "train/progress.h"

@@ -38,8 +38,8 @@ const option_t options_table[] = {
      "bound of the start of all ranks, and of each wait for other ranks", true},
 
     {"model", MODEL, OPTION_TEXT, FIELD(model), 0, 0, UNSET, NULL, NULL, "NAME|DIR|FILE", "tiny",
-     "tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl; a Hugging Face folder of a GPT-2, with its weights; or a "
-     "config.json, with random weights",
+     "tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl, llama-1b, llama-3b, llama-8b, qwen2.5-0.5b, qwen2.5-7b; a Hugging "
+     "Face folder of a GPT-2, Llama, Mistral, Qwen2 or Qwen3, with its weights; or a config.json, with random weights",
      true},
     {"dtype", MODEL, OPTION_CHOICE, FIELD(dtype), 0, 0, UNSET, "fp32|bf16", "fp16", "fp32|bf16",
      "fp32 on CPU, bf16 on GPUs", "dtype of parameters, activations and gradients", true},
@@ -355,7 +355,8 @@ void options_help(FILE *file)
 {
     fputs("Usage: zero_train [--option value | --option=value] ...\n"
           "\n"
-          "Trains GPT-2 models with parameters, gradients and optimizer state sharded over ranks.\n"
+          "Trains GPT-2, Llama, Mistral and Qwen models with parameters, gradients and optimizer state sharded over "
+          "ranks.\n"
           "Without options it trains a small model on numbers spelled as words, with one rank per GPU,\n"
           "or with 2 ranks on the CPU.\n"
           "Under mpiexec, srun or torchrun it joins the ranks that they started.\n",

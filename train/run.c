@@ -253,8 +253,8 @@ zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop,
         if ((status = read_micro(run, s, m, error)) != ZERO_OK)
             return status;
         uint64_t begin = trace_now(run->trace);
-        status = zero_model_train(run->model, run->tokens, run->targets, m == job->micro_steps - 1 ? ZERO_LAST : 0,
-                                  &micro, error);
+        status = zero_model_train(run->model, &(zero_model_batch_t){run->tokens, run->targets, NULL},
+                                  m == job->micro_steps - 1 ? ZERO_LAST : 0, &micro, error);
         trace_program(run->trace, "micro-step", begin);
         if (status != ZERO_OK)
             return status;
@@ -352,7 +352,8 @@ zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)
                 rows++;
             }
             /* the other rows hold earlier tokens, which do not count */
-            status = zero_model_eval(run->model, run->tokens, run->targets, rows, &micro, error);
+            status = zero_model_eval(run->model, &(zero_model_batch_t){run->tokens, run->targets, NULL}, rows, &micro,
+                                     error);
             if (status == ZERO_OK)
                 status = trace_flush(run->trace, run->engine, error);
             if (status != ZERO_OK)

@@ -560,9 +560,9 @@ ZERO_API zero_status_t zero_step(zero_engine_t *engine, double lr);
 /* Sets this rank's share of the weight of the next zero_step: the number of targets that its
  * gradients count, for instance. That step multiplies the summed gradients by config.grad_scale
  * divided by the sum of the weights of all ranks. Gradients of sums then become those of a mean,
- * however unequal the ranks' counts are. Weights are added in rank order. If the sum is 0, gradients
- * count as 0. Without this call a step multiplies by grad_scale alone. The weight is not kept: call
- * it for each step, on every rank or on none.
+ * however unequal the ranks' counts are. Weights are added in rank order. If the sum is 0,
+ * gradients count as 0. Without this call a step multiplies by grad_scale alone. The weight is not
+ * kept: call it for each step, on every rank or on none.
  * May fail with: ZERO_ERR_ARG if weight is negative or not finite. The next zero_step fails with
  * ZERO_ERR_MISMATCH if only some ranks made the call.
  * When: any time between one zero_step and the next. */

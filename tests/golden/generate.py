@@ -152,7 +152,7 @@ def save(model, folder, **options):
 
 
 def save_old(model, folder):
-        """The contents of the first GPT-2 files, in fp16."""
+    """The contents of the first GPT-2 files, in fp16."""
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     tensors = {k.removeprefix("transformer."): v.detach().half().clone().contiguous()

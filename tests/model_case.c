@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gpt2_case.c - see gpt2_case.h. The training loop uses only the public API, as a user's would. */
-#include "tests/gpt2_case.h"
+/* model_case.c - see model_case.h. The training loop uses only the public API, as a user's would. */
+#include "tests/model_case.h"
 
 #include "tests/ranks.h"
 
@@ -17,12 +17,12 @@
 static void need(bool ok, const char *what)
 {
     if (!ok) {
-        fprintf(stderr, "tests/golden/gpt2.json: %s\n", what);
+        fprintf(stderr, "tests/golden: %s\n", what);
         exit(1);
     }
 }
 
-const char *gpt2_path(const char *name)
+const char *model_path(const char *name)
 {
     static char path[4096];
     const char *root = getenv("srcdir");
@@ -48,31 +48,46 @@ static void numbers(const json_t *object, const char *key, double *out, int coun
         out[i] = json_number_value(json_array_get(array, (size_t)i));
 }
 
-static json_t *read_json(void)
+static json_t *read_json(const char *name)
 {
     json_error_t where;
-    json_t *root = json_load_file(gpt2_path("gpt2.json"), 0, &where);
+    json_t *root = json_load_file(model_path(name), 0, &where);
 
     need(root != NULL, where.text);
     return root;
 }
 
-void gpt2_read_golden(gpt2_golden_t *g, const char *name)
+/* The run of that name in a file; NULL: it has none. *root is the file's, to be released. */
+static json_t *find_run(const char *file, const char *name, json_t **root)
 {
-    json_t *root = read_json(), *run = NULL, *each;
-    const json_t *betas;
+    json_t *each;
     size_t i;
 
-    json_array_foreach(json_object_get(root, "runs"), i,
-                       each) if (!strcmp(json_string_value(json_object_get(each, "name")), name)) run = each;
+    *root = read_json(file);
+    json_array_foreach(json_object_get(*root, "runs"), i,
+                       each) if (!strcmp(json_string_value(json_object_get(each, "name")), name)) return each;
+    json_decref(*root);
+    return NULL;
+}
+
+void model_read_golden(model_golden_t *g, const char *name)
+{
+    json_t *root, *run = find_run("gpt2.json", name, &root);
+    const bool gpt2 = run != NULL;
+    const json_t *betas;
+
+    if (!gpt2)
+        run = find_run("families.json", name, &root);
     need(run != NULL, name);
     memset(g, 0, sizeof *g);
     snprintf(g->name, sizeof g->name, "%s", name);
+    snprintf(g->model, sizeof g->model, "%s", json_string_value(json_object_get(run, "model")));
+    g->bf16_tolerance = gpt2 ? 2e-2 : 5e-3;
     g->dtype = strcmp(json_string_value(json_object_get(run, "dtype")), "bf16") == 0 ? ZERO_BF16 : ZERO_FP32;
     g->seq_len = (int64_t)number(run, "seq_len");
     g->batch = (int64_t)number(run, "batch");
     g->steps = (int)number(run, "steps");
-    need(g->steps >= 1 && g->steps <= GPT2_STEPS_MOST, "steps");
+    need(g->steps >= 1 && g->steps <= MODEL_STEPS_MOST, "steps");
     betas = json_object_get(run, "betas");
     g->beta1 = json_number_value(json_array_get(betas, 0));
     g->beta2 = json_number_value(json_array_get(betas, 1));
@@ -87,9 +102,9 @@ void gpt2_read_golden(gpt2_golden_t *g, const char *name)
     json_decref(root);
 }
 
-double gpt2_read_eval(const char *folder, int64_t *seq_len)
+double model_read_eval(const char *folder, int64_t *seq_len)
 {
-    json_t *root = read_json();
+    json_t *root = read_json("gpt2.json");
     const double loss = number(json_object_get(root, "eval_losses"), folder);
 
     *seq_len = (int64_t)number(root, "eval_seq_len");
@@ -97,10 +112,10 @@ double gpt2_read_eval(const char *folder, int64_t *seq_len)
     return loss;
 }
 
-int32_t *gpt2_read_tokens(int64_t *count)
+int32_t *model_read_tokens(int64_t *count)
 {
     int32_t header[256], *tokens;
-    FILE *file = fopen(gpt2_path("gpt2.bin"), "rb");
+    FILE *file = fopen(model_path("gpt2.bin"), "rb");
 
     need(file && fread(header, sizeof header, 1, file) == 1 && header[0] == 20240520 && header[1] == 1 && header[2] > 0,
          "gpt2.bin");
@@ -119,9 +134,9 @@ int32_t *gpt2_read_tokens(int64_t *count)
 
 /* ---- one rank --------------------------------------------------------------------------------------------------- */
 
-static zero_status_t declare(gpt2_rank_t *r, const gpt2_case_t *c, const zero_bootstrap_t *bootstrap)
+static zero_status_t declare(model_rank_t *r, const model_case_t *c, const zero_bootstrap_t *bootstrap)
 {
-    const gpt2_golden_t *g = c->golden;
+    const model_golden_t *g = c->golden;
     zero_model_options_t options = {.micro_batch = c->micro_batch,
                                     .seq_len = g->seq_len,
                                     .sample_len = r->config.positions,
@@ -130,6 +145,7 @@ static zero_status_t declare(gpt2_rank_t *r, const gpt2_case_t *c, const zero_bo
                                     .threads = c->threads,
                                     .backend = c->backend,
                                     .eval = true,
+                                    .packed = c->packed,
                                     .head_rows = c->head_rows,
                                     .head_columns = c->head_columns};
     zero_device_options_t device;
@@ -175,22 +191,22 @@ static zero_status_t declare(gpt2_rank_t *r, const gpt2_case_t *c, const zero_bo
     return status;
 }
 
-int gpt2_rank_open(gpt2_rank_t *r, const gpt2_case_t *c, const zero_bootstrap_t *bootstrap)
+int model_rank_open(model_rank_t *r, const model_case_t *c, const zero_bootstrap_t *bootstrap)
 {
     zero_status_t status;
 
     memset(r, 0, sizeof *r);
-    status = zero_model_read_config(&r->config, gpt2_path(c->folder), &r->error);
+    status = zero_model_read_config(&r->config, model_path(c->folder), &r->error);
     if (status == ZERO_OK)
         status = declare(r, c, bootstrap);
     if (status == ZERO_OK)
-        status = zero_model_load(r->model, gpt2_path(c->folder), &r->error);
+        status = zero_model_load(r->model, model_path(c->folder), &r->error);
     if (status != ZERO_OK)
         fprintf(stderr, "rank %d: %s: %s\n", bootstrap->rank, zero_status_name(status), r->error.text);
     return status == ZERO_OK ? 0 : -1;
 }
 
-void gpt2_rank_close(gpt2_rank_t *r)
+void model_rank_close(model_rank_t *r)
 {
     zero_destroy(r->engine);
     zero_model_destroy(r->model);
@@ -212,7 +228,7 @@ static void windows(const int32_t *tokens, int64_t count, int64_t T, int64_t fir
     }
 }
 
-double gpt2_rank_eval(gpt2_rank_t *r, const gpt2_case_t *c, const int32_t *tokens, int64_t count)
+double model_rank_eval(model_rank_t *r, const model_case_t *c, const int32_t *tokens, int64_t count)
 {
     const int64_t T = c->golden->seq_len, B = c->micro_batch, all = (count - 1) / T, rank = zero_comm_rank(r->comm);
     int32_t *x = malloc((size_t)(B * T) * sizeof *x), *y = malloc((size_t)(B * T) * sizeof *y);
@@ -223,7 +239,7 @@ double gpt2_rank_eval(gpt2_rank_t *r, const gpt2_case_t *c, const int32_t *token
         double loss = 0;
 
         windows(tokens, count, T, first, rows, x, y);
-        if (zero_model_eval(r->model, x, y, rows, &loss, &r->error) != ZERO_OK) {
+        if (zero_model_eval(r->model, &(zero_model_batch_t){x, y, NULL}, rows, &loss, &r->error) != ZERO_OK) {
             fprintf(stderr, "rank %d: evaluation: %s\n", (int)rank, r->error.text);
             zero_abort(r->engine, r->error.text);
             sum = NAN;
@@ -238,17 +254,18 @@ double gpt2_rank_eval(gpt2_rank_t *r, const gpt2_case_t *c, const int32_t *token
 }
 
 /* One step over this rank's windows. Returns 0, or -1 after printing. */
-static int step(gpt2_rank_t *r, const gpt2_case_t *c, const int32_t *tokens, int64_t count, int s, int32_t *x,
+static int step(model_rank_t *r, const model_case_t *c, const int32_t *tokens, int64_t count, int s, int32_t *x,
                 int32_t *y, double *loss, double *norm)
 {
-    const gpt2_golden_t *g = c->golden;
+    const model_golden_t *g = c->golden;
     const int64_t mine = g->batch / c->world, rank = zero_comm_rank(r->comm);
     zero_stats_t stats = {.size = sizeof stats};
     double sum = 0, part = 0;
 
     for (int64_t j = 0; j < mine; j += c->micro_batch) {
         windows(tokens, count, g->seq_len, s * g->batch + rank * mine + j, c->micro_batch, x, y);
-        if (zero_model_train(r->model, x, y, j + c->micro_batch == mine ? ZERO_LAST : 0, &part, &r->error) != ZERO_OK) {
+        if (zero_model_train(r->model, &(zero_model_batch_t){x, y, NULL}, j + c->micro_batch == mine ? ZERO_LAST : 0,
+                             &part, &r->error) != ZERO_OK) {
             fprintf(stderr, "rank %d, step %d: %s\n", (int)rank, s + 1, r->error.text);
             zero_abort(r->engine, r->error.text);
             return -1;
@@ -266,9 +283,9 @@ static int step(gpt2_rank_t *r, const gpt2_case_t *c, const int32_t *tokens, int
 }
 
 typedef struct shared {
-    gpt2_case_t c;
-    gpt2_result_t result;
-    double seen[8][2 * GPT2_STEPS_MOST + 2]; /* by rank: losses, norms, evaluations */
+    model_case_t c;
+    model_result_t result;
+    double seen[8][2 * MODEL_STEPS_MOST + 2]; /* by rank: losses, norms, evaluations */
 } shared_t;
 
 typedef struct reader {
@@ -291,25 +308,25 @@ static int take(void *ctx, zero_param_t param, int64_t begin, int64_t count, con
 static int rank_main(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     shared_t *shared = arg;
-    const gpt2_case_t *c = &shared->c;
+    const model_case_t *c = &shared->c;
     const int64_t room = c->micro_batch * c->golden->seq_len;
     int32_t *x = malloc((size_t)room * sizeof *x), *y = malloc((size_t)room * sizeof *y);
-    double *losses = shared->seen[rank], *norms = losses + GPT2_STEPS_MOST, *evals = norms + GPT2_STEPS_MOST;
+    double *losses = shared->seen[rank], *norms = losses + MODEL_STEPS_MOST, *evals = norms + MODEL_STEPS_MOST;
     reader_t reader = {shared, 0};
     int64_t count;
-    int32_t *tokens = gpt2_read_tokens(&count);
-    gpt2_rank_t r;
-    int result = gpt2_rank_open(&r, c, bootstrap);
+    int32_t *tokens = model_read_tokens(&count);
+    model_rank_t r;
+    int result = model_rank_open(&r, c, bootstrap);
 
     (void)world;
     if (result != 0)
         goto end;
-    evals[0] = gpt2_rank_eval(&r, c, tokens, count);
+    evals[0] = model_rank_eval(&r, c, tokens, count);
     for (int s = 0; s < c->steps && result == 0; s++)
         result = step(&r, c, tokens, count, s, x, y, &losses[s], &norms[s]);
     if (result != 0)
         goto end;
-    evals[1] = gpt2_rank_eval(&r, c, tokens, count);
+    evals[1] = model_rank_eval(&r, c, tokens, count);
     for (int i = 0; i < zero_model_param_count(r.model) && result == 0; i++) {
         if (zero_param_read(r.engine, zero_model_param(r.model, i), ZERO_STATE_MASTER, take, &reader) != ZERO_OK) {
             fprintf(stderr, "rank %d: %s\n", rank, zero_last_error(r.engine));
@@ -320,14 +337,14 @@ static int rank_main(int rank, int world, const zero_bootstrap_t *bootstrap, voi
     if (rank == 0)
         shared->result.params = reader.offset;
 end:
-    gpt2_rank_close(&r);
+    model_rank_close(&r);
     free(tokens);
     free(x);
     free(y);
     return result;
 }
 
-int gpt2_run(const gpt2_case_t *c, gpt2_result_t *result)
+int model_run(const model_case_t *c, model_result_t *result)
 {
     shared_t *shared = ranks_shared(sizeof *shared);
     int status;
@@ -339,9 +356,9 @@ int gpt2_run(const gpt2_case_t *c, gpt2_result_t *result)
         if (memcmp(shared->seen[0], shared->seen[r], sizeof shared->seen[0]) != 0)
             shared->result.same_on_ranks = false;
     memcpy(shared->result.losses, shared->seen[0], sizeof shared->result.losses);
-    memcpy(shared->result.norms, shared->seen[0] + GPT2_STEPS_MOST, sizeof shared->result.norms);
-    shared->result.eval_before = shared->seen[0][2 * GPT2_STEPS_MOST];
-    shared->result.eval_after = shared->seen[0][2 * GPT2_STEPS_MOST + 1];
+    memcpy(shared->result.norms, shared->seen[0] + MODEL_STEPS_MOST, sizeof shared->result.norms);
+    shared->result.eval_before = shared->seen[0][2 * MODEL_STEPS_MOST];
+    shared->result.eval_after = shared->seen[0][2 * MODEL_STEPS_MOST + 1];
     *result = shared->result;
     ranks_unshare(shared, sizeof *shared);
     return status;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gpt2_memory.c - the placement of a GPT-2's buffers. Buffers that only kernels access are in device memory. Buffers
+/* memory.c - the placement of a model's buffers. Buffers that only kernels access are in device memory. Buffers
  * that the host also accesses are in memory that both reach. */
-#include "models/gpt2.h"
+#include "models/decoder.h"
 
 typedef struct carve {
     char *base;
@@ -18,13 +18,16 @@ static void *take(carve_t *c, int64_t rows, int64_t columns, size_t element)
     return c->ok && c->base ? c->base + at : NULL;
 }
 
-bool zero_gpt2_layout(zero_model_t *m, void *device, void *host, uint64_t *device_bytes, uint64_t *host_bytes)
+bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *device_bytes, uint64_t *host_bytes)
 {
     const zero_model_options_t *o = &m->options;
-    const int64_t C = m->config.width, F = m->config.hidden, H = m->config.heads, L = m->config.layers;
+    const zero_model_config_t *g = &m->config;
+    const int64_t C = g->width, F = g->hidden, H = g->heads, KV = g->kv_heads, D = g->head_dim, L = g->layers;
+    const int64_t Q = m->qkv_width, A = H * D, QK = (H + KV) * D, U = m->up_width;
     const int64_t rows = o->micro_batch * o->seq_len, most = rows > o->sample_len ? rows : o->sample_len;
     const size_t e = m->element, f = sizeof(float);
     const bool selective = o->recompute == ZERO_RECOMPUTE_SELECTIVE, full = o->recompute == ZERO_RECOMPUTE_FULL;
+    const bool means = g->norm == ZERO_MODEL_LAYER_NORM;
     carve_t c = {device, 0, true}, h = {host, 0, true};
 
     for (int64_t l = 0; l <= L; l++)
@@ -32,40 +35,47 @@ bool zero_gpt2_layout(zero_model_t *m, void *device, void *host, uint64_t *devic
     for (int64_t l = 0; o->offload_activations && l < L - 1; l++) /* the last layer's input stays in x */
         m->kept[l] = take(&h, rows, C, e);
     for (int64_t l = 0; l < L; l++) {
-        zero_gpt2_layer_t *a = &m->layers[l];
+        zero_model_layer_t *a = &m->layers[l];
         const int64_t n = l == 0 ? most : rows; /* evaluation and sampling use the first layer's buffers too */
 
         if (l > 0 && full) {
             *a = m->layers[0];
             continue;
         }
-        a->mean1 = take(&c, n, 1, f);
+        a->mean1 = means ? take(&c, n, 1, f) : NULL;
         a->rstd1 = take(&c, n, 1, f);
-        a->qkv = take(&c, n, 3 * C, e);
-        a->attention = take(&c, n, C, e);
+        a->qkv = take(&c, n, Q, e);
+        a->qk = g->qk_norm ? take(&c, n, QK, e) : NULL;
+        a->rstd_q = g->qk_norm ? take(&c, n, H, f) : NULL;
+        a->rstd_k = g->qk_norm ? take(&c, n, KV, f) : NULL;
+        a->attention = take(&c, n, A, e);
         a->lse = take(&c, n, H, f);
         a->mid = take(&c, n, C, e);
-        a->mean2 = take(&c, n, 1, f);
+        a->mean2 = means ? take(&c, n, 1, f) : NULL;
         a->rstd2 = take(&c, n, 1, f);
-        a->fc = take(&c, n, F, e);
+        a->up = take(&c, n, U, e);
         if (l > 0 && selective) {
             a->norm1 = a->norm2 = m->layers[0].norm1;
-            a->gelu = m->layers[0].gelu;
+            a->active = m->layers[0].active;
             continue;
         }
         a->norm1 = take(&c, n, C, e);
         a->norm2 = selective ? a->norm1 : take(&c, n, C, e);
-        a->gelu = take(&c, n, F, e);
+        a->active = take(&c, n, F, e);
     }
-    m->mean_f = take(&c, most, 1, f);
+    m->mean_f = means ? take(&c, most, 1, f) : NULL;
     m->rstd_f = take(&c, most, 1, f);
     m->logits = take(&c, m->head_rows, m->logits_ld, e);
-    m->dwte = m->head_sums ? take(&c, m->config.vocab, C, f) : NULL;
+    m->dhead = m->head_sums ? take(&c, m->config.vocab, C, f) : NULL;
     m->dx = take(&c, rows, C, e);
-    m->narrow = take(&c, most, C, e);
-    m->wide = take(&c, rows, F > 3 * C ? F : 3 * C, e);
+    m->narrow = take(&c, most, C > A ? C : A, e);
+    m->wide = take(&c, rows, F > Q ? F : Q, e);
+    m->dqk = g->qk_norm ? take(&c, rows, QK, e) : NULL;
+    m->bias = m->linears[ZERO_LINEAR_QKV].parts > 1 ? take(&c, 1, U > Q ? U : Q, e) : NULL;
     m->tokens = take(&h, m->places, most, sizeof(int32_t));
     m->targets = take(&h, m->places, rows, sizeof(int32_t));
+    m->ranges = o->packed ? take(&h, most, 2, sizeof(int32_t)) : NULL;
+    m->positions_in = o->packed ? take(&h, most, 1, sizeof(int32_t)) : NULL;
     m->losses = take(&h, m->places, rows, f);
     m->sampled = o->sample_len > 0 ? take(&h, m->config.vocab, 1, e) : NULL;
     *device_bytes = c.used;

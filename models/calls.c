@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* calls.c - the public calls on a bound model: training, evaluation, logits, parameters. */
+#include "models/decoder.h"
+
+#include <inttypes.h>
+
+/* The shortest length to which a sample is padded. The other lengths are its multiples by powers of two. */
+#define SAMPLE_SHAPE_LEAST 16
+
+int64_t zero_model_sample_shape(const zero_model_t *m, int64_t n)
+{
+    int64_t shape = SAMPLE_SHAPE_LEAST;
+
+    while (shape < n)
+        shape *= 2;
+    return shape < m->options.sample_len ? shape : m->options.sample_len;
+}
+
+static zero_status_t check_bound(const zero_model_t *m, zero_error_t *error)
+{
+    return m->bound
+               ? ZERO_OK
+               : zero_fail(error, ZERO_ERR_ORDER, "call zero_model_bind after zero_commit, before the model is used");
+}
+
+/* Kernels index with tokens, so all tokens are checked before anything runs. ignored: a number that is allowed
+ * too. */
+static zero_status_t check_tokens(const zero_model_t *m, const char *what, const int32_t *tokens, int64_t count,
+                                  int32_t ignored, zero_error_t *error)
+{
+    for (int64_t i = 0; i < count; i++)
+        if ((tokens[i] < 0 || tokens[i] >= m->config.vocab) && tokens[i] != ignored)
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "%s %" PRId64 " is %" PRId32 ", but the model's vocabulary has tokens 0 to %" PRId64, what,
+                             i, tokens[i], m->config.vocab - 1);
+    return ZERO_OK;
+}
+
+/* Kernels read tokens and targets, and write losses, in memory that host and device access. Each micro-step of a step
+ * has its own place there. */
+static int64_t place(const zero_model_t *m, int64_t micro)
+{
+    return micro * m->options.micro_batch * m->options.seq_len;
+}
+
+/* Writes the documents of count tokens in rows of T: each token's keys, and its position. starts may be NULL. */
+static void set_documents(zero_model_t *m, const int32_t *starts, int64_t count, int64_t T)
+{
+    for (int64_t i = 0; m->options.packed && i < count; i++) {
+        const int32_t t = (int32_t)(i % T), start = starts ? starts[i] : 0;
+
+        m->ranges[2 * i] = start;
+        m->ranges[2 * i + 1] = (int32_t)T; /* attention is causal as well */
+        m->positions_in[i] = t - start;
+    }
+}
+
+/* Copies the first rows sequences of a batch to that memory and pads with token 0: kernels have one shape. */
+static void copy_batch(zero_model_t *m, int64_t at, const zero_model_batch_t *batch, int64_t rows)
+{
+    const int64_t T = m->options.seq_len, used = rows * T, all = m->options.micro_batch * T;
+
+    if (used > 0) { /* else tokens may be NULL */
+        memcpy(m->tokens + at, batch->tokens, (size_t)used * sizeof *batch->tokens);
+        memcpy(m->targets + at, batch->targets, (size_t)used * sizeof *batch->targets);
+    }
+    memset(m->tokens + at + used, 0, (size_t)(all - used) * sizeof *batch->tokens);
+    memset(m->targets + at + used, 0, (size_t)(all - used) * sizeof *batch->targets);
+    set_documents(m, NULL, all, T);
+    if (batch->starts)
+        set_documents(m, batch->starts, used, T);
+}
+
+static double sum_losses(const float *losses, int64_t count)
+{
+    double sum = 0;
+
+    for (int64_t i = 0; i < count; i++)
+        sum += (double)losses[i];
+    return sum;
+}
+
+/* Waits for the micro-steps in flight. Then their losses are complete, and every place is free again. */
+static zero_status_t wait_for_losses(zero_model_t *m, zero_error_t *error)
+{
+    zero_status_t status = zero_model_engine_error(m, zero_wait(m->engine), error);
+
+    for (int64_t k = 0; k < m->pending && status == ZERO_OK; k++)
+        m->loss += sum_losses(m->losses + place(m, k), place(m, 1));
+    m->pending = 0;
+    return status;
+}
+
+/* A document begins at its first token, in its own row, and at or after the one before it. */
+static zero_status_t check_starts(const zero_model_t *m, const int32_t *starts, int64_t rows, zero_error_t *error)
+{
+    const int64_t T = m->options.seq_len;
+
+    if (starts == NULL)
+        return ZERO_OK;
+    if (!m->options.packed)
+        return zero_fail(error, ZERO_ERR_ORDER, "a batch has starts, but the model was created without packed");
+    for (int64_t i = 0; i < rows * T; i++) {
+        const int64_t t = i % T;
+
+        if (t == 0 ? starts[i] != 0 : starts[i] != starts[i - 1] && starts[i] != t)
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "token %" PRId64 " of row %" PRId64 " has a document that starts at %" PRId32
+                             ": it must start there, or where that of the token before it does",
+                             t, i / T, starts[i]);
+    }
+    return ZERO_OK;
+}
+
+static zero_status_t check_batch(const zero_model_t *m, const zero_model_batch_t *batch, int64_t rows,
+                                 zero_error_t *error)
+{
+    const int64_t count = rows * m->options.seq_len;
+    zero_status_t status = check_tokens(m, "input token", batch->tokens, count, 0, error);
+
+    if (status == ZERO_OK)
+        status = check_tokens(m, "target token", batch->targets, count, ZERO_NN_IGNORE, error);
+    return status == ZERO_OK ? check_starts(m, batch->starts, rows, error) : status;
+}
+
+zero_status_t zero_model_train(zero_model_t *m, const zero_model_batch_t *batch, uint32_t flags, double *loss_sum,
+                               zero_error_t *error)
+{
+    int64_t at;
+    zero_status_t status = check_bound(m, error);
+
+    *loss_sum = 0;
+    if (status == ZERO_OK)
+        status = check_batch(m, batch, m->options.micro_batch, error);
+    if (status == ZERO_OK && m->pending == m->places)
+        status = wait_for_losses(m, error);
+    if (status != ZERO_OK)
+        return status;
+    at = place(m, m->pending++);
+    copy_batch(m, at, batch, m->options.micro_batch);
+    status = zero_model_pass_train(m, m->tokens + at, m->targets + at, m->losses + at, flags, error);
+    if (status != ZERO_OK || !(flags & ZERO_LAST))
+        return status;
+    status = wait_for_losses(m, error);
+    *loss_sum = m->loss;
+    m->loss = 0;
+    return status;
+}
+
+zero_status_t zero_model_eval(zero_model_t *m, const zero_model_batch_t *batch, int64_t rows, double *loss_sum,
+                              zero_error_t *error)
+{
+    const int64_t T = m->options.seq_len, B = m->options.micro_batch;
+    zero_status_t status = check_bound(m, error);
+
+    if (status != ZERO_OK)
+        return status;
+    if (!m->options.eval)
+        return zero_fail(error, ZERO_ERR_ORDER, "the model was created without an evaluation pass");
+    if (rows < 0 || rows > B)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "an evaluation of %" PRId64 " sequences at a time: 0 to %" PRId64
+                         " (the micro-batch) are possible",
+                         rows, B);
+    status = check_batch(m, batch, rows, error);
+    if (status == ZERO_OK)
+        status = wait_for_losses(m, error);
+    if (status != ZERO_OK)
+        return status;
+    copy_batch(m, 0, batch, rows);
+    status = zero_model_pass_eval(m, m->tokens, m->targets, m->losses, rows, error);
+    if (status == ZERO_OK)
+        status = wait_for_losses(m, error);
+    if (status == ZERO_OK)
+        *loss_sum = sum_losses(m->losses, rows * T); /* without the losses of the padding */
+    return status;
+}
+
+zero_status_t zero_model_logits(zero_model_t *m, const int32_t *tokens, int64_t n, float *logits, zero_error_t *error)
+{
+    const int64_t V = m->config.vocab;
+    zero_status_t status = check_bound(m, error);
+
+    if (status != ZERO_OK)
+        return status;
+    if (n < 1 || n > m->options.sample_len)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "a sample of %" PRId64 " tokens: 1 to %" PRId64
+                         " (the length it was created for) are possible",
+                         n, m->options.sample_len);
+    status = check_tokens(m, "token", tokens, n, 0, error);
+    if (status == ZERO_OK)
+        status = wait_for_losses(m, error);
+    if (status != ZERO_OK)
+        return status;
+    memset(m->tokens, 0, (size_t)zero_model_sample_shape(m, n) * sizeof *tokens);
+    memcpy(m->tokens, tokens, (size_t)n * sizeof *tokens);
+    set_documents(m, NULL, zero_model_sample_shape(m, n), zero_model_sample_shape(m, n));
+    status = zero_model_pass_sample(m, m->tokens, n, error);
+    if (status == ZERO_OK)
+        status = wait_for_losses(m, error);
+    if (status != ZERO_OK)
+        return status;
+    for (int64_t v = 0; v < V; v++)
+        logits[v] = m->options.dtype == ZERO_BF16 ? zero_bf16_to_fp32(((const uint16_t *)m->sampled)[v])
+                                                  : ((const float *)m->sampled)[v];
+    return ZERO_OK;
+}
+
+int zero_model_param_count(const zero_model_t *model)
+{
+    return model->param_count;
+}
+
+const char *zero_model_param_name(const zero_model_t *model, int index)
+{
+    return model->params[index].name;
+}
+
+zero_param_t zero_model_param(const zero_model_t *model, int index)
+{
+    return model->params[index].id;
+}
+
+int64_t zero_model_param_elements(const zero_model_t *model, int index)
+{
+    return model->params[index].count;
+}

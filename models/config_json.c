@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* config_json.c - parses the config.json of a Hugging Face folder. A setting that this code would compute differently
+ * is an error that names the key, the value found and the value wanted. */
+#include "models/family.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* A value as JSON text for an error, truncated to fit. */
+static const char *value_text(char *text, size_t bytes, const json_t *value)
+{
+    char *dump = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+
+    snprintf(text, bytes, "%.*s%s", (int)bytes - 4, dump ? dump : "?", dump && strlen(dump) > bytes - 4 ? "..." : "");
+    free(dump);
+    return text;
+}
+
+static zero_status_t wrong(const char *name, const char *key, const json_t *found, const char *wanted,
+                           zero_error_t *error)
+{
+    char text[100];
+
+    if (found == NULL)
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s: \"%s\" is missing, wanted %s", name, key, wanted);
+    return zero_fail(error, ZERO_ERR_FORMAT, "%s: \"%s\" is %s, wanted %s", name, key,
+                     value_text(text, sizeof text, found), wanted);
+}
+
+static zero_status_t read_size(const json_t *root, const char *name, const char *key, int64_t *out, zero_error_t *error)
+{
+    const json_t *value = json_object_get(root, key);
+
+    if (!json_is_integer(value) || json_integer_value(value) < 1)
+        return wrong(name, key, value, "an integer above 0", error);
+    *out = json_integer_value(value);
+    return ZERO_OK;
+}
+
+static zero_status_t read_number(const json_t *root, const char *name, const char *key, double *out,
+                                 zero_error_t *error)
+{
+    const json_t *value = json_object_get(root, key);
+
+    if (value == NULL)
+        return ZERO_OK; /* the caller has set the default */
+    if (!json_is_number(value) || !(json_number_value(value) >= 0))
+        return wrong(name, key, value, "a number that is not negative", error);
+    *out = json_number_value(value);
+    return ZERO_OK;
+}
+
+static zero_status_t read_bool(const json_t *root, const char *name, const char *key, bool *out, zero_error_t *error)
+{
+    const json_t *value = json_object_get(root, key);
+
+    if (value == NULL)
+        return ZERO_OK; /* the caller has set the default */
+    if (!json_is_boolean(value))
+        return wrong(name, key, value, "true or false", error);
+    *out = json_boolean_value(value);
+    return ZERO_OK;
+}
+
+/* A size that may be absent or null: *out then stays. */
+static zero_status_t read_optional(const json_t *root, const char *name, const char *key, int64_t *out,
+                                   zero_error_t *error)
+{
+    const json_t *value = key ? json_object_get(root, key) : NULL;
+
+    return value == NULL || json_is_null(value) ? ZERO_OK : read_size(root, name, key, out, error);
+}
+
+/* Keys that change the arithmetic, with the only supported value. An absent key means this value, as for Hugging Face,
+ * and null does too. */
+static zero_status_t check_switches(const json_t *root, const char *name, zero_error_t *error)
+{
+    static const struct {
+        const char *key;
+        bool wanted;
+    } switches[] = {
+        {"scale_attn_weights", true},
+        {"scale_attn_by_inverse_layer_idx", false},
+        {"add_cross_attention", false},
+        {"is_encoder_decoder", false},
+    };
+    static const struct {
+        const char *key, *wanted;
+    } absent[] = {
+        {"quantization_config", "none: weights in fp32, bf16 or fp16"},
+        {"num_experts", "none: mixtures of experts are not supported"},
+        {"num_local_experts", "none: mixtures of experts are not supported"},
+        {"attn_logit_softcapping", "none: soft caps are not supported"},
+        {"final_logit_softcapping", "none: soft caps are not supported"},
+    };
+    const json_t *value;
+
+    for (size_t i = 0; i < sizeof switches / sizeof *switches; i++) {
+        value = json_object_get(root, switches[i].key);
+        if (value != NULL && (!json_is_boolean(value) || json_boolean_value(value) != switches[i].wanted))
+            return wrong(name, switches[i].key, value, switches[i].wanted ? "true" : "false", error);
+    }
+    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++) {
+        value = json_object_get(root, absent[i].key);
+        if (value != NULL && !json_is_null(value))
+            return wrong(name, absent[i].key, value, absent[i].wanted, error);
+    }
+    value = json_object_get(root, "partial_rotary_factor");
+    if (value != NULL && !(json_is_number(value) && json_number_value(value) == 1))
+        return wrong(name, "partial_rotary_factor", value, "1: heads are rotated whole", error);
+    return ZERO_OK;
+}
+
+static zero_status_t read_activation(const json_t *root, const char *name, const char *key, zero_model_config_t *c,
+                                     zero_error_t *error)
+{
+    static const struct {
+        const char *name;
+        zero_nn_activation_t activation;
+    } names[] = {
+        {"gelu_new", ZERO_NN_GELU_NEW}, {"gelu_pytorch_tanh", ZERO_NN_GELU_NEW},
+        {"gelu", ZERO_NN_GELU},         {"relu", ZERO_NN_RELU},
+        {"silu", ZERO_NN_SILU},         {"swish", ZERO_NN_SILU},
+    };
+    const json_t *value = json_object_get(root, key);
+
+    if (value == NULL)
+        return ZERO_OK;
+    for (size_t i = 0; json_is_string(value) && i < sizeof names / sizeof *names; i++)
+        if (strcmp(json_string_value(value), names[i].name) == 0) {
+            c->activation = names[i].activation;
+            return ZERO_OK;
+        }
+    return wrong(name, key, value, "\"gelu_new\", \"gelu_pytorch_tanh\", \"gelu\", \"relu\" or \"silu\"", error);
+}
+
+/* ---- rotary positions ------------------------------------------------------------------------------------------- */
+
+/* A number above 0 that the scaling needs. */
+static zero_status_t read_factor(const json_t *scaling, const char *name, const char *key, double *out,
+                                 zero_error_t *error)
+{
+    const json_t *value = json_object_get(scaling, key);
+
+    if (!json_is_number(value) || !(json_number_value(value) > 0))
+        return wrong(name, key, value, "a number above 0", error);
+    *out = json_number_value(value);
+    return ZERO_OK;
+}
+
+static zero_status_t read_scaling(const json_t *scaling, const char *name, zero_rope_t *rope, zero_error_t *error)
+{
+    const json_t *value = json_object_get(scaling, "rope_type");
+    const char *type, *key = value ? "rope_type" : "type"; /* as older files spell it */
+    zero_status_t status;
+
+    if (value == NULL)
+        value = json_object_get(scaling, "type");
+    type = json_is_string(value) ? json_string_value(value) : "";
+    if (strcmp(type, "default") == 0)
+        return ZERO_OK;
+    if (strcmp(type, "linear") == 0) {
+        rope->scaling = ZERO_ROPE_LINEAR;
+        return read_factor(scaling, name, "factor", &rope->factor, error);
+    }
+    if (strcmp(type, "llama3") != 0)
+        return wrong(name, key, value, "\"default\", \"linear\" or \"llama3\"", error);
+    rope->scaling = ZERO_ROPE_LLAMA3;
+    status = read_factor(scaling, name, "factor", &rope->factor, error);
+    if (status == ZERO_OK)
+        status = read_factor(scaling, name, "low_freq_factor", &rope->low_freq_factor, error);
+    if (status == ZERO_OK)
+        status = read_factor(scaling, name, "high_freq_factor", &rope->high_freq_factor, error);
+    if (status == ZERO_OK && !(rope->high_freq_factor > rope->low_freq_factor))
+        return wrong(name, "high_freq_factor", json_object_get(scaling, "high_freq_factor"),
+                     "a number above \"low_freq_factor\"", error);
+    if (status == ZERO_OK)
+        status = read_size(scaling, name, "original_max_position_embeddings", &rope->original_positions, error);
+    return status;
+}
+
+/* transformers 5 has "rope_parameters", with the base in it; earlier ones "rope_theta" and "rope_scaling". */
+static zero_status_t read_rope(const json_t *root, const char *name, zero_rope_t *rope, zero_error_t *error)
+{
+    const json_t *both = json_object_get(root, "rope_parameters"), *scaling = json_object_get(root, "rope_scaling");
+    const char *key = "rope_parameters";
+    const bool joined = both != NULL && !json_is_null(both);
+    const json_t *theta = json_object_get(joined && json_object_get(both, "rope_theta") ? both : root, "rope_theta");
+
+    if (theta != NULL && !(json_is_number(theta) && json_number_value(theta) > 0))
+        return wrong(name, "rope_theta", theta, "a number above 0", error);
+    if (theta != NULL)
+        rope->theta = json_number_value(theta);
+    if (!joined) {
+        key = "rope_scaling";
+        both = scaling;
+    }
+    if (both == NULL || json_is_null(both))
+        return ZERO_OK;
+    if (!json_is_object(both))
+        return wrong(name, key, both, "an object, or null", error);
+    if (joined && !json_object_get(both, "rope_type") && !json_object_get(both, "type"))
+        return json_object_get(both, "rope_theta") != NULL
+                   ? ZERO_OK
+                   : wrong(name, key, both, "an object with \"rope_type\" for all layers", error);
+    return read_scaling(both, name, rope, error);
+}
+
+/* How many keys a query sees, if not all before it. Sequences must not be longer, so that this is no restriction. */
+static zero_status_t read_window(const json_t *root, const char *name, const zero_family_t *family, int64_t *window,
+                                 zero_error_t *error)
+{
+    const json_t *value = json_object_get(root, "sliding_window"), *types = json_object_get(root, "layer_types");
+    bool on = !family->window_switch, sliding = types == NULL || json_is_null(types);
+    zero_status_t status = ZERO_OK;
+
+    *window = 0;
+    if (family->sliding_window == 0)
+        return ZERO_OK;
+    if (family->window_switch)
+        status = read_bool(root, name, "use_sliding_window", &on, error);
+    for (size_t i = 0; i < json_array_size(types); i++) {
+        const json_t *type = json_array_get(types, i);
+        const char *text = json_is_string(type) ? json_string_value(type) : "";
+
+        if (strcmp(text, "sliding_attention") == 0)
+            sliding = true;
+        else if (strcmp(text, "full_attention") != 0)
+            return wrong(name, "layer_types", type, "\"full_attention\" or \"sliding_attention\"", error);
+    }
+    if (status != ZERO_OK || !on || !sliding || (value != NULL && json_is_null(value)))
+        return status;
+    *window = family->sliding_window;
+    return read_optional(root, name, "sliding_window", window, error);
+}
+
+/* ---- the whole -------------------------------------------------------------------------------------------------- */
+
+static zero_status_t read_sizes(const json_t *root, const char *name, const zero_family_t *family,
+                                zero_model_config_t *c, zero_error_t *error)
+{
+    const zero_family_keys_t *keys = family->keys;
+    const struct {
+        const char *key;
+        int64_t *out;
+    } sizes[] = {
+        {keys->layers, &c->layers}, {keys->heads, &c->heads},         {keys->width, &c->width},
+        {keys->vocab, &c->vocab},   {keys->positions, &c->positions},
+    };
+    zero_status_t status = ZERO_OK;
+
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes && status == ZERO_OK; i++)
+        status = read_size(root, name, sizes[i].key, sizes[i].out, error);
+    if (status != ZERO_OK)
+        return status;
+    c->kv_heads = c->heads;
+    c->head_dim = family->head_dim ? family->head_dim : c->width / c->heads;
+    status = read_optional(root, name, keys->kv_heads, &c->kv_heads, error);
+    if (status == ZERO_OK)
+        status = read_optional(root, name, keys->head_dim, &c->head_dim, error);
+    if (status != ZERO_OK)
+        return status;
+    if (c->gated) /* its width is no fixed multiple */
+        return read_size(root, name, keys->hidden, &c->hidden, error);
+    c->hidden = c->width > INT64_MAX / 4 ? c->width : 4 * c->width; /* the check of sizes rejects such a width */
+    return read_optional(root, name, keys->hidden, &c->hidden, error);
+}
+
+static zero_status_t read_biases(const json_t *root, const char *name, const zero_family_t *family,
+                                 zero_model_config_t *c, zero_error_t *error)
+{
+    zero_status_t status = ZERO_OK;
+
+    if (family->attention_bias == ZERO_SWITCH_KEY) {
+        status = read_bool(root, name, "attention_bias", &c->qkv_bias, error);
+        c->projection_bias = c->qkv_bias;
+    }
+    if (status == ZERO_OK && family->mlp_bias == ZERO_SWITCH_KEY)
+        status = read_bool(root, name, "mlp_bias", &c->mlp_bias, error);
+    return status;
+}
+
+static zero_status_t read_all(const json_t *root, const char *name, zero_model_config_t *config, zero_error_t *error)
+{
+    const json_t *value = json_object_get(root, "model_type");
+    const zero_family_t *family = json_is_string(value) ? zero_family_find(json_string_value(value)) : NULL;
+    char names[200], wanted[300];
+    zero_model_config_t c;
+    zero_error_t detail;
+    zero_status_t status;
+
+    if (!json_is_object(root))
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s: not a JSON object, but the configuration of a model is expected",
+                         name);
+    if (family == NULL) {
+        snprintf(wanted, sizeof wanted, "one of %s (other models are not supported)",
+                 zero_family_names(names, sizeof names));
+        return wrong(name, "model_type", value, wanted, error);
+    }
+    c = family->config;
+    status = read_sizes(root, name, family, &c, error);
+    if (status == ZERO_OK)
+        status = read_number(root, name, family->keys->norm_eps, &c.norm_eps, error);
+    if (status == ZERO_OK)
+        status = read_number(root, name, "initializer_range", &c.init_std, error);
+    if (status == ZERO_OK)
+        status = read_bool(root, name, "tie_word_embeddings", &c.tied, error);
+    if (status == ZERO_OK)
+        status = read_biases(root, name, family, &c, error);
+    if (status == ZERO_OK)
+        status = read_activation(root, name, family->keys->activation, &c, error);
+    if (status == ZERO_OK && c.rope.theta > 0)
+        status = read_rope(root, name, &c.rope, error);
+    if (status == ZERO_OK)
+        status = read_window(root, name, family, &c.sliding_window, error);
+    if (status == ZERO_OK)
+        status = check_switches(root, name, error);
+    if (status != ZERO_OK)
+        return status;
+    if (zero_model_check_config(&c, &detail) != ZERO_OK)
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s: %.900s", name, detail.text);
+    *config = c;
+    return ZERO_OK;
+}
+
+zero_status_t zero_model_parse_config(zero_model_config_t *config, const char *text, size_t bytes, const char *name,
+                                      zero_error_t *error)
+{
+    json_error_t where;
+    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &where);
+    zero_status_t status;
+
+    if (root == NULL)
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s: line %d: %s", name, where.line, where.text);
+    status = read_all(root, name, config, error);
+    json_decref(root);
+    return status;
+}

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* decoder.h - shared by the files of the decoder: its tensors, buffers and passes. One decoder computes every family;
+ * the differences are data (zero_model_config_t, families.c). Shapes use: rows = B * T, the tokens of a micro-step; C
+ * the width; F the hidden width; H heads and KV key-value heads of D elements; Q = (H + 2 KV) D, a row of queries, keys
+ * and values. */
+#ifndef MODELS_DECODER_H
+#define MODELS_DECODER_H
+
+#include "models/family.h"
+
+/* The initial values of a tensor: all 0, all 1, or normal with mean 0 and standard deviation std. */
+typedef enum zero_model_start { ZERO_START_ZERO = 0, ZERO_START_ONE, ZERO_START_NORMAL } zero_model_start_t;
+
+/* One tensor of the model. Its shape follows from the configuration. */
+typedef struct zero_model_tensor {
+    char name[ZERO_MODEL_NAME_BYTES]; /* of the parameter */
+    zero_model_place_t place;
+    int64_t layer;          /* of ZERO_PLACE_LAYER */
+    zero_model_role_t role; /* of ZERO_PLACE_LAYER */
+    int32_t ndim;
+    int64_t shape[2];
+    int64_t count;
+    zero_model_start_t start;
+    double std;
+} zero_model_tensor_t;
+
+/* The number of tensors. Their order is the order of declaration: the embedding, learned positions; the layers, each in
+ * the order of zero_model_role_t; the final norm; the head unless it is tied. */
+int zero_model_tensor_count(const zero_model_config_t *config);
+void zero_model_tensor(const zero_model_config_t *config, int index, zero_model_tensor_t *tensor);
+/* Whether a layer of the model has the tensor. */
+bool zero_model_has(const zero_model_config_t *config, zero_model_role_t role);
+/* Computes the values that zero_model_init draws for elements [begin, begin + count) of a tensor. */
+void zero_model_init_values(const zero_model_tensor_t *tensor, uint64_t seed, int64_t begin, int64_t count, int threads,
+                            float *out);
+
+/* A tensor that is declared on an engine. data and grad are NULL before bind. */
+typedef struct zero_model_param {
+    char name[ZERO_MODEL_NAME_BYTES];
+    int64_t count;
+    zero_param_t id;
+    void *data, *grad;
+} zero_model_param_t;
+
+/* A linear layer: one product y = x W + b of which several tensors may be parts, each with its own columns of y:
+ * queries, keys and values; gate and up. A bias has a role for each part, or none has one. */
+#define ZERO_LINEAR_PARTS 3
+typedef struct zero_model_linear {
+    int parts;
+    zero_model_role_t weight[ZERO_LINEAR_PARTS], bias[ZERO_LINEAR_PARTS];
+    bool biased;
+    int64_t in, out, columns[ZERO_LINEAR_PARTS]; /* out is the sum of columns */
+    bool joined; /* the parts lie one behind another, so that one product computes all of them */
+} zero_model_linear_t;
+
+typedef enum zero_model_linear_id {
+    ZERO_LINEAR_QKV = 0, /* C to Q */
+    ZERO_LINEAR_PROJ,    /* H D to C */
+    ZERO_LINEAR_UP,      /* C to F, or to 2 F (gate, up) */
+    ZERO_LINEAR_DOWN,    /* F to C */
+    ZERO_LINEAR_COUNT
+} zero_model_linear_id_t;
+
+/* The activations that the forward pass of a layer keeps for the backward pass. The recompute mode decides which
+ * buffers layers share. */
+typedef struct zero_model_layer {
+    void *norm1;                          /* (rows, C) */
+    void *qkv;                            /* (rows, Q) */
+    void *qk;                             /* (rows, (H + KV) D): normalised queries and keys; NULL without qk_norm */
+    void *attention;                      /* (rows, H D), before the projection */
+    void *mid;                            /* (rows, C): the residual stream between attention and MLP */
+    void *norm2;                          /* (rows, C) */
+    void *up;                             /* (rows, F), or (rows, 2 F) if gated: before the activation */
+    void *active;                         /* (rows, F): after the activation */
+    float *mean1, *rstd1, *mean2, *rstd2; /* (rows); means are NULL for RMS norms */
+    float *rstd_q, *rstd_k;               /* (rows, H), (rows, KV) */
+    float *lse;                           /* (B, H, T) */
+} zero_model_layer_t;
+
+struct zero_model {
+    zero_model_config_t config;
+    zero_model_options_t options;
+    const zero_family_t *family;
+    zero_engine_t *engine; /* borrowed; NULL before declare */
+    zero_nn_t *nn;
+    bool dry; /* a dry run: no engine, no buffers */
+    bool bound;
+    size_t element;    /* bytes of options.dtype */
+    int64_t qkv_width; /* Q */
+    int64_t up_width;  /* F or 2 F */
+
+    int param_count, layer_tensors;
+    int role[ZERO_ROLE_COUNT]; /* of a layer's tensor: its index in the layer, or -1 */
+    zero_model_param_t *params;
+    zero_model_param_t *embed, *positions, *norm_w, *norm_b, *head; /* in params; NULL: the model has none. A tied
+                                                                       head is the embedding */
+    zero_model_linear_t linears[ZERO_LINEAR_COUNT];
+    float frequencies[ZERO_HEAD_DIM_MOST / 2];            /* of rotary positions */
+    zero_unit_t embed_unit, norm_unit, head_unit, *units; /* units: one per layer. head_unit is embed_unit if tied */
+    zero_pass_t train, eval, sample;
+    zero_reserve_t activations, shared, workspace;
+    uint64_t workspace_bytes;
+    zero_nn_t *muon; /* of options.muon; else NULL */
+    zero_reserve_t muon_memory;
+    uint64_t muon_scratch_bytes, muon_workspace_bytes;
+    void *muon_scratch;
+
+    int64_t head_rows, logits_ld; /* rows in a block of logits; elements from one row to the next */
+    int64_t head_columns;         /* tokens of the vocabulary in one product */
+    bool head_sums;               /* dhead accumulates the head's gradient before it is rounded */
+    void **x;    /* layers + 1 times (rows, C): the residual stream before each layer and after the last. With
+                    offload_activations two buffers alternate */
+    void **kept; /* layers times (rows, C) in memory that host and device access: holds x until the backward pass; NULL:
+                    x stays in x */
+    zero_model_layer_t *layers;
+    float *mean_f, *rstd_f; /* (rows), of the final norm */
+    void *logits;           /* (head_rows, logits_ld) */
+    float *dhead;           /* (V, C), from the head alone; NULL without head_sums */
+    void *dx;               /* (rows, C): the gradient of the residual stream */
+    void *narrow;           /* (rows, max(C, H D)): the output of the final norm, then gradients of attention and of the
+                               outputs of norms */
+    void *wide;             /* (rows, max(F, Q)): gradients of activations and of qkv */
+    void *dqk;              /* (rows, (H + KV) D): gradients of qk; NULL without qk_norm */
+    void *bias;             /* (max(Q, 2 F)): a bias, or its gradient, of a linear layer whose parts are not joined */
+
+    /* In memory that the host and the device access: */
+    int32_t *tokens, *targets; /* (places, rows) */
+    int32_t *ranges;           /* (rows, 2): the keys that a token attends to, of options.packed; else NULL */
+    int32_t *positions_in;     /* (rows): a token's position in its document, of options.packed; else NULL */
+    float *losses;             /* (places, rows) */
+    void *sampled;             /* (vocab): logits of a sample; NULL without a sampling pass */
+
+    int64_t places;  /* micro-steps that may be in flight */
+    int64_t pending; /* micro-steps in flight whose losses are not yet added to loss */
+    double loss;     /* the sum of this step's losses, without the pending ones */
+};
+
+/* p + elements, or NULL if p is NULL: buffers of a dry run stay NULL. */
+static inline void *zero_model_at(const zero_model_t *m, void *p, int64_t elements)
+{
+    return p ? (char *)p + (size_t)elements * m->element : NULL;
+}
+
+/* Sets the addresses of all buffers, given the start of the device memory and of the host memory that both access. A
+ * NULL start gives NULL addresses. Sets the total bytes of each memory. Returns false on overflow. */
+bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *device_bytes, uint64_t *host_bytes);
+
+/* The parameter of a layer that has this role; NULL if the model has none. */
+static inline zero_model_param_t *zero_model_role_param(const zero_model_t *m, int64_t layer, zero_model_role_t role)
+{
+    const int first = m->positions ? 2 : 1;
+
+    return m->role[role] < 0 ? NULL : &m->params[first + layer * m->layer_tensors + m->role[role]];
+}
+static inline void *zero_model_weight(const zero_model_param_t *p)
+{
+    return p ? p->data : NULL;
+}
+static inline void *zero_model_grad(const zero_model_param_t *p)
+{
+    return p ? p->grad : NULL;
+}
+
+/* The head_dim / 2 frequencies of rotary positions. */
+void zero_model_frequencies(const zero_rope_t *rope, int64_t head_dim, float *out);
+
+/* linear.c: every linear layer of the model goes through these. */
+
+/* Describes the linear layers of the model's configuration. */
+void zero_model_linears(zero_model_t *m);
+/* After bind: whether the parts of each linear layer lie one behind another, in values and gradients. */
+void zero_model_join_linears(zero_model_t *m);
+/* y (rows, out) = x (rows, in) W + b, of a layer. */
+void zero_model_linear(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *y, const void *x, int64_t rows);
+/* The same with the activation gelu_new behind it: up (rows, out) receives the product, y its GELU. */
+void zero_model_linear_gelu(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *y, void *up, const void *x,
+                            int64_t rows);
+/* Adds the gradient of W for dy (rows, out), and overwrites dx (rows, in) with that of x. The bias's gradient is left
+ * to zero_model_linear_bias, or to the call that writes or reads dy anyway. */
+void zero_model_linear_backward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *dx, const void *dy,
+                                const void *x, int64_t rows);
+/* The same for x = gelu_new(up): dx is the gradient of up, and dbias (in) += its column sums if not NULL. */
+void zero_model_linear_gelu_backward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *dx,
+                                     const void *dy, const void *x, void *up, void *dbias, int64_t rows);
+/* Adds the gradients of the biases, if there are any: the column sums of dy (rows, out). */
+void zero_model_linear_bias(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, const void *dy, int64_t rows);
+
+/* forward.c, backward.c */
+
+/* Runs layer l from x (rows, C) to out (rows, C), which may be x. Keeps in *a the values that the backward pass reads.
+ * If out is NULL, it stops after the activation: a recomputation needs no more. */
+void zero_model_layer_forward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *x, void *out,
+                              int64_t B, int64_t T);
+/* On entry m->dx (rows, C) is the gradient of layer l's output; on return it is the gradient of its input m->x[l]. Adds
+ * to the gradients of the layer's parameters. */
+void zero_model_layer_backward(zero_model_t *m, int64_t l);
+/* The arguments of a layer's attention. */
+zero_nn_attention_t zero_model_attention(const zero_model_t *m, const zero_model_layer_t *a, int64_t B, int64_t T);
+/* The arguments of a norm of rows (rows, C), without inputs and outputs. w and b: its parameters, NULL: none. */
+zero_nn_norm_t zero_model_norm(const zero_model_t *m, const zero_model_param_t *w, const zero_model_param_t *b,
+                               float *mean, float *rstd, int64_t rows);
+/* The arguments of the norm of the queries (key = false) or keys of a layer: x and dx (rows, Q), y and dy (rows, (H +
+ * KV) D). */
+zero_nn_norm_t zero_model_head_norm(const zero_model_t *m, int64_t l, const zero_model_layer_t *a, bool key,
+                                    int64_t rows);
+/* The arguments of the rotation of a layer's queries and keys. */
+zero_nn_rotary_t zero_model_rotary(const zero_model_t *m, void *x, int64_t ld, int64_t B, int64_t T);
+/* logits (rows, V; logits_ld) = x (rows, C) head^T. The head is stored (V, C). */
+void zero_model_head_logits(zero_model_t *m, const void *x, int64_t rows);
+/* Computes the losses (rows) of m->narrow (rows, C) against targets, head_rows rows at a time. With grad, the gradient
+ * overwrites narrow, and the head's gradient is added. */
+void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, bool grad);
+
+/* pass.c: run one micro-step, one evaluation, or one sample of exactly n tokens. In a dry run there are no tokens,
+ * buffers or engine. */
+zero_status_t zero_model_pass_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses,
+                                    uint32_t flags, zero_error_t *error);
+zero_status_t zero_model_pass_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses,
+                                   int64_t rows, zero_error_t *error);
+zero_status_t zero_model_pass_sample(zero_model_t *m, const int32_t *tokens, int64_t n, zero_error_t *error);
+
+/* The length to which a sample of n tokens is padded. There are few such lengths, so few primitives are created. */
+int64_t zero_model_sample_shape(const zero_model_t *m, int64_t n);
+
+/* Sets *error to the engine's last error. Returns status. */
+zero_status_t zero_model_engine_error(zero_model_t *m, zero_status_t status, zero_error_t *error);
+
+/* muon.c: with options.muon, prepares zero_model_matrix, at the end of declare and of bind. */
+zero_status_t zero_model_declare_muon(zero_model_t *m, zero_error_t *error);
+void zero_model_bind_muon(zero_model_t *m);
+
+#endif

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* head.c - logits and losses. The head is a matrix (V, C), of its own or the embedding. Products over the vocabulary
+ * take a part of it at a time if the backend prefers this (zero_nn_sizes). */
+#include "models/decoder.h"
+
+void zero_model_head_logits(zero_model_t *m, const void *x, int64_t rows)
+{
+    const int64_t C = m->config.width, V = m->config.vocab;
+
+    for (int64_t v = 0; v < V; v += m->head_columns)
+        zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = rows,
+                                              .n = V - v < m->head_columns ? V - v : m->head_columns,
+                                              .k = C,
+                                              .trans_b = true,
+                                              .ldc = m->logits_ld,
+                                              .dtype = m->options.dtype,
+                                              .a = x,
+                                              .b = zero_model_at(m, m->head->data, v * C),
+                                              .c = zero_model_at(m, m->logits, v)});
+}
+
+/* The head's gradient (V, C) += dlogits^T x, with dlogits (rows, V; logits_ld) in m->logits. With head_sums m->dhead
+ * receives it instead, and the first rows overwrite m->dhead. */
+static void head_weight_backward(zero_model_t *m, const void *x, int64_t rows, bool first)
+{
+    const int64_t C = m->config.width, V = m->config.vocab;
+
+    for (int64_t v = 0; v < V; v += m->head_columns)
+        zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = V - v < m->head_columns ? V - v : m->head_columns,
+                                              .n = C,
+                                              .k = rows,
+                                              .trans_a = true,
+                                              .accumulate = !m->head_sums || !first,
+                                              .wide = m->head_sums,
+                                              .lda = m->logits_ld,
+                                              .dtype = m->options.dtype,
+                                              .a = zero_model_at(m, m->logits, v),
+                                              .b = x,
+                                              .c = !m->head_sums ? zero_model_at(m, m->head->grad, v * C)
+                                                   : m->dhead    ? m->dhead + v * C
+                                                                 : NULL});
+}
+
+void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, bool grad)
+{
+    const int64_t C = m->config.width, V = m->config.vocab, ld = m->logits_ld;
+    const zero_dtype_t dtype = m->options.dtype;
+
+    for (int64_t r = 0; r < rows; r += m->head_rows) {
+        const int64_t n = rows - r < m->head_rows ? rows - r : m->head_rows;
+        void *x = zero_model_at(m, m->narrow, r * C); /* (n, C) */
+
+        zero_model_head_logits(m, x, n);
+        zero_nn_cross_entropy(m->nn, losses ? losses + r : NULL, m->logits, targets ? targets + r : NULL, n, V, ld,
+                              grad, dtype);
+        if (!grad)
+            continue;
+        head_weight_backward(m, x, n, r == 0);
+        /* This was the last read of x: dx = dlogits head replaces it. */
+        zero_nn_gemm(
+            m->nn, &(zero_nn_gemm_t){
+                       .m = n, .n = C, .k = V, .lda = ld, .dtype = dtype, .a = m->logits, .b = m->head->data, .c = x});
+    }
+    if (grad && m->head_sums)
+        zero_nn_add_sums(m->nn, m->head->grad, m->dhead, V * C, dtype);
+}

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* model.c - a model on an engine: creation, declaration, memory. */
+#include "models/decoder.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Micro-steps that the host may run ahead of a device. */
+#define PLACES_MOST 16
+
+/* ---- create, declare, bind -------------------------------------------------------------------------------------- */
+
+zero_status_t zero_model_engine_error(zero_model_t *m, zero_status_t status, zero_error_t *error)
+{
+    if (status == ZERO_OK)
+        return ZERO_OK;
+    zero_error_t failure;
+    zero_last_failure(m->engine, &failure);
+    return zero_pass(error, status, &failure);
+}
+
+static zero_status_t check_options(const zero_model_config_t *c, const zero_model_options_t *o, zero_error_t *error)
+{
+    int64_t rows;
+
+    if (o->micro_batch < 1 || o->seq_len < 1)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "a micro-batch of %" PRId64 " sequences of %" PRId64 " tokens: both must be at least 1",
+                         o->micro_batch, o->seq_len);
+    if (o->seq_len > c->positions)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "sequences of %" PRId64 " tokens are longer than the model's %" PRId64
+                         " positions: use at most %" PRId64,
+                         o->seq_len, c->positions, c->positions);
+    if (c->sliding_window > 0 && (o->seq_len > c->sliding_window || o->sample_len > c->sliding_window))
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "sequences of %" PRId64 " tokens are longer than the model's sliding window of %" PRId64
+                         ", which is not supported: use at most %" PRId64,
+                         o->seq_len > o->sample_len ? o->seq_len : o->sample_len, c->sliding_window, c->sliding_window);
+    if (o->sample_len < 0 || o->sample_len > c->positions)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "samples of %" PRId64 " tokens do not fit the model's %" PRId64
+                         " positions: use 0 to %" PRId64,
+                         o->sample_len, c->positions, c->positions);
+    if (!zero_mul_i64(o->micro_batch, o->seq_len, &rows) || rows > INT32_MAX)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "a micro-batch of %" PRId64 " sequences of %" PRId64
+                         " tokens is more than %d tokens at a time",
+                         o->micro_batch, o->seq_len, INT32_MAX);
+    if (o->dtype != ZERO_FP32 && o->dtype != ZERO_BF16)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%s models are not supported yet: use fp32 or bf16",
+                         zero_dtype_name(o->dtype));
+    if (o->offload_activations && o->recompute != ZERO_RECOMPUTE_FULL)
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "only layers' inputs can be in the host's memory until the backward pass: use ZERO_RECOMPUTE_FULL, which "
+            "keeps nothing else");
+    if (o->packed)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "packed batches are not supported yet");
+    if (o->threads < 1)
+        return zero_fail(error, ZERO_ERR_ARG, "%d threads for a model: at least 1 is needed", o->threads);
+    if (o->micro_steps < 0)
+        return zero_fail(error, ZERO_ERR_ARG, "%" PRId64 " micro-steps in a step: use 0 (which is 1) or more",
+                         o->micro_steps);
+    if (o->head_rows < 0 || o->head_columns < 0)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "%" PRId64 " rows of logits at once, %" PRId64
+                         " tokens of the vocabulary: use 0 (chosen by size) or more",
+                         o->head_rows, o->head_columns);
+    return ZERO_OK;
+}
+
+/* Splits total into parts of at most `most` and returns the length of a part; all have about equal length. */
+static int64_t even_part(int64_t total, int64_t most)
+{
+    const int64_t parts = (total + most - 1) / most;
+
+    return (total + parts - 1) / parts;
+}
+
+static int64_t round_up(int64_t x, int64_t unit)
+{
+    return (x + unit - 1) / unit * unit;
+}
+
+/* Chooses the rows in a block of logits and the tokens of the vocabulary in one product, as suits the backend. */
+static void head_shape(zero_model_t *m)
+{
+    const zero_nn_sizes_t *sizes = zero_nn_sizes(m->nn);
+    const int64_t rows = m->options.micro_batch * m->options.seq_len, V = m->config.vocab;
+    int64_t most_rows = m->options.head_rows, most_columns = m->options.head_columns;
+
+    m->logits_ld = round_up(V, sizes->columns);
+    if (most_rows == 0) {
+        most_rows = (int64_t)(sizes->logits_bytes / ((uint64_t)m->logits_ld * m->element)) / sizes->rows * sizes->rows;
+        if (most_rows < sizes->least_rows)
+            most_rows = sizes->least_rows;
+    }
+    m->head_rows = even_part(rows, most_rows);
+    if (m->options.head_rows == 0 && m->head_rows < rows)
+        m->head_rows = round_up(m->head_rows, sizes->rows);
+    if (most_columns == 0)
+        most_columns = sizes->weights_bytes == 0
+                           ? V
+                           : round_up((int64_t)(sizes->weights_bytes / ((uint64_t)m->config.width * sizeof(float))) + 1,
+                                      sizes->columns);
+    m->head_columns = even_part(V, most_columns);
+    if (m->options.head_columns == 0)
+        m->head_columns = round_up(m->head_columns, sizes->columns);
+    m->head_sums = sizes->wide_sums && m->options.dtype != ZERO_FP32 && m->head_rows < rows;
+}
+
+/* Fills the table of parameters, and points at those outside the layers. */
+static void name_params(zero_model_t *m)
+{
+    for (int role = 0; role < ZERO_ROLE_COUNT; role++)
+        m->role[role] = zero_model_has(&m->config, (zero_model_role_t)role) ? m->layer_tensors++ : -1;
+    for (int i = 0; i < m->param_count; i++) {
+        zero_model_param_t *p = &m->params[i], **at[ZERO_PLACE_COUNT] = {[ZERO_PLACE_EMBEDDING] = &m->embed,
+                                                                         [ZERO_PLACE_POSITIONS] = &m->positions,
+                                                                         [ZERO_PLACE_NORM_W] = &m->norm_w,
+                                                                         [ZERO_PLACE_NORM_B] = &m->norm_b,
+                                                                         [ZERO_PLACE_HEAD] = &m->head};
+        zero_model_tensor_t t;
+
+        zero_model_tensor(&m->config, i, &t);
+        memcpy(p->name, t.name, sizeof t.name);
+        p->count = t.count;
+        p->id = -1;
+        if (at[t.place])
+            *at[t.place] = p;
+    }
+    if (m->head == NULL)
+        m->head = m->embed;
+}
+
+zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t *config,
+                                const zero_model_options_t *options, zero_error_t *error)
+{
+    zero_model_t *m = NULL;
+    zero_status_t status;
+
+    *model = NULL;
+    status = zero_model_check_config(config, error);
+    if (status == ZERO_OK)
+        status = check_options(config, options, error);
+    if (status != ZERO_OK)
+        return status;
+    m = calloc(1, sizeof *m);
+    if (m == NULL)
+        goto memory;
+    m->config = *config;
+    m->options = *options;
+    /* A CPU call has finished when it returns, so it needs only one place. So do packed batches: the layers' calls,
+     * which are repeated as they are, read where the documents begin. */
+    m->places =
+        options->backend == NULL || strcmp(options->backend, "cuda") != 0 || options->micro_steps < 1 || options->packed
+            ? 1
+            : options->micro_steps;
+    if (m->places > PLACES_MOST)
+        m->places = PLACES_MOST;
+    m->element = zero_dtype_size(options->dtype);
+    m->family = zero_family_find(config->family);
+    m->qkv_width = (config->heads + 2 * config->kv_heads) * config->head_dim;
+    m->up_width = config->gated ? 2 * config->hidden : config->hidden;
+    m->param_count = zero_model_tensor_count(config);
+    m->params = calloc((size_t)m->param_count, sizeof *m->params);
+    m->units = calloc((size_t)config->layers, sizeof *m->units);
+    m->x = calloc((size_t)config->layers + 1, sizeof *m->x);
+    m->kept = calloc((size_t)config->layers, sizeof *m->kept);
+    m->layers = calloc((size_t)config->layers, sizeof *m->layers);
+    if (!m->params || !m->units || !m->x || !m->kept || !m->layers)
+        goto memory;
+    name_params(m);
+    zero_model_linears(m);
+    if (config->rope.theta > 0)
+        zero_model_frequencies(&config->rope, config->head_dim, m->frequencies);
+    status = zero_nn_create(&m->nn, options->backend ? options->backend : "auto", options->threads, NULL, error);
+    if (status != ZERO_OK)
+        goto fail;
+    zero_nn_set_log(m->nn, options->log, options->log_ctx);
+    if (options->choices != NULL || options->measure)
+        status = zero_nn_set_choices(m->nn, options->choices, options->measure, error);
+    if (status != ZERO_OK)
+        goto fail;
+    m->options.choices = NULL; /* the caller's string may be gone later */
+    head_shape(m);
+    *model = m;
+    return ZERO_OK;
+memory:
+    status = zero_fail(error, ZERO_ERR_MEMORY, "out of memory for the tables of a model of %" PRId64 " layers",
+                       config->layers);
+fail:
+    zero_model_destroy(m);
+    return status;
+}
+
+void zero_model_destroy(zero_model_t *m)
+{
+    if (m == NULL)
+        return;
+    zero_nn_destroy(m->nn);
+    zero_nn_destroy(m->muon);
+    free(m->layers);
+    free(m->kept);
+    free(m->x);
+    free(m->units);
+    free(m->params);
+    free(m);
+}
+
+/* Adds the unit that begins with tensor t, named as the tensor without its ending; NULL: t is in the unit before it. */
+static zero_unit_t *unit_of(zero_model_t *m, const zero_model_tensor_t *t, char *name, size_t size)
+{
+    const zero_family_t *family = m->family;
+
+    switch (t->place) {
+    case ZERO_PLACE_EMBEDDING:
+        snprintf(name, size, "embed");
+        return &m->embed_unit;
+    case ZERO_PLACE_LAYER:
+        if (m->role[t->role] > 0)
+            return NULL;
+        snprintf(name, size, family->places[ZERO_PLACE_LAYER], (long long)t->layer);
+        name[strlen(name) - 1] = '\0'; /* the dot */
+        return &m->units[t->layer];
+    case ZERO_PLACE_NORM_W:
+        snprintf(name, size, "%.*s", (int)(strlen(family->places[t->place]) - strlen(".weight")),
+                 family->places[t->place]);
+        return &m->norm_unit;
+    case ZERO_PLACE_HEAD:
+        snprintf(name, size, "head");
+        return &m->head_unit;
+    default:
+        return NULL;
+    }
+}
+
+static zero_status_t add_units(zero_model_t *m, zero_error_t *error)
+{
+    zero_status_t status = ZERO_OK;
+    zero_unit_t unit = -1;
+
+    for (int i = 0; i < m->param_count && status == ZERO_OK; i++) {
+        zero_param_desc_t desc;
+        zero_model_tensor_t t;
+        char name[ZERO_MODEL_NAME_BYTES];
+
+        zero_model_tensor(&m->config, i, &t);
+        zero_unit_t *begins = unit_of(m, &t, name, sizeof name);
+        if (begins) {
+            status = zero_unit_add(m->engine, name, begins);
+            unit = *begins;
+        }
+        if (status != ZERO_OK)
+            break;
+        zero_param_desc_init(&desc);
+        desc.name = t.name;
+        desc.ndim = t.ndim;
+        memcpy(desc.shape, t.shape, sizeof t.shape);
+        desc.dtype = m->options.dtype;
+        desc.trainable = true;
+        desc.decay_scale = t.ndim >= 2 ? 1 : 0;
+        desc.elementwise =
+            t.place == ZERO_PLACE_EMBEDDING || t.place == ZERO_PLACE_POSITIONS || t.place == ZERO_PLACE_HEAD;
+        status = zero_param_add(m->engine, unit, &desc, &m->params[i].id);
+    }
+    if (m->config.tied)
+        m->head_unit = m->embed_unit;
+    return zero_model_engine_error(m, status, error);
+}
+
+/* Runs every call of every pass without buffers. This declares the uses and finds the workspace of the kernels. */
+static zero_status_t dry_run(zero_model_t *m, zero_error_t *error)
+{
+    zero_status_t status;
+
+    m->dry = true;
+    zero_nn_set_dry(m->nn, true);
+    status = zero_model_pass_train(m, NULL, NULL, NULL, 0, error);
+    if (status == ZERO_OK && m->options.eval)
+        status = zero_model_pass_eval(m, NULL, NULL, NULL, m->options.micro_batch, error);
+    for (int64_t n = 1; status == ZERO_OK && n <= m->options.sample_len; n = zero_model_sample_shape(m, n) + 1)
+        status = zero_model_pass_sample(m, NULL, n, error);
+    zero_nn_set_dry(m->nn, false);
+    m->dry = false;
+    return status;
+}
+
+zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_error_t *error)
+{
+    zero_status_t status;
+    uint64_t device, host;
+
+    if (m->engine != NULL)
+        return zero_fail(error, ZERO_ERR_ORDER,
+                         "the model is already declared on an engine: create another model for another engine");
+    if (!zero_model_layout(m, NULL, NULL, &device, &host))
+        return zero_fail(error, ZERO_ERR_MEMORY,
+                         "the activations of %" PRId64 " sequences of %" PRId64
+                         " tokens need more bytes than a 64-bit number can hold: use a smaller micro-batch",
+                         m->options.micro_batch, m->options.seq_len);
+    m->engine = engine;
+    status = add_units(m, error);
+    if (status != ZERO_OK)
+        return status;
+    status = zero_pass_add(engine, "train", ZERO_PASS_TRAIN, &m->train);
+    if (status == ZERO_OK && m->options.eval)
+        status = zero_pass_add(engine, "eval", ZERO_PASS_EVAL, &m->eval);
+    if (status == ZERO_OK && m->options.sample_len > 0)
+        status = zero_pass_add(engine, "sample", ZERO_PASS_ANY_ORDER, &m->sample);
+    if (status != ZERO_OK)
+        return zero_model_engine_error(m, status, error);
+    status = dry_run(m, error);
+    if (status != ZERO_OK)
+        return status;
+    m->workspace_bytes = zero_nn_workspace_bytes(m->nn);
+    status = zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, device, &m->activations);
+    if (status == ZERO_OK)
+        status = zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_HOST, host, &m->shared);
+    if (status == ZERO_OK && m->workspace_bytes > 0)
+        status = zero_reserve(engine, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, m->workspace_bytes + ZERO_NN_ALIGN,
+                              &m->workspace);
+    if (status == ZERO_OK)
+        return zero_model_declare_muon(m, error);
+    return zero_model_engine_error(m, status, error);
+}
+
+void zero_model_describe(const zero_model_t *m, char *text, size_t size)
+{
+    const int used = snprintf(text, size, "%s; ", zero_nn_backend(m->nn));
+
+    zero_nn_describe(m->nn, text + used, size - (size_t)used);
+}
+
+char *zero_model_choices(const zero_model_t *m)
+{
+    return zero_nn_choices(m->nn);
+}
+
+zero_status_t zero_model_bind(zero_model_t *m, zero_error_t *error)
+{
+    void *base = m->engine ? zero_reserved(m->engine, m->activations) : NULL;
+    uint64_t device, host;
+
+    if (base == NULL)
+        return zero_fail(error, ZERO_ERR_ORDER, "a model has addresses only after zero_model_declare and zero_commit");
+    zero_model_layout(m, base, zero_reserved(m->engine, m->shared), &device, &host);
+    zero_nn_set_stream(m->nn, zero_stream(m->engine));
+    if (m->workspace_bytes > 0)
+        zero_nn_set_workspace(m->nn, zero_nn_aligned(zero_reserved(m->engine, m->workspace)), m->workspace_bytes);
+    for (int i = 0; i < m->param_count; i++) {
+        m->params[i].data = zero_param_data(m->engine, m->params[i].id);
+        m->params[i].grad = zero_param_grad(m->engine, m->params[i].id);
+    }
+    zero_model_join_linears(m);
+    zero_model_bind_muon(m);
+    m->bound = true;
+    return ZERO_OK;
+}

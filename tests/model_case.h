@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* model_case.h - one training run of a golden model on some ranks, for tests. */
+#ifndef ZERO_TESTS_MODEL_CASE_H
+#define ZERO_TESTS_MODEL_CASE_H
+
+#include "models/model.h"
+
+enum { MODEL_STEPS_MOST = 32, MODEL_PARAMS_MOST = 1 << 17 };
+
+/* A run of tests/golden/gpt2.json or families.json: its options, and PyTorch's results. */
+typedef struct model_golden {
+    char name[32], model[32]; /* model: its folder below tests/golden */
+    double bf16_tolerance;    /* of a run in bf16, relative */
+    zero_dtype_t dtype;
+    int64_t seq_len, batch;
+    int steps;
+    double beta1, beta2, eps, weight_decay, clip;
+    double losses[MODEL_STEPS_MOST], norms[MODEL_STEPS_MOST], rates[MODEL_STEPS_MOST];
+    double eval_before, eval_after;
+} model_golden_t;
+
+/* The settings of a run. */
+typedef struct model_case {
+    const model_golden_t *golden;
+    const char *folder; /* below tests/golden */
+    int world, stage, window, threads;
+    int64_t micro_batch, head_rows, head_columns, persist_bytes;
+    zero_reduce_t reduce;
+    zero_recompute_t recompute;
+    const char *backend;
+    bool packed;   /* batches may have starts */
+    bool threaded; /* device with worker threads and random delays */
+    int steps;
+} model_case_t;
+
+/* The results. The rank that owns an element provides its value; owners counts such ranks. */
+typedef struct model_result {
+    double losses[MODEL_STEPS_MOST], norms[MODEL_STEPS_MOST];
+    double eval_before, eval_after;
+    bool same_on_ranks; /* every rank saw the same numbers */
+    int64_t params;
+    float values[MODEL_PARAMS_MOST];
+    uint8_t owners[MODEL_PARAMS_MOST];
+} model_result_t;
+
+/* The path in the source folder's tests/golden. The next call overwrites it. */
+const char *model_path(const char *name);
+/* Reads the run of that name from either file. Ends the program if the file is invalid. */
+void model_read_golden(model_golden_t *golden, const char *name);
+/* PyTorch's evaluation loss with the weights of a folder, over sequences of *seq_len tokens. */
+double model_read_eval(const char *folder, int64_t *seq_len);
+/* The tokens of tests/golden/gpt2.bin; *count of them. The caller frees them. */
+int32_t *model_read_tokens(int64_t *count);
+
+/* Runs the case in forked ranks. Returns 0, or -1 after the ranks printed the failure to stderr. */
+int model_run(const model_case_t *c, model_result_t *result);
+
+/* The objects that a rank of model_run creates, for tests that run their own code in a rank. */
+typedef struct model_rank {
+    zero_comm_t *comm;
+    zero_device_t *device;
+    zero_engine_t *engine;
+    zero_model_t *model;
+    zero_model_config_t config;
+    zero_error_t error;
+} model_rank_t;
+/* Creates the engine, and the model with the folder's weights. Returns 0, or -1 with the sentence printed. Call
+ * model_rank_close in both cases. */
+int model_rank_open(model_rank_t *r, const model_case_t *c, const zero_bootstrap_t *bootstrap);
+void model_rank_close(model_rank_t *r);
+/* Mean loss over all windows of the tokens; ranks share them. NAN after an error, which is printed. */
+double model_rank_eval(model_rank_t *r, const model_case_t *c, const int32_t *tokens, int64_t count);
+
+#endif
