@@ -84,7 +84,18 @@ static void *behind(void *p, int64_t elements, zero_dtype_t dtype)
     return p == NULL ? NULL : (char *)p + (size_t)elements * zero_dtype_size(dtype);
 }
 
-static const float FREQUENCIES[C / HEADS / 2] = {1, 0.1f, 0.01f, 0.001f};
+static zero_nn_rotary_t rotary_of(void *x, const int32_t *positions, zero_dtype_t dtype)
+{
+    static const float FREQUENCIES[C / HEADS / 2] = {1, 0.1f, 0.01f, 0.001f};
+    return (zero_nn_rotary_t){.rows = ROWS,
+                              .T = T,
+                              .heads = HEADS,
+                              .D = C / HEADS,
+                              .frequencies = FREQUENCIES,
+                              .positions = positions,
+                              .dtype = dtype,
+                              .x = x};
+}
 
 static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
 {
@@ -144,14 +155,8 @@ static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
         zero_nn_act_backward(nn, ZERO_NN_GELU_NEW, x[6], x[7], x[6], x[5], ROWS, 3 * C, dtype);
         zero_nn_gated_forward(nn, ZERO_NN_SILU, x[3], x[6], ROWS, C, dtype);
         zero_nn_gated_backward(nn, ZERO_NN_SILU, x[6], x[3], x[6], ROWS, C, dtype);
-        zero_nn_rotary(nn, &(zero_nn_rotary_t){.rows = ROWS,
-                                               .T = T,
-                                               .heads = HEADS,
-                                               .D = C / HEADS,
-                                               .frequencies = FREQUENCIES,
-                                               .positions = index,
-                                               .dtype = dtype,
-                                               .x = x[6]});
+        zero_nn_rotary_t rotary = rotary_of(x[6], index, dtype);
+        zero_nn_rotary(nn, &rotary);
         zero_nn_norm_t heads = {.rows = ROWS,
                                 .C = C / HEADS,
                                 .groups = HEADS,
@@ -357,6 +362,9 @@ START_TEST(memory_of_the_host)
     says(zero_nn_status(b.nn, &why), ZERO_ERR_ARG, "");
     zero_nn_embedding_backward(b.nn, b.base, NULL, b.base, plain, B, T, C, V, ZERO_FP32);
     says(zero_nn_status(b.nn, &why), ZERO_ERR_ARG, "");
+    zero_nn_rotary_t r = rotary_of(b.base, plain, ZERO_FP32);
+    zero_nn_rotary(b.nn, &r);
+    says(zero_nn_status(b.nn, &why), ZERO_ERR_ARG, "rotary positions");
     float before[ROWS * C], after[ROWS * C];
     for (int i = 0; i < ROWS * C; i++)
         before[i] = i < ROWS || i >= 2 * ROWS ? b.pinned[i] : (float)sin(i) / 4;
@@ -364,6 +372,37 @@ START_TEST(memory_of_the_host)
     finish(&b);
     ck_assert(memcmp(before, after, sizeof after) == 0);
     bench_free(&b);
+}
+END_TEST
+
+static void call_rotary(void *ctx)
+{
+    const bench_t *b = ctx;
+    zero_nn_rotary_t r = rotary_of(b->base, (const int32_t *)b->pinned + ROWS, ZERO_FP32);
+    zero_nn_rotary(b->nn, &r);
+}
+
+/* Positions are read when the GPU runs the call, so a graph uses those of each run. */
+START_TEST(positions_in_a_graph)
+{
+    float out[2][ROWS * C];
+    for (int graphs = 0; graphs < 2; graphs++) {
+        bench_t b = bench_new("inline");
+        plan_all(&b);
+        fill(&b);
+        zero_nn_set_graphs(b.nn, graphs != 0);
+        for (int time = 0; time < 5; time++) {
+            for (int i = 0; i < ROWS; i++)
+                ((int32_t *)b.pinned)[ROWS + i] = i * (time + 1);
+            zero_nn_repeat(b.nn, 0, call_rotary, &b);
+            OK(zero_nn_status(b.nn, &why));
+            finish(&b);
+        }
+        OK(b.device->ops->copy(b.device, b.native, out[graphs], b.base, sizeof out[0], &why));
+        finish(&b);
+        bench_free(&b);
+    }
+    ck_assert(memcmp(out[0], out[1], sizeof out[0]) == 0);
 }
 END_TEST
 
@@ -785,6 +824,7 @@ int main(void)
     tcase_add_loop_test(tc, without_a_gpu, 0, 2);
     tcase_add_test(tc, refusals);
     tcase_add_test(tc, memory_of_the_host);
+    tcase_add_test(tc, positions_in_a_graph);
     tcase_add_loop_test(tc, epilogues, 0, (int)(sizeof EPILOGUES / sizeof EPILOGUES[0]));
     tcase_add_test(tc, cuts);
     tcase_add_test(tc, choices);

@@ -21,13 +21,13 @@
  * generates uses stack on which a signal handler cannot run.
  *
  * With "cuda", calls enqueue their work on the stream and return. Buffers and workspace are on the stream's GPU. This
- * GPU must be the thread's current one whenever the context is created or used. Tokens and targets are in page-locked
- * host memory (the engine's host tier, cudaHostAlloc or cudaHostRegister): the call checks them on the host, and
- * kernels read them there. Losses are in page-locked host memory or on the GPU; kernels write them in place. Memory
- * that the GPU cannot access gives ZERO_ERR_ARG. The caller must not write tokens or targets, or read losses, before
- * the stream has completed the call. Heads have at most 256 elements. Sums over rows use partial sums whose number
- * depends only on the shape. If a kernel fails after its launch, a later call reports it, possibly a call of the
- * engine.
+ * GPU must be the thread's current one whenever the context is created or used. Tokens, targets and positions are in
+ * page-locked host memory (the engine's host tier, cudaHostAlloc or cudaHostRegister): the call checks tokens and
+ * targets on the host, and kernels read them there. Losses are in page-locked host memory or on the GPU; kernels write
+ * them in place. Memory that the GPU cannot access gives ZERO_ERR_ARG. The caller must not write tokens, targets or
+ * positions, or read losses, before the stream has completed the call. Heads have at most 256 elements. Sums over rows
+ * use partial sums whose number depends only on the shape. If a kernel fails after its launch, a later call reports it,
+ * possibly a call of the engine.
  *
  * With "cuda", operands must also be aligned. If the rows of a product's operand (ld elements each) are a multiple of
  * 16 bytes, the operand must start at a multiple of 16 bytes. If the rows are only a multiple of 8, 4 or 2 bytes, that
@@ -92,9 +92,10 @@ void zero_nn_set_dry(zero_nn_t *nn, bool dry);
 /* Executes the calls on nn that calls(ctx) makes. "cuda" turns them into a CUDA graph: the first run outside dry mode
  * enqueues them, the second captures them, and each later run launches the graph without calling calls. So all
  * arguments must be equal in every run: sizes, flags, numbers and addresses. calls must not include embedding or
- * cross-entropy, which check the host's indices in each call. slot identifies the calls: the caller numbers them from 0
- * with few gaps. Graphs take memory that the driver owns, until the context is destroyed. A new workspace causes new
- * graphs. If a capture fails, the log receives one warning, and every run enqueues the calls. */
+ * cross-entropy, which check the host's indices in each call. Positions of a rotary embedding may change. slot
+ * identifies the calls: the caller numbers them from 0 with few gaps. Graphs take memory that the driver owns, until
+ * the context is destroyed. A new workspace causes new graphs. If a capture fails, the log receives one warning, and
+ * every run enqueues the calls. */
 void zero_nn_repeat(zero_nn_t *nn, int slot, void (*calls)(void *ctx), void *ctx);
 /* false: zero_nn_repeat only executes the calls from now on. The default is true. */
 void zero_nn_set_graphs(zero_nn_t *nn, bool graphs);
@@ -175,8 +176,8 @@ void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const voi
  * is rounded before it is multiplied with w, as in Hugging Face's LlamaRMSNorm. There are no b, mean and db.
  *
  * A row holds `groups` vectors one after another, each with its own statistics and all with the same w and b. Queries
- * and keys are normalized like this, head by head, inside a matrix that holds more. y may be x, and dx may be dy, if
- * ldx is ldy. */
+ * and keys are normalized like this, head by head, inside a matrix that holds more. If ldx is ldy, y may be x (then no
+ * backward pass can follow), and dx may be dy. */
 typedef struct zero_nn_norm {
     int64_t rows, C;
     int64_t groups;   /* 0: 1 */
@@ -232,7 +233,7 @@ void zero_nn_gated_backward(zero_nn_t *nn, zero_nn_activation_t act, void *dgu, 
  * angle, for gradients. */
 typedef struct zero_nn_rotary {
     int64_t rows, heads, D, ld; /* D at most ZERO_NN_ROTARY_MOST; ld 0: heads * D */
-    int64_t T;                  /* the position of row r is r mod T */
+    int64_t T;                  /* at least 1: the position of row r is r mod T */
     int64_t R;                  /* the elements of a head that rotate, the first ones: even. 0: D */
     const int32_t *positions;   /* or, if not NULL: (rows), in host memory (with "cuda", as tokens are) */
     const float *frequencies;   /* (R/2), in host memory, read during the call */
