@@ -239,6 +239,30 @@ void data_close(data_t *data)
     free(data);
 }
 
+const char *data_option(const data_t *data)
+{
+    return data->option;
+}
+
+const char *data_path(const data_t *data, int index)
+{
+    return index < data->count ? data->files[index].path : NULL;
+}
+
+void data_replace(data_t *data, int file, int width, int64_t count)
+{
+    for (int i = 0; i < data->count; i++) {
+        close_file(data, &data->files[i]);
+        if (i > 0)
+            free(data->files[i].path);
+    }
+    data->files->is = (data_format_t){.name = "tokens", .width = width, .count = count};
+    data->files->file = file;
+    data->count = data->open = 1;
+    data->tokens = count;
+    data->text = false;
+}
+
 /* ---- windows ---------------------------------------------------------------------------------------------------- */
 
 int64_t data_tokens(const data_t *data)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* data.h - training tokens from text files (one byte is one token), token files, numpy arrays and the built-in corpus;
- * windows and batches of tokens.
+/* data.h - training tokens from text files (one byte is one token; tokens.h puts a tokenizer's in their place), token
+ * files, numpy arrays and the built-in corpus; windows and batches of tokens.
  *
  * Tokens are t[0..n). Window i has inputs t[iT .. iT+T) and targets t[iT+1 .. iT+T+1), i < W = floor((n - 1) / T). Step
  * s (from 0) uses positions q = s G + j, j < G, of an endless sequence of windows. Position q is window q mod W. With a
@@ -22,6 +22,13 @@ zero_status_t data_open(data_t **data, const char *option, const char *path, zer
 zero_status_t data_open_corpus(data_t **data, bool held_out, zero_error_t *error);
 /* Accepts NULL. */
 void data_close(data_t *data);
+
+/* The option that errors name, and the path of a file. NULL: there is no file with this index. */
+const char *data_option(const data_t *data);
+const char *data_path(const data_t *data, int index);
+/* Puts count tokens of width bytes (2 or 4, unsigned), from the start of an open file, in the place of all files. The
+ * data closes the file. */
+void data_replace(data_t *data, int file, int width, int64_t count);
 
 int64_t data_tokens(const data_t *data);
 bool data_is_text(const data_t *data);

@@ -71,6 +71,8 @@ zero_status_t files_check_shared(const options_t *o, zero_error_t *error)
         status = check_shared("--model", o->model, error);
     if (status == ZERO_OK)
         status = check_shared_list("--data", &o->data, error);
+    if (status == ZERO_OK)
+        status = check_shared("--tokenizer", o->tokenizer, error);
     return status == ZERO_OK ? check_shared_list("--eval-data", &o->eval_data, error) : status;
 }
 
@@ -112,6 +114,7 @@ static zero_status_t check_is_no_input(const options_t *o, const char *option, c
 {
     const char *input = same_as_any(info, "--data", &o->data)             ? "--data"
                         : same_as_any(info, "--eval-data", &o->eval_data) ? "--eval-data"
+                        : same_file(info, o->tokenizer)                   ? "--tokenizer"
                         : same_file(info, o->config)                      ? "--config"
                         : same_file(info, o->model)                       ? "--model"
                                                                           : NULL;

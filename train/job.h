@@ -8,6 +8,7 @@
 #include "train/data.h"
 #include "train/options.h"
 #include "train/schedule.h"
+#include "tokenizer/tokenizer.h"
 
 typedef struct job {
     options_t o;            /* resolved: an option that is still unset has no value */
@@ -19,9 +20,11 @@ typedef struct job {
     bool eval;   /* the run has evaluations */
     bool logs;   /* rank 0 writes a log or a file for TensorBoard, so all ranks measure for it; valid after job_agree */
     zero_model_config_t model;
-    data_t *data, *eval_data; /* eval_data NULL: none */
-    int64_t windows;          /* of data */
-    int64_t local;            /* sequences of a step on this rank, in micro_steps of o.micro_batch */
+    data_t *data, *eval_data;    /* eval_data NULL: none */
+    zero_tokenizer_t *tokenizer; /* NULL: none */
+    zero_ids_t prompt;           /* --prompt in its tokens; empty without a tokenizer */
+    int64_t windows;             /* of data */
+    int64_t local;               /* sequences of a step on this rank, in micro_steps of o.micro_batch */
     int micro_steps;
     schedule_t schedule;
     int64_t save_steps;            /* --save-every in steps; 0: not in steps */

@@ -9,6 +9,7 @@
 #include "train/resume.h"
 #include "train/room.h"
 #include "train/tensorboard.h"
+#include "train/tokens.h"
 #include "train/train.h"
 
 #include <errno.h>
@@ -397,6 +398,16 @@ static int obey(job_t *job, char *const *argv, zero_status_t status, zero_error_
         printf("zero_train %s\n", zero_version());
         return printed();
     }
+    if (status == ZERO_OK && job->o.tokenize != NULL) {
+        if (rank > 0)
+            return EXIT_DONE;
+        bool writes = false;
+        status = tokens_file(&job->o, &writes, error);
+        if (status == ZERO_OK)
+            return printed();
+        config_blame(job->config, error);
+        return complain(error->text, writes && status == ZERO_ERR_IO ? EXIT_FAILED : EXIT_USAGE);
+    }
     if (looks) {
         int planned = job->o.ranks <= 0 && world > 0 ? world : job_ranks(&job->o);
         status = job_resolve(job, planned, cores_threads(planned), true, error);
@@ -429,7 +440,8 @@ static void open_standard(void)
 /* Whether only this process reads the files that options name. */
 static bool alone(const options_t *o)
 {
-    return o->plan || o->explain || (launch_detect(NULL, NULL) == LAUNCH_NONE && job_ranks(o) == 1);
+    return o->plan || o->explain || o->tokenize != NULL ||
+           (launch_detect(NULL, NULL) == LAUNCH_NONE && job_ranks(o) == 1);
 }
 
 int main(int argc, char **argv)

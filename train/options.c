@@ -51,13 +51,17 @@ const option_t options_table[] = {
      "seed of initial values and of samples", true},
 
     {"data", DATA, OPTION_LIST, FIELD(data), 0, 0, UNSET, NULL, NULL, "FILE", "numbers spelled as words, built in",
-     "text (a byte is a token), a token file, or a numpy array of tokens; recognized by its first bytes; several files "
-     "follow each other: give it again, a pattern ('shards/*.bin'), or names separated by commas",
+     "text (a byte is a token without a tokenizer), a token file, or a numpy array of tokens; recognized by its first "
+     "bytes; several files follow each other: give it again, a pattern ('shards/*.bin'), or names separated by commas",
      false},
     {"eval-data", DATA, OPTION_LIST, FIELD(eval_data), 0, 0, UNSET, NULL, NULL, "FILE",
      "numbers not used for training, built in", "the same for evaluation", false},
-    {"tokenizer", DATA, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "FILE", NULL, NULL, false},
-    {"tokenize", DATA, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "FILE", NULL, NULL, false},
+    {"tokenizer", DATA, OPTION_TEXT, FIELD(tokenizer), 0, 0, UNSET, NULL, NULL, "FILE", "that of a model's folder",
+     "a Hugging Face tokenizer.json with BPE, for data that is text, and for --prompt", false},
+    {"tokenize", DATA, OPTION_TEXT, FIELD(tokenize), 0, 0, UNSET, NULL, NULL, "FILE", "none",
+     "write the tokens of a text, or of \"text\" in JSON lines (.jsonl), with .bin in place of the ending, and an "
+     "index of documents (.bin.idx); train nothing",
+     false},
     {"shuffle", DATA, OPTION_WHOLE, FIELD(shuffle), 0, MANY, UNSET, NULL, NULL, "SEED", "in order",
      "permute the windows of each epoch", true},
 

@@ -33,6 +33,7 @@ typedef struct options {
     int64_t dtype, recompute, seed;
     /* data */
     option_list_t data, eval_data;
+    const char *tokenizer, *tokenize;
     int64_t shuffle;
     /* batch */
     int64_t batch, micro_batch, seq_len, steps;

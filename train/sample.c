@@ -17,7 +17,7 @@ typedef struct sampler {
     float *logits;           /* (vocab) */
     candidate_t *candidates; /* (vocab) */
     int32_t *tokens, *picks; /* prompt and sample; (world) */
-    int64_t usable;          /* the number of tokens that may be sampled: for text, only the bytes */
+    int64_t usable;          /* tokens that may be sampled: for text only the bytes, or what the tokenizer has */
     uint64_t draws;
 } sampler_t;
 
@@ -112,6 +112,37 @@ static void print_text(const int32_t *tokens, int64_t n)
     }
 }
 
+/* Prints UTF-8 that a tokenizer decoded. Question marks replace control characters, to protect the terminal. */
+static void print_decoded(const char *text, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        unsigned char c = (unsigned char)text[i];
+        bool control = (c < 0x20 && c != '\t') || c == 0x7f;
+        bool more = c == 0xc2 && (unsigned char)text[i + 1] < 0xa0; /* U+0080 to U+009F */
+        if (c == '\n')
+            fputs("\n  ", stdout);
+        else
+            putchar(control || more ? '?' : c);
+        i += more;
+    }
+}
+
+static zero_status_t print_tokens(const job_t *job, const int32_t *tokens, int64_t n, zero_error_t *error)
+{
+    char *text;
+    size_t bytes;
+    if (job->tokenizer == NULL) {
+        for (int64_t i = 0; i < n; i++)
+            printf("%s%d", i > 0 ? " " : "", (int)tokens[i]);
+        return ZERO_OK;
+    }
+    zero_status_t status = zero_tokenizer_decode(job->tokenizer, tokens, n, true, &text, &bytes, error);
+    if (status == ZERO_OK)
+        print_decoded(text, bytes);
+    free(text);
+    return status;
+}
+
 /* Lets the model spell numbers that training never saw. */
 static zero_status_t sample_numbers(sampler_t *s, bool print, zero_error_t *error)
 {
@@ -154,10 +185,13 @@ static zero_status_t sample_any(sampler_t *s, bool print, zero_error_t *error)
     int64_t n = 0, first;
     int32_t next;
     zero_status_t status = ZERO_OK;
-    if (text)
+    if (job->prompt.count > 0)
+        for (; n < job->prompt.count; n++)
+            s->tokens[n] = job->prompt.at[n];
+    else if (text)
         for (; prompt[n] != '\0'; n++)
             s->tokens[n] = (unsigned char)prompt[n];
-    else { /* a token file: start from its first token */
+    else { /* tokens: start from the first one */
         status = data_read(job->data, 0, 1, job->model.vocab, s->tokens, &next, error);
         n = 1;
     }
@@ -170,18 +204,20 @@ static zero_status_t sample_any(sampler_t *s, bool print, zero_error_t *error)
     if (text)
         print_text(s->tokens + first, n - first);
     else
-        for (int64_t i = 0; i < n; i++)
-            printf("%s%d", i > 0 ? " " : "", (int)s->tokens[i]);
+        status = print_tokens(job, s->tokens, n, error);
     putchar('\n');
-    return ZERO_OK;
+    return status;
 }
 
 zero_status_t run_sample(run_t *run, const char *heading, zero_error_t *error)
 {
     const job_t *job = run->job;
     bool print = run->rank == 0 && !job->o.quiet, text = data_is_text(job->data);
-    size_t prompt = job->o.prompt != NULL ? strlen(job->o.prompt) : 64;
-    sampler_t s = {.run = run, .usable = text && job->model.vocab > 256 ? 256 : job->model.vocab};
+    size_t prompt = job->prompt.count > 0   ? (size_t)job->prompt.count
+                    : job->o.prompt != NULL ? strlen(job->o.prompt)
+                                            : 64;
+    int64_t known = job->tokenizer != NULL ? zero_tokenizer_size(job->tokenizer) : text ? 256 : job->model.vocab;
+    sampler_t s = {.run = run, .usable = known < job->model.vocab ? known : job->model.vocab};
     zero_status_t status;
     if (job->o.sample <= 0)
         return ZERO_OK;
