@@ -382,17 +382,18 @@ static void wrapped_attention(zero_nn_t *nn, const zero_nn_attention_t *a, const
 {
     zero_nn_attention_t d = *a;
     zero_nn_attention_grad_t e = {0};
-    int64_t rows = a->B * a->T;
+    int64_t rows = a->B * a->T, keys = a->B * a->S;
     note_matrix(a->q, rows, a->H * a->D, a->q_stride, a->dtype);
-    note_matrix(a->k, rows, a->KV * a->D, a->k_stride, a->dtype);
-    note_matrix(a->v, rows, a->KV * a->D, a->v_stride, a->dtype);
+    note_matrix(a->k, keys, a->KV * a->D, a->k_stride, a->dtype);
+    note_matrix(a->v, keys, a->KV * a->D, a->v_stride, a->dtype);
     note_matrix(a->out, rows, a->H * a->D, a->D, a->dtype);
     note_row(a->out, rows * a->H * a->D, a->dtype);
     note_row(a->lse, rows * a->H, ZERO_FP32);
+    note_row(a->ranges, rows * 2, ZERO_FP32);
     if (g != NULL) {
         note_matrix(g->dq, rows, a->H * a->D, a->q_stride, a->dtype);
-        note_matrix(g->dk, rows, a->KV * a->D, a->k_stride, a->dtype);
-        note_matrix(g->dv, rows, a->KV * a->D, a->v_stride, a->dtype);
+        note_matrix(g->dk, keys, a->KV * a->D, a->k_stride, a->dtype);
+        note_matrix(g->dv, keys, a->KV * a->D, a->v_stride, a->dtype);
         note_row(g->dout, rows * a->H * a->D, a->dtype);
         note_row(g->dbias, zero_nn_attention_width(a->H, a->KV, a->D), a->dtype);
     }
@@ -406,6 +407,7 @@ static void wrapped_attention(zero_nn_t *nn, const zero_nn_attention_t *a, const
     d.v = at(a->v);
     d.out = at(a->out);
     d.lse = at(a->lse);
+    d.ranges = at(a->ranges);
     if (g != NULL) {
         e = (zero_nn_attention_grad_t){
             .dout = at(g->dout), .dq = at(g->dq), .dk = at(g->dk), .dv = at(g->dv), .dbias = at(g->dbias)};

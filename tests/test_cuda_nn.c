@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_cuda_nn.c - what is specific to the CUDA backend of kernels/nn: its name, refusals, calls that only queue work,
- * and faults at each place. test_cuda_nn_rows and test_cuda_nn_model compare its results with ref's. */
+ * and faults at each place. test_cuda_nn_rows, test_cuda_nn_model and test_cuda_nn_attention compare its results with
+ * ref's. */
 #include "kernels/nn/backend.h"
 #include "tests/expect.h"
 #include "tests/emulated.h"

@@ -22,7 +22,7 @@ typedef enum zero_nn_op {
     ZERO_NN_ROTARY,         /* rows, T, heads, D, ld, R, backward */
     ZERO_NN_ADD,            /* count */
     ZERO_NN_ADD_SUMS,       /* count */
-    ZERO_NN_ATTN_FORWARD,   /* B, T, H, KV, D, strides of q, k, v, causal */
+    ZERO_NN_ATTN_FORWARD,   /* B, T, H, KV, D, strides of q, k, v, S, causal */
     ZERO_NN_ATTN_BACKWARD,  /* the same */
     ZERO_NN_CROSS_ENTROPY,  /* rows, V, ld, grad */
     ZERO_NN_COMBINE,        /* count */
@@ -33,7 +33,7 @@ typedef enum zero_nn_op {
 /* Flags of a GEMM's shape. The bits above them hold its zero_nn_epilogue_t. */
 enum { ZERO_NN_TRANS_A = 1, ZERO_NN_TRANS_B = 2, ZERO_NN_ACCUMULATE = 4, ZERO_NN_WIDE = 8, ZERO_NN_EPILOGUE_SHIFT = 4 };
 
-#define ZERO_NN_DIMS 9
+#define ZERO_NN_DIMS 10
 
 /* The key of a plan: everything that it depends on. It contains no address, and does not record whether an optional
  * buffer is present. */
@@ -83,6 +83,17 @@ typedef struct zero_nn_gated {
     const void *dy; /* backward: (rows, F) */
     void *dgu;      /* backward: (rows, 2F), may be gu */
 } zero_nn_gated_t;
+
+/* The keys [begin, end) that a query sees: row t of sequence b. For ranges in order, neither number decreases from row
+ * to row. The range is empty if end <= begin. */
+static inline void zero_nn_attention_seen(const zero_nn_attention_t *a, int64_t b, int64_t t, int64_t *begin,
+                                          int64_t *end)
+{
+    const int32_t *range = a->ranges == NULL ? NULL : a->ranges + 2 * (b * a->T + t);
+    const int64_t last = a->causal ? t + 1 : a->S;
+    *begin = range == NULL ? 0 : range[0];
+    *end = range == NULL || range[1] > last ? last : range[1];
+}
 
 typedef struct zero_nn_attention_grad {
     const void *dout;

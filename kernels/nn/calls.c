@@ -191,18 +191,40 @@ void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const voi
         nn->ops->embedding_backward(nn, &e);
 }
 
-/* Checks for both directions of attention. Returns true if there is something to compute. */
+/* Checks that the ranges are in order. Keeps an error that names the first row that is not. */
+static bool ranges_ok(zero_nn_t *nn, zero_nn_op_t op, const zero_nn_attention_t *a)
+{
+    for (int64_t r = 0; r < a->B * a->T; r++) {
+        const int32_t *range = a->ranges + 2 * r, *before = r % a->T == 0 ? range : range - 2;
+        const char *problem = NULL;
+        if (range[0] < 0 || range[1] > a->S)
+            problem = "keep it within the sequence's keys";
+        else if (range[0] > range[1])
+            problem = "its begin is after its end: for a query that sees no key, make both equal";
+        else if (range[0] < before[0] || range[1] < before[1])
+            problem = "it begins or ends before that of the row above: sort the rows of a sequence";
+        if (problem != NULL) {
+            zero_nn_fail(nn, ZERO_ERR_ARG, "%s: the range [%d, %d) of row %lld is wrong for %lld keys: %s",
+                         zero_nn_op_name(op), range[0], range[1], (long long)r, (long long)a->S, problem);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Checks for both directions of attention. Returns true if there is something to compute. S is filled in. */
 static bool attention_begin(zero_nn_t *nn, const zero_nn_attention_t *a, zero_nn_op_t op)
 {
     zero_nn_shape_t shape = shape_of(op, a->dtype);
-    int64_t d[] = {a->B, a->T, a->H, a->KV, a->D, a->q_stride, a->k_stride, a->v_stride, a->causal};
+    int64_t d[] = {a->B, a->T, a->H, a->KV, a->D, a->q_stride, a->k_stride, a->v_stride, a->S, a->causal};
     memcpy(shape.d, d, sizeof d);
-    int64_t rows = 0;
-    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, a->B, a->T))
+    int64_t rows = 0, keys = 0;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, a->B, a->T) || !matrix_ok(nn, &shape, a->B, a->S))
         return false;
     rows = a->B * a->T;
-    if (!matrix_ok(nn, &shape, rows, a->q_stride) || !matrix_ok(nn, &shape, rows, a->k_stride) ||
-        !matrix_ok(nn, &shape, rows, a->v_stride) || !matrix_ok(nn, &shape, rows, a->H) || rows == 0 || a->H == 0 ||
+    keys = a->B * a->S;
+    if (!matrix_ok(nn, &shape, rows, a->q_stride) || !matrix_ok(nn, &shape, keys, a->k_stride) ||
+        !matrix_ok(nn, &shape, keys, a->v_stride) || !matrix_ok(nn, &shape, rows, a->H) || rows == 0 || a->H == 0 ||
         a->D == 0)
         return false;
     if (a->KV < 1 || a->H % a->KV != 0) {
@@ -217,21 +239,38 @@ static bool attention_begin(zero_nn_t *nn, const zero_nn_attention_t *a, zero_nn
                      (long long)a->H, (long long)a->KV, (long long)a->KV, (long long)a->D);
         return false;
     }
+    if (a->causal && a->S != a->T) {
+        zero_nn_fail(nn, ZERO_ERR_ARG,
+                     "%s: causal attention of %lld queries to %lld keys: use as many keys as queries, or ranges",
+                     zero_nn_op_name(op), (long long)a->T, (long long)a->S);
+        return false;
+    }
     return zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, a->q, op, "q") && operand_ok(nn, a->k, op, "k") &&
-           operand_ok(nn, a->v, op, "v") && operand_ok(nn, a->out, op, "out");
+           operand_ok(nn, a->v, op, "v") && operand_ok(nn, a->out, op, "out") &&
+           (a->ranges == NULL || ranges_ok(nn, op, a));
 }
 
-void zero_nn_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
+/* The call with S filled in. */
+static zero_nn_attention_t attention_of(const zero_nn_attention_t *given)
 {
-    if (attention_begin(nn, a, ZERO_NN_ATTN_FORWARD))
-        nn->ops->attention_forward(nn, a);
+    zero_nn_attention_t a = *given;
+    if (a.S == 0)
+        a.S = a.T;
+    return a;
+}
+
+void zero_nn_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *given)
+{
+    const zero_nn_attention_t a = attention_of(given);
+    if (attention_begin(nn, &a, ZERO_NN_ATTN_FORWARD))
+        nn->ops->attention_forward(nn, &a);
 }
 
 /* Checks that dq, dk and dv are one matrix, as dbias requires. Keeps an error if not. */
 static bool one_matrix(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
 {
     const int64_t width = zero_nn_attention_width(a->H, a->KV, a->D);
-    if (a->q_stride == width && a->k_stride == width && a->v_stride == width &&
+    if (a->S == a->T && a->q_stride == width && a->k_stride == width && a->v_stride == width &&
         g->dk == at(g->dq, a->H * a->D, a->dtype) && g->dv == at(g->dk, a->KV * a->D, a->dtype))
         return true;
     zero_nn_fail(nn, ZERO_ERR_ARG,
@@ -241,15 +280,16 @@ static bool one_matrix(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_n
     return false;
 }
 
-void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const void *dout, void *dq, void *dk,
+void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *given, const void *dout, void *dq, void *dk,
                                 void *dv, void *dbias)
 {
-    zero_nn_op_t op = ZERO_NN_ATTN_BACKWARD;
+    const zero_nn_op_t op = ZERO_NN_ATTN_BACKWARD;
+    const zero_nn_attention_t a = attention_of(given);
     zero_nn_attention_grad_t g = {.dout = dout, .dq = dq, .dk = dk, .dv = dv, .dbias = dbias};
-    if (attention_begin(nn, a, op) && operand_ok(nn, a->lse, op, "lse") && operand_ok(nn, dout, op, "dout") &&
+    if (attention_begin(nn, &a, op) && operand_ok(nn, a.lse, op, "lse") && operand_ok(nn, dout, op, "dout") &&
         operand_ok(nn, dq, op, "dq") && operand_ok(nn, dk, op, "dk") && operand_ok(nn, dv, op, "dv") &&
-        (dbias == NULL || one_matrix(nn, a, &g)))
-        nn->ops->attention_backward(nn, a, &g);
+        (dbias == NULL || one_matrix(nn, &a, &g)))
+        nn->ops->attention_backward(nn, &a, &g);
 }
 
 void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int32_t *targets, int64_t rows, int64_t V,

@@ -21,13 +21,13 @@
  * generates uses stack on which a signal handler cannot run.
  *
  * With "cuda", calls enqueue their work on the stream and return. Buffers and workspace are on the stream's GPU. This
- * GPU must be the thread's current one whenever the context is created or used. Tokens, targets and positions are in
- * page-locked host memory (the engine's host tier, cudaHostAlloc or cudaHostRegister): the call checks tokens and
- * targets on the host, and kernels read them there. Losses are in page-locked host memory or on the GPU; kernels write
- * them in place. Memory that the GPU cannot access gives ZERO_ERR_ARG. The caller must not write tokens, targets or
- * positions, or read losses, before the stream has completed the call. Heads have at most 256 elements. Sums over rows
- * use partial sums whose number depends only on the shape. If a kernel fails after its launch, a later call reports it,
- * possibly a call of the engine.
+ * GPU must be the thread's current one whenever the context is created or used. Tokens, targets, ranges and positions
+ * are in page-locked host memory (the engine's host tier, cudaHostAlloc or cudaHostRegister): the call checks tokens,
+ * targets and ranges on the host, and kernels read them there. Losses are in page-locked host memory or on the GPU;
+ * kernels write them in place. Memory that the GPU cannot access gives ZERO_ERR_ARG. The caller must not write tokens,
+ * targets, ranges or positions, or read losses, before the stream has completed the call. Heads have at most 256
+ * elements. Sums over rows use partial sums whose number depends only on the shape. If a kernel fails after its launch,
+ * a later call reports it, possibly a call of the engine.
  *
  * With "cuda", operands must also be aligned. If the rows of a product's operand (ld elements each) are a multiple of
  * 16 bytes, the operand must start at a multiple of 16 bytes. If the rows are only a multiple of 8, 4 or 2 bytes, that
@@ -92,10 +92,11 @@ void zero_nn_set_dry(zero_nn_t *nn, bool dry);
 /* Executes the calls on nn that calls(ctx) makes. "cuda" turns them into a CUDA graph: the first run outside dry mode
  * enqueues them, the second captures them, and each later run launches the graph without calling calls. So all
  * arguments must be equal in every run: sizes, flags, numbers and addresses. calls must not include embedding or
- * cross-entropy, which check the host's indices in each call. Positions of a rotary embedding may change. slot
- * identifies the calls: the caller numbers them from 0 with few gaps. Graphs take memory that the driver owns, until
- * the context is destroyed. A new workspace causes new graphs. If a capture fails, the log receives one warning, and
- * every run enqueues the calls. */
+ * cross-entropy, which check the host's indices in each call. Positions of a rotary embedding and ranges of attention
+ * may change: each run reads them anew, but only the first two check ranges, and wrong ranges then give wrong numbers.
+ * slot identifies the calls: the caller numbers them from 0 with few gaps. Graphs take memory that the driver owns,
+ * until the context is destroyed. A new workspace causes new graphs. If a capture fails, the log receives one warning,
+ * and every run enqueues the calls. */
 void zero_nn_repeat(zero_nn_t *nn, int slot, void (*calls)(void *ctx), void *ctx);
 /* false: zero_nn_repeat only executes the calls from now on. The default is true. */
 void zero_nn_set_graphs(zero_nn_t *nn, bool graphs);
@@ -251,24 +252,38 @@ void zero_nn_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t c
 /* y += sums, rounded once. */
 void zero_nn_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype);
 
-/* Self-attention, blockwise with an online softmax (Dao et al. 2022). Only one block of the (T, T) matrix exists
- * at a time. Head h of row r of q starts at element q + r * q_stride + h * D; of k and v at + (h / (H / KV)) * D. out
- * (rows, H * D) is dense. lse (B, H, T), fp32, receives the logsumexp of the scaled scores if not NULL. scale is
- * normally 1 / sqrt(D). */
+/* Attention, blockwise with an online softmax (Dao et al. 2022). Only one block of the (T, S) matrix of scores exists
+ * at a time. q has B * T rows; k and v have B * S rows, so S other than T is cross attention. Head h of row r of q
+ * starts at element q + r * q_stride + h * D; of k and v at + (h / (H / KV)) * D. out (B * T, H * D) is dense. lse (B,
+ * H, T), fp32, receives the logsumexp of the scaled scores if not NULL. scale is normally 1 / sqrt(D).
+ *
+ * A query sees all keys of its own sequence, with two exceptions. With causal, a query in row t of a sequence sees only
+ * keys 0 to t. With ranges, it sees only keys s with begin <= s < end, where begin and end are the two numbers of its
+ * row in ranges (B * T, 2). Neither number may decrease from row to row of a sequence, and 0 <= begin <= end <= S; a
+ * row that breaks this is an error. Ranges describe documents that are packed into a sequence (begin is the first row
+ * of the query's document), padding after a sequence (end is its length), and both. A query that sees no key has an out
+ * of 0, an lse of -infinity, and no gradients. Every row of q, k, v and dout must be finite, also rows that nothing
+ * uses.
+ *
+ * Blocks of 64 keys that no query of a block of 64 queries sees take no time. If each document starts at a multiple of
+ * 64 rows, our own kernels give the bits that the documents have as sequences of their own; for dk and dv on CPU, if
+ * the number of threads divides B * KV in both cases. Otherwise the order of sums differs, and with it the rounding. */
 typedef struct zero_nn_attention {
     int64_t B, T, H, KV, D;
+    int64_t S; /* 0: T */
     int64_t q_stride, k_stride, v_stride;
     double scale;
-    bool causal; /* a query sees only the keys of its own row and of earlier ones */
+    bool causal; /* wants S = T */
     zero_dtype_t dtype;
+    const int32_t *ranges; /* or NULL; in host memory, like tokens */
     const void *q, *k, *v;
     void *out;
     float *lse;
 } zero_nn_attention_t;
 void zero_nn_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a);
 /* Overwrites dq, dk, dv, which have the strides of q, k, v. a->out and a->lse come from the forward pass. If dbias is
- * not NULL, dq, dk, dv form one matrix (rows, (H + 2 KV) D), with dk after dq and dv after dk in each row, and dbias
- * ((H + 2 KV) D) += its column sums (zero_nn_bias_backward). */
+ * not NULL, S is T and dq, dk, dv form one matrix (rows, (H + 2 KV) D), with dk after dq and dv after dk in each row,
+ * and dbias ((H + 2 KV) D) += its column sums (zero_nn_bias_backward). */
 void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const void *dout, void *dq, void *dk,
                                 void *dv, void *dbias);
 

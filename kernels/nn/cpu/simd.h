@@ -13,6 +13,12 @@
 /* Rows of packed buffers are padded with zeros to a multiple of this, so no block kernel has a tail. */
 #define ZERO_NN_LANES 16
 
+/* The keys that each query of a block sees, of a block of `keys` keys: [begin, end), empty if end <= begin. 0 <= begin,
+ * end <= keys; neither decreases from query to query. In calls NULL: all keys. */
+typedef struct zero_nn_seen {
+    int32_t begin[ZERO_NN_BLOCK], end[ZERO_NN_BLOCK];
+} zero_nn_seen_t;
+
 typedef struct zero_nn_simd {
     const char *name; /* "avx512", "avx2", "base" */
 
@@ -54,12 +60,13 @@ typedef struct zero_nn_simd {
     void (*block)(float *c, int64_t ldc, const float *a, bool trans_a, const float *b, int64_t ldb, int64_t m,
                   int64_t n, int64_t k, bool add);
     /* One step of the online softmax. s (keys, queries) holds scores in rows of ZERO_NN_BLOCK. They become exp(s -
-     * max). Updates max and sum (queries). The caller must multiply the output so far by factor (queries). With
-     * diagonal, key i is hidden from queries < i: its score becomes 0. */
-    void (*softmax)(float *s, float *max, float *sum, float *factor, int64_t keys, bool diagonal);
-    /* p = exp(s - lse) replaces s, and ds = p (dp - delta) replaces dp; lse and delta (queries). Hidden elements become
-     * 0. */
-    void (*softmax_grad)(float *s, float *dp, const float *lse, const float *delta, int64_t keys, bool diagonal);
+     * max), and 0 for keys that a query does not see. Updates max and sum (queries). The caller must multiply the
+     * output so far by factor (queries). */
+    void (*softmax)(float *s, float *max, float *sum, float *factor, int64_t keys, const zero_nn_seen_t *seen);
+    /* p = exp(s - lse) replaces s, and ds = p (dp - delta) replaces dp; lse and delta (queries). They are 0 for keys
+     * that a query does not see. */
+    void (*softmax_grad)(float *s, float *dp, const float *lse, const float *delta, int64_t keys,
+                         const zero_nn_seen_t *seen);
 
     /* C (tile_m, tile_n), rows ldc apart, = A B, or += A B with add. A is packed (k, tile_m), B packed (k, tile_n). */
     int tile_m, tile_n;

@@ -13,6 +13,7 @@
 typedef uint16_t vh __attribute__((vector_size(2 * LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
 typedef float vf_u __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int vi_u __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint16_t vh_u __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
 INLINE vf vf_set(float x)
@@ -334,67 +335,7 @@ KERNEL void rows_tile(float *c, int64_t ldc, const float *a, const float *b, int
     }
 }
 
-/* The visible keys for the vector of queries at t: all of its lanes see keys [0, *all); only lanes from key - t see
- * keys [*all, *some); no lane sees the rest. */
-INLINE void keys_seen(int64_t t, int64_t keys, bool diagonal, int64_t *all, int64_t *some)
-{
-    *all = diagonal && t + 1 < keys ? t + 1 : keys;
-    *some = diagonal && t + LANES < keys ? t + LANES : keys;
-}
-
-KERNEL void rows_softmax(float *s, float *max, float *sum, float *factor, int64_t keys, bool diagonal)
-{
-    for (int64_t t = 0; t < ZERO_NN_BLOCK; t += LANES) {
-        int64_t all, some, i;
-        keys_seen(t, keys, diagonal, &all, &some);
-        float *row = s + t;
-        vf old = vf_get(max + t), top = old, total = (vf){0};
-        for (i = 0; i < all; i++)
-            top = vf_max(vf_get(row + i * ZERO_NN_BLOCK), top);
-        for (; i < some; i++)
-            top = vf_max(vf_select(vi_below(i - t), top, vf_get(row + i * ZERO_NN_BLOCK)), top);
-        for (i = 0; i < all; i++) {
-            vf p = vf_exp(vf_get(row + i * ZERO_NN_BLOCK) - top);
-            vf_put(row + i * ZERO_NN_BLOCK, p);
-            total += p;
-        }
-        for (; i < some; i++) {
-            vf p = vf_select(vi_below(i - t), (vf){0}, vf_exp(vf_get(row + i * ZERO_NN_BLOCK) - top));
-            vf_put(row + i * ZERO_NN_BLOCK, p);
-            total += p;
-        }
-        for (; i < keys; i++)
-            vf_put(row + i * ZERO_NN_BLOCK, (vf){0});
-        vf f = vf_exp(old - top);
-        vf_put(factor + t, f);
-        vf_put(max + t, top);
-        vf_put(sum + t, vf_fma(vf_get(sum + t), f, total));
-    }
-}
-
-KERNEL void rows_softmax_grad(float *s, float *dp, const float *lse, const float *delta, int64_t keys, bool diagonal)
-{
-    for (int64_t t = 0; t < ZERO_NN_BLOCK; t += LANES) {
-        int64_t all, some, i;
-        keys_seen(t, keys, diagonal, &all, &some);
-        vf l = vf_get(lse + t), d = vf_get(delta + t);
-        for (i = 0; i < some; i++) {
-            float *at = s + i * ZERO_NN_BLOCK + t, *dp_at = dp + i * ZERO_NN_BLOCK + t;
-            vf p = vf_exp(vf_get(at) - l), ds = p * (vf_get(dp_at) - d);
-            if (i >= all) {
-                vi hidden = vi_below(i - t);
-                p = vf_select(hidden, (vf){0}, p);
-                ds = vf_select(hidden, (vf){0}, ds);
-            }
-            vf_put(at, p);
-            vf_put(dp_at, ds);
-        }
-        for (; i < keys; i++) {
-            vf_put(s + i * ZERO_NN_BLOCK + t, (vf){0});
-            vf_put(dp + i * ZERO_NN_BLOCK + t, (vf){0});
-        }
-    }
-}
+#include "kernels/nn/cpu/simd_attention.h"
 
 const zero_nn_simd_t SIMD_TABLE = {
     .name = SIMD_NAME,

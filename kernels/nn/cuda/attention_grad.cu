@@ -91,27 +91,30 @@ static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_dq(zero_at
     __shared__ __align__(16) float weights[ZERO_TILE][ZERO_TILE_ROW], buffer[ZERO_TILE][ZERO_TILE_ROW];
     const zero_attention_block block = zero_attention_find(a, a.H, blockIdx.x);
     const int64_t q0 = (a.tiles - 1 - block.tile) * ZERO_TILE; /* the longest first */
-    const zero_head<E> q = zero_attention_head(a, a.q, a.q_stride, block.b, block.head),
+    const zero_head<E> q = zero_attention_head(a, a.q, a.T, a.q_stride, block.b, block.head),
                        dout = dout_head(a, g, block.b, block.head);
-    const zero_head<E> k = zero_attention_head(a, a.k, a.k_stride, block.b, block.head / a.group);
-    const zero_head<E> v = zero_attention_head(a, a.v, a.v_stride, block.b, block.head / a.group);
+    const zero_head<E> k = zero_attention_head(a, a.k, a.S, a.k_stride, block.b, block.head / a.group);
+    const zero_head<E> v = zero_attention_head(a, a.v, a.S, a.v_stride, block.b, block.head / a.group);
+    const zero_attention_keys all = zero_attention_seen_by_tile(a, block.b, q0);
+    zero_attention_keys seen[4];
     float s[4][4], dp[4][4], sums[PARTS][4][4], lse[4], delta[4];
     for (int i = 0; i < 4; i++) {
         const int64_t query = q0 + 4 * threadIdx.y + i, at = (block.b * a.H + block.head) * a.T + query;
+        seen[i] = zero_attention_seen(a, block.b, query);
         lse[i] = query < a.T ? g.lse[at] : 0.0f;
         delta[i] = query < a.T ? g.delta[at] : 0.0f;
         ZERO_UNROLL
         for (int j = 0; j < 4 * PARTS; j++)
             sums[j / 4][i][j % 4] = 0;
     }
-    for (int64_t k0 = 0; k0 < zero_attention_end(a, q0); k0 += ZERO_TILE) {
+    for (int64_t k0 = all.begin; k0 < all.end; k0 += ZERO_TILE) {
         zero_tile_scores(s, buffer, q, q0, k, k0);
         zero_tile_scores(dp, buffer, dout, q0, v, k0);
         for (int i = 0; i < 4; i++) {
-            const int64_t end = zero_attention_end(a, q0 + 4 * threadIdx.y + i);
             for (int j = 0; j < 4; j++) {
-                const bool seen = k0 + 4 * threadIdx.x + j < end;
-                s[i][j] = seen ? a.scale * expf(a.scale * s[i][j] - lse[i]) * (dp[i][j] - delta[i]) : 0.0f;
+                const int64_t key = k0 + 4 * threadIdx.x + j;
+                const bool sees = key >= seen[i].begin && key < seen[i].end;
+                s[i][j] = sees ? a.scale * expf(a.scale * s[i][j] - lse[i]) * (dp[i][j] - delta[i]) : 0.0f;
             }
         }
         zero_tile_keep(weights, s);
@@ -127,27 +130,30 @@ static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_dkv(zero_a
 {
     __shared__ __align__(16) float weights[ZERO_TILE][ZERO_TILE_ROW], buffer[ZERO_TILE][ZERO_TILE_ROW];
     const zero_attention_block block = zero_attention_find(a, a.KV, blockIdx.x);
-    const int64_t k0 = block.tile * ZERO_TILE; /* the longest first */
-    const zero_head<E> k = zero_attention_head(a, a.k, a.k_stride, block.b, block.head);
-    const zero_head<E> v = zero_attention_head(a, a.v, a.v_stride, block.b, block.head);
+    const int64_t k0 = block.tile * ZERO_TILE, k1 = k0 + ZERO_TILE < a.S ? k0 + ZERO_TILE : a.S; /* the longest first */
+    const int64_t first = zero_attention_row(a, block.b, k0, false), last = zero_attention_row(a, block.b, k1, true);
+    const zero_head<E> k = zero_attention_head(a, a.k, a.S, a.k_stride, block.b, block.head);
+    const zero_head<E> v = zero_attention_head(a, a.v, a.S, a.v_stride, block.b, block.head);
     float p[4][4], ds[4][4], sums_k[PARTS][4][4], sums_v[PARTS][4][4];
     ZERO_UNROLL
     for (int i = 0; i < 16 * PARTS; i++)
         sums_k[i / 16][i / 4 % 4][i % 4] = sums_v[i / 16][i / 4 % 4][i % 4] = 0;
     for (int64_t head = block.head * a.group; head < (block.head + 1) * a.group; head++) {
-        const zero_head<E> q = zero_attention_head(a, a.q, a.q_stride, block.b, head),
+        const zero_head<E> q = zero_attention_head(a, a.q, a.T, a.q_stride, block.b, head),
                            dout = dout_head(a, g, block.b, head);
         const float *lse = g.lse + (block.b * a.H + head) * a.T, *delta = g.delta + (block.b * a.H + head) * a.T;
-        for (int64_t q0 = a.causal ? k0 : 0; q0 < a.T; q0 += ZERO_TILE) {
+        for (int64_t q0 = first / ZERO_TILE * ZERO_TILE; q0 < last; q0 += ZERO_TILE) {
             zero_tile_scores(p, buffer, k, k0, q, q0);
             zero_tile_scores(ds, buffer, v, k0, dout, q0);
             for (int j = 0; j < 4; j++) {
-                const int64_t query = q0 + 4 * threadIdx.x + j, end = zero_attention_end(a, query);
+                const int64_t query = q0 + 4 * threadIdx.x + j;
+                const zero_attention_keys seen = zero_attention_seen(a, block.b, query);
                 const float l = query < a.T ? lse[query] : 0.0f, d = query < a.T ? delta[query] : 0.0f;
                 for (int i = 0; i < 4; i++) {
-                    const bool seen = query < a.T && k0 + 4 * threadIdx.y + i < end;
-                    p[i][j] = seen ? expf(a.scale * p[i][j] - l) : 0.0f;
-                    ds[i][j] = seen ? a.scale * p[i][j] * (ds[i][j] - d) : 0.0f;
+                    const int64_t key = k0 + 4 * threadIdx.y + i;
+                    const bool sees = query < a.T && key >= seen.begin && key < seen.end;
+                    p[i][j] = sees ? expf(a.scale * p[i][j] - l) : 0.0f;
+                    ds[i][j] = sees ? a.scale * p[i][j] * (ds[i][j] - d) : 0.0f;
                 }
             }
             zero_tile_keep(weights, p);
@@ -157,9 +163,9 @@ static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_dkv(zero_a
             zero_tile_add<E, PARTS>(sums_k, weights, buffer, q, q0);
         }
     }
-    put_rows<E, PARTS>(dk + block.b * a.T * a.k_stride + block.head * a.D, a.k_stride, k0, a.T, a.D, sums_k,
+    put_rows<E, PARTS>(dk + block.b * a.S * a.k_stride + block.head * a.D, a.k_stride, k0, a.S, a.D, sums_k,
                        partial_of(a, g, block.b, block.tile, (a.H + block.head) * a.D), buffer);
-    put_rows<E, PARTS>(dv + block.b * a.T * a.v_stride + block.head * a.D, a.v_stride, k0, a.T, a.D, sums_v,
+    put_rows<E, PARTS>(dv + block.b * a.S * a.v_stride + block.head * a.D, a.v_stride, k0, a.S, a.D, sums_v,
                        partial_of(a, g, block.b, block.tile, (a.H + a.KV + block.head) * a.D), buffer);
 }
 
@@ -173,7 +179,7 @@ static cudaError_t launch_both(const zero_attention<E> &a, const grad<E> &g, con
     cudaError_t status = cudaGetLastError();
     if (status != cudaSuccess)
         return status;
-    ZERO_LAUNCH((attention_dkv<E, PARTS>), dim3((unsigned)(a.tiles * a.B * a.KV)), threads, 0, stream, a, g,
+    ZERO_LAUNCH((attention_dkv<E, PARTS>), dim3((unsigned)(a.key_tiles * a.B * a.KV)), threads, 0, stream, a, g,
                 (E *)out->dk, (E *)out->dv);
     status = cudaGetLastError();
     if (status != cudaSuccess || g.partial == NULL)
@@ -194,7 +200,7 @@ static cudaError_t launch(const zero_nn_attention_t *given, const zero_nn_attent
                        ((uintptr_t)out->dout | (uintptr_t)a.D * sizeof(E)) % 16 == 0,
                        out->dbias == NULL ? NULL : delta + rows,
                        zero_nn_attention_width(a.H, a.KV, a.D)};
-    if (a.tiles * a.B * a.H > INT32_MAX || blocks > INT32_MAX)
+    if (a.tiles * a.B * a.H > INT32_MAX || a.key_tiles * a.B * a.KV > INT32_MAX || blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
     ZERO_LAUNCH((attention_delta<E>), dim3((unsigned)blocks), dim3(ZERO_WARP, WARPS), 0, stream, delta, g.dout,
                 (const E *)given->out, rows, a.T, a.H, a.D);
@@ -211,7 +217,7 @@ static cudaError_t launch(const zero_nn_attention_t *given, const zero_nn_attent
 int64_t zero_nn_cuda_attention_workspace(int64_t B, int64_t T, int64_t H, int64_t KV, int64_t D)
 {
     const int64_t tiles = (T + ZERO_TILE - 1) / ZERO_TILE;
-    return B * T * H + B * tiles * zero_nn_attention_width(H, KV, D); /* delta, then partial */
+    return B * T * H + B * tiles * zero_nn_attention_width(H, KV, D); /* delta, then partial, which has S = T */
 }
 
 cudaError_t zero_nn_cuda_attention_backward(const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g,

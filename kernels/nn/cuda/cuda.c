@@ -85,8 +85,18 @@ static void want_sums(zero_nn_plan_t *plan, int64_t rows, int64_t n)
     plan->workspace = plan->workspace > bytes ? plan->workspace : bytes;
 }
 
-/* cuDNN computes attention in bf16 if it is available and accepts the shape. Otherwise plan->data stays NULL and our
- * own kernels compute it. */
+/* The bytes that our own attention kernels take for sums. The copy of the ranges is behind them. */
+static uint64_t own_floats(const zero_nn_shape_t *shape)
+{
+    const int64_t *d = shape->d;
+    const uint64_t floats = shape->op == ZERO_NN_ATTN_FORWARD
+                                ? 0
+                                : (uint64_t)zero_nn_cuda_attention_workspace(d[0], d[1], d[2], d[3], d[4]);
+    return (floats * sizeof(float) + ZERO_NN_ALIGN - 1) / ZERO_NN_ALIGN * ZERO_NN_ALIGN;
+}
+
+/* cuDNN computes attention in bf16 if it is available and accepts the shape, in calls without ranges. Otherwise
+ * plan->data stays NULL and our own kernels compute it. */
 static zero_status_t attention_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
 {
     zero_nn_cuda_t *cuda = nn->state;
@@ -95,6 +105,10 @@ static zero_status_t attention_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_er
     if (d[4] > ZERO_NN_CUDA_HEAD)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED, "heads of %lld elements: at most %d on a GPU", (long long)d[4],
                          ZERO_NN_CUDA_HEAD);
+    if (d[1] > INT32_MAX || d[8] > INT32_MAX)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%lld queries and %lld keys: at most 2^31 - 1 on a GPU",
+                         (long long)d[1], (long long)d[8]);
+    const uint64_t own = own_floats(&plan->shape) + (uint64_t)(d[0] * d[1]) * 2 * sizeof(int32_t);
     if (plan->shape.dtype == ZERO_BF16) {
         zero_error_t why = {.status = ZERO_OK};
         if (!cuda->cudnn_asked && zero_cudnn_open(&cuda->cudnn, NULL, nn->stream, &why) == ZERO_OK) {
@@ -108,13 +122,12 @@ static zero_status_t attention_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_er
             plan->data = sdpa;
             if (plan->shape.op == ZERO_NN_ATTN_BACKWARD) /* dbias is added up afterwards */
                 want_sums(plan, d[0] * d[1], zero_nn_attention_width(d[2], d[3], d[4]));
+            plan->workspace = plan->workspace > own ? plan->workspace : own; /* for calls with ranges */
             return ZERO_OK;
         }
         without_cudnn(nn, plan, &why);
     }
-    plan->workspace = plan->shape.op == ZERO_NN_ATTN_FORWARD
-                          ? 0
-                          : (uint64_t)zero_nn_cuda_attention_workspace(d[0], d[1], d[2], d[3], d[4]) * sizeof(float);
+    plan->workspace = own;
     return ZERO_OK;
 }
 
@@ -293,24 +306,52 @@ static void sdpa(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_atte
         zero_nn_fail(nn, status, "%s: %s", zero_nn_shape_text(&nn->plan->shape, text, sizeof text), error.text);
 }
 
+/* Prepares a call for our own kernels: copies the ranges to the workspace. Returns false with an error if it fails. */
+static bool own_attention(zero_nn_t *nn, const zero_nn_attention_t *a, zero_nn_attention_t *there)
+{
+    zero_nn_cuda_t *cuda = nn->state;
+    const bool backward = nn->plan->shape.op == ZERO_NN_ATTN_BACKWARD;
+    *there = *a;
+    if (a->ranges == NULL)
+        return true;
+    if (nn->plan->data != NULL && !cuda->told_ranges[backward]) {
+        zero_nn_warn(nn,
+                     "attention with ranges will be slow %s: our own kernels compute it, in fp32, since cuDNN's graphs "
+                     "here have no ranges",
+                     backward ? "backward" : "forward");
+        cuda->told_ranges[backward] = true;
+    }
+    const void *from = reached(nn, "ranges", a->ranges);
+    if (from == NULL)
+        return false;
+    there->ranges = (int32_t *)(void *)(nn->workspace + own_floats(&nn->plan->shape));
+    zero_nn_cuda_check(nn, "a copy of the ranges",
+                       cudaMemcpyAsync((void *)there->ranges, from, (size_t)(a->B * a->T) * 2 * sizeof(int32_t),
+                                       cudaMemcpyDefault, zero_nn_cuda_stream(nn)));
+    return nn->error.status == ZERO_OK;
+}
+
 static void cuda_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
 {
-    if (nn->plan->data != NULL)
+    zero_nn_attention_t there;
+    if (nn->plan->data != NULL && a->ranges == NULL)
         sdpa(nn, a, NULL);
-    else
-        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_attention_forward(a, zero_nn_cuda_stream(nn)));
+    else if (own_attention(nn, a, &there))
+        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_attention_forward(&there, zero_nn_cuda_stream(nn)));
 }
 
 static void cuda_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
 {
-    if (nn->plan->data != NULL) {
+    zero_nn_attention_t there;
+    if (nn->plan->data != NULL && a->ranges == NULL) {
         sdpa(nn, a, g);
         if (g->dbias != NULL && nn->error.status == ZERO_OK)
             cuda_bias_backward(nn, g->dbias, g->dq, a->B * a->T, zero_nn_attention_width(a->H, a->KV, a->D), a->dtype);
         return;
     }
-    zero_nn_cuda_check(nn, "its kernel",
-                       zero_nn_cuda_attention_backward(a, g, (float *)nn->workspace, zero_nn_cuda_stream(nn)));
+    if (own_attention(nn, a, &there))
+        zero_nn_cuda_check(nn, "its kernel",
+                           zero_nn_cuda_attention_backward(&there, g, (float *)nn->workspace, zero_nn_cuda_stream(nn)));
 }
 
 static void cuda_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)

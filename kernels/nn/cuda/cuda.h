@@ -21,6 +21,7 @@ typedef struct zero_nn_cuda {
     bool cudnn_asked;      /* whether cuDNN was looked for, which the first attention in bf16 does */
     zero_cudnn_t *cudnn;   /* NULL: not looked for, or missing */
     bool told[2];          /* whether the log says why our own kernels compute attention, forward and backward */
+    bool told_ranges[2];   /* whether the log says that cuDNN does not compute attention with ranges */
     zero_nn_slot_t *slots; /* of zero_nn_repeat (graph.c) */
     int slot_count;
     bool capturing;      /* the stream is being captured: a failed call must not change the choice of implementation */

@@ -76,8 +76,8 @@ cudaError_t zero_nn_cuda_sort(void *workspace, const int32_t *from, int64_t rows
 /* entropy.cu */
 cudaError_t zero_nn_cuda_entropy(const zero_nn_entropy_t *e, cudaStream_t stream);
 
-/* attention.cu, attention_grad.cu: our own kernels, for heads of up to ZERO_NN_CUDA_HEAD elements. Backward needs a
- * workspace of this many floats. */
+/* attention.cu, attention_grad.cu: our own kernels, for heads of up to ZERO_NN_CUDA_HEAD elements. ranges, if not NULL,
+ * are a copy on the GPU. Backward needs a workspace of this many floats. */
 #define ZERO_NN_CUDA_HEAD 256
 cudaError_t zero_nn_cuda_attention_forward(const zero_nn_attention_t *a, cudaStream_t stream);
 int64_t zero_nn_cuda_attention_workspace(int64_t B, int64_t T, int64_t H, int64_t KV, int64_t D);

@@ -5,7 +5,7 @@
  * of nn.h.
  *
  * In the backward graph many blocks of keys contribute to the sums for dq. With an fp32 buffer for them, cuDNN adds
- * them in the order of completion, and bits vary. Without that buffer, as here, it stores dS (heads, T, T) in its
+ * them in the order of completion, and bits vary. Without that buffer, as here, it stores dS (heads, T, S) in its
  * workspace and multiplies it by the keys afterwards. To bound this workspace, a call runs over some sequences at a
  * time, or over some key heads of one. */
 #if defined(HAVE_CUDNN)
@@ -17,7 +17,7 @@
 
 #define PIECE ((int64_t)256 << 20) /* target for the bytes of dS in a piece */
 #define MOST ((int64_t)1 << 30)    /* our own kernels compute larger ones */
-#define BLOCK 128                  /* cuDNN rounds T up to a multiple of it in dS */
+#define BLOCK 128                  /* cuDNN rounds T and S up to a multiple of it in dS */
 
 /* Numbers of the tensors in calls. */
 enum { Q = 1, K, V, OUT, LSE, SCALE, LOWEST, ONE, DELTA, DOUT, DQ, DK, DV };
@@ -32,7 +32,7 @@ struct zero_sdpa {
 
 /* The sizes of a piece, with the strides of the whole. */
 typedef struct piece {
-    int64_t B, T, H, KV, D, heads; /* heads: of the whole; H: of the piece */
+    int64_t B, T, S, H, KV, D, heads; /* heads: of the whole; H: of the piece */
     int64_t q_stride, k_stride, v_stride;
     bool causal;
 } piece_t;
@@ -44,12 +44,18 @@ static int64_t up(int64_t x, int64_t unit)
 
 /* ---- tensors ---------------------------------------------------------------------------------------------------- */
 
-/* (B, heads, T, D) of rows with stride elements; transposed: (B, heads, D, T). */
-static zero_graph_dims_t rows_of(const piece_t *p, int64_t heads, int64_t stride, bool transposed)
+/* (B, H, T, D) of the rows of queries, with stride elements. */
+static zero_graph_dims_t queries_of(const piece_t *p, int64_t stride)
 {
-    zero_graph_dims_t d = {{p->B, heads, p->T, p->D}, {p->T * stride, p->D, stride, 1}};
+    return (zero_graph_dims_t){{p->B, p->H, p->T, p->D}, {p->T * stride, p->D, stride, 1}};
+}
+
+/* (B, KV, S, D) of the rows of keys, with stride elements; transposed: (B, KV, D, S). */
+static zero_graph_dims_t keys_of(const piece_t *p, int64_t stride, bool transposed)
+{
+    zero_graph_dims_t d = {{p->B, p->KV, p->S, p->D}, {p->S * stride, p->D, stride, 1}};
     if (transposed)
-        d = (zero_graph_dims_t){{p->B, heads, p->D, p->T}, {p->T * stride, p->D, 1, stride}};
+        d = (zero_graph_dims_t){{p->B, p->KV, p->D, p->S}, {p->S * stride, p->D, 1, stride}};
     return d;
 }
 
@@ -74,18 +80,16 @@ static cudnnBackendDescriptor_t column(zero_graph_t *g, const piece_t *p)
     return zero_graph_tensor(g, 0, CUDNN_DATA_FLOAT, column_of(p, false), false);
 }
 
-/* (B, H, T, T) inside the graph; transposed: with rows and columns swapped in memory. */
-static cudnnBackendDescriptor_t square(zero_graph_t *g, const piece_t *p, cudnnDataType_t type, bool transposed)
+/* (B, H, T, S) inside the graph. */
+static cudnnBackendDescriptor_t square(zero_graph_t *g, const piece_t *p, cudnnDataType_t type)
 {
-    int64_t T = p->T;
-    return zero_graph_tensor(
-        g, 0, type,
-        (zero_graph_dims_t){{p->B, p->H, T, T}, {p->H * T * T, T * T, transposed ? 1 : T, transposed ? T : 1}}, false);
+    const int64_t T = p->T, S = p->S;
+    return zero_graph_tensor(g, 0, type, (zero_graph_dims_t){{p->B, p->H, T, S}, {p->H * T * S, T * S, S, 1}}, false);
 }
 
 static cudnnBackendDescriptor_t scores(zero_graph_t *g, const piece_t *p)
 {
-    return square(g, p, CUDNN_DATA_FLOAT, false);
+    return square(g, p, CUDNN_DATA_FLOAT);
 }
 
 /* ---- parts of both graphs --------------------------------------------------------------------------------------- */
@@ -106,8 +110,8 @@ static cudnnBackendDescriptor_t causal(zero_graph_t *g, const piece_t *p, cudnnB
 {
     if (!p->causal)
         return x;
-    cudnnBackendDescriptor_t row = square(g, p, CUDNN_DATA_INT32, false), key = square(g, p, CUDNN_DATA_INT32, false);
-    cudnnBackendDescriptor_t seen = square(g, p, CUDNN_DATA_BOOLEAN, false), y = scores(g, p);
+    cudnnBackendDescriptor_t row = square(g, p, CUDNN_DATA_INT32), key = square(g, p, CUDNN_DATA_INT32);
+    cudnnBackendDescriptor_t seen = square(g, p, CUDNN_DATA_BOOLEAN), y = scores(g, p);
     zero_graph_pointwise(g, CUDNN_POINTWISE_GEN_INDEX, CUDNN_DATA_INT32, x, NULL, NULL, row, 2);
     zero_graph_pointwise(g, CUDNN_POINTWISE_GEN_INDEX, CUDNN_DATA_INT32, x, NULL, NULL, key, 3);
     zero_graph_pointwise(g, CUDNN_POINTWISE_CMP_GE, CUDNN_DATA_BOOLEAN, row, key, NULL, seen, -1);
@@ -119,13 +123,12 @@ static cudnnBackendDescriptor_t causal(zero_graph_t *g, const piece_t *p, cudnnB
 
 static void forward_graph(zero_graph_t *g, const piece_t *p)
 {
-    cudnnBackendDescriptor_t q = io(g, Q, rows_of(p, p->H, p->q_stride, false)),
-                             k = io(g, K, rows_of(p, p->KV, p->k_stride, true));
-    cudnnBackendDescriptor_t v = io(g, V, rows_of(p, p->KV, p->v_stride, false)),
-                             out = io(g, OUT, rows_of(p, p->H, p->heads * p->D, false));
+    cudnnBackendDescriptor_t q = io(g, Q, queries_of(p, p->q_stride)), k = io(g, K, keys_of(p, p->k_stride, true));
+    cudnnBackendDescriptor_t v = io(g, V, keys_of(p, p->v_stride, false)),
+                             out = io(g, OUT, queries_of(p, p->heads * p->D));
     cudnnBackendDescriptor_t lse = zero_graph_tensor(g, LSE, CUDNN_DATA_FLOAT, column_of(p, true), false);
     cudnnBackendDescriptor_t s = scores(g, p), scaled = scores(g, p), less = scores(g, p), e = scores(g, p),
-                             softmax = square(g, p, CUDNN_DATA_BFLOAT16, false);
+                             softmax = square(g, p, CUDNN_DATA_BFLOAT16);
     cudnnBackendDescriptor_t max = column(g, p), sum = column(g, p), log = column(g, p);
 
     zero_graph_matmul(g, q, k, s);
@@ -141,19 +144,20 @@ static void forward_graph(zero_graph_t *g, const piece_t *p)
     zero_graph_matmul(g, softmax, v, out);
 }
 
-/* grad (B, KV, T, D) = x (B, H, T, T), transposed, times y (B, H, T, D), summed over the heads that share a key. */
+/* grad (B, KV, S, D) = x (B, H, T, S), transposed, times y (B, H, T, D), summed over the heads that share a key. */
 static void key_grad(zero_graph_t *g, const piece_t *p, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t y,
                      cudnnBackendDescriptor_t grad)
 {
-    cudnnBackendDescriptor_t across = square(g, p, CUDNN_DATA_BFLOAT16, true);
+    const int64_t T = p->T, S = p->S, D = p->D; /* across: (B, H, S, T) */
+    cudnnBackendDescriptor_t across = zero_graph_tensor(
+        g, 0, CUDNN_DATA_BFLOAT16, (zero_graph_dims_t){{p->B, p->H, S, T}, {p->H * T * S, T * S, 1, S}}, false);
     zero_graph_reshape(g, x, across);
     if (p->H == p->KV) {
         zero_graph_matmul(g, across, y, grad);
         return;
     }
-    cudnnBackendDescriptor_t all = io(
-        g, 0,
-        (zero_graph_dims_t){{p->B, p->H, p->T, p->D}, {p->H * p->T * p->D, p->T * p->D, p->D, 1}}); /* for each head */
+    cudnnBackendDescriptor_t all =
+        io(g, 0, (zero_graph_dims_t){{p->B, p->H, S, D}, {p->H * S * D, S * D, D, 1}}); /* for each head */
     zero_graph_matmul(g, across, y, all);
     zero_graph_reduce(g, CUDNN_REDUCE_TENSOR_ADD, all, grad);
 }
@@ -161,14 +165,11 @@ static void key_grad(zero_graph_t *g, const piece_t *p, cudnnBackendDescriptor_t
 static void backward_graph(zero_graph_t *g, const piece_t *p)
 {
     const int64_t C = p->heads * p->D;
-    cudnnBackendDescriptor_t q = io(g, Q, rows_of(p, p->H, p->q_stride, false)),
-                             k = io(g, K, rows_of(p, p->KV, p->k_stride, true));
-    cudnnBackendDescriptor_t v = io(g, V, rows_of(p, p->KV, p->v_stride, true)),
-                             out = io(g, OUT, rows_of(p, p->H, C, false));
-    cudnnBackendDescriptor_t dout = io(g, DOUT, rows_of(p, p->H, C, false)),
-                             dq = io(g, DQ, rows_of(p, p->H, p->q_stride, false));
-    cudnnBackendDescriptor_t dk = io(g, DK, rows_of(p, p->KV, p->k_stride, false)),
-                             dv = io(g, DV, rows_of(p, p->KV, p->v_stride, false));
+    cudnnBackendDescriptor_t q = io(g, Q, queries_of(p, p->q_stride)), k = io(g, K, keys_of(p, p->k_stride, true));
+    cudnnBackendDescriptor_t v = io(g, V, keys_of(p, p->v_stride, true)), out = io(g, OUT, queries_of(p, C));
+    cudnnBackendDescriptor_t dout = io(g, DOUT, queries_of(p, C)), dq = io(g, DQ, queries_of(p, p->q_stride));
+    cudnnBackendDescriptor_t dk = io(g, DK, keys_of(p, p->k_stride, false)),
+                             dv = io(g, DV, keys_of(p, p->v_stride, false));
     cudnnBackendDescriptor_t lse = zero_graph_tensor(g, LSE, CUDNN_DATA_FLOAT, column_of(p, true), false);
     cudnnBackendDescriptor_t delta = zero_graph_tensor(g, DELTA, CUDNN_DATA_FLOAT, column_of(p, false), false),
                              scale = scalar(g, SCALE);
@@ -197,7 +198,7 @@ static void backward_graph(zero_graph_t *g, const piece_t *p)
     binary(g, CUDNN_POINTWISE_MUL, off, softmax, ds);
     binary(g, CUDNN_POINTWISE_MUL, ds, scale, ds_scaled);
     key_grad(g, p, ds_scaled, q, dk);
-    cudnnBackendDescriptor_t along = io(g, 0, rows_of(p, p->KV, p->k_stride, false));
+    cudnnBackendDescriptor_t along = io(g, 0, keys_of(p, p->k_stride, false));
     zero_graph_reshape(g, k, along);
     zero_graph_matmul(g, ds_scaled, along, dq);
 }
@@ -216,12 +217,12 @@ static int64_t part_of(int64_t count, int64_t bound)
 zero_status_t zero_sdpa_create(zero_sdpa_t **out, zero_cudnn_t *cudnn, const zero_nn_shape_t *shape,
                                uint64_t *workspace, zero_error_t *error)
 {
-    const int64_t *d = shape->d, B = d[0], T = d[1], H = d[2], KV = d[3], D = d[4];
+    const int64_t *d = shape->d, B = d[0], T = d[1], H = d[2], KV = d[3], D = d[4], S = d[8];
     const bool backward = shape->op == ZERO_NN_ATTN_BACKWARD;
     *out = NULL;
     if (D % 8 != 0 || (d[5] | d[6] | d[7]) % 8 != 0)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED, "rows of heads are not multiples of 16 bytes");
-    if (T > 1 << 20 || H > 1 << 20)
+    if (T > 1 << 20 || S > 1 << 20 || H > 1 << 20)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED, "more than 2^20 rows or heads");
     zero_sdpa_t *s = calloc(1, sizeof *s);
     if (s == NULL)
@@ -231,7 +232,7 @@ zero_status_t zero_sdpa_create(zero_sdpa_t **out, zero_cudnn_t *cudnn, const zer
     s->sequences = B;
     s->key_heads = KV;
     if (backward) {
-        const int64_t each = H / KV * up(T, BLOCK) * up(T, BLOCK) * 2; /* per key head */
+        const int64_t each = H / KV * up(T, BLOCK) * up(S, BLOCK) * 2; /* per key head */
         s->sequences = part_of(B, PIECE / each / KV);
         if (s->sequences == 1)
             s->key_heads = part_of(KV, PIECE / each);
@@ -242,6 +243,7 @@ zero_status_t zero_sdpa_create(zero_sdpa_t **out, zero_cudnn_t *cudnn, const zer
     }
     const piece_t p = {.B = s->sequences,
                        .T = T,
+                       .S = S,
                        .H = s->key_heads * (H / KV),
                        .KV = s->key_heads,
                        .D = D,
@@ -249,7 +251,7 @@ zero_status_t zero_sdpa_create(zero_sdpa_t **out, zero_cudnn_t *cudnn, const zer
                        .q_stride = d[5],
                        .k_stride = d[6],
                        .v_stride = d[7],
-                       .causal = d[8] != 0};
+                       .causal = d[9] != 0};
     zero_graph_t g = {.cudnn = cudnn, .status = CUDNN_STATUS_SUCCESS};
     if (backward)
         backward_graph(&g, &p);
@@ -301,8 +303,8 @@ zero_status_t zero_sdpa_run(const zero_sdpa_t *s, const zero_nn_attention_t *a, 
     for (int64_t b = 0; b < a->B; b += s->sequences) {
         for (int64_t kv = 0; kv < a->KV; kv += s->key_heads) {
             const int64_t q = (b * a->T * a->q_stride + kv * group * a->D) * 2,
-                          k = (b * a->T * a->k_stride + kv * a->D) * 2;
-            const int64_t v = (b * a->T * a->v_stride + kv * a->D) * 2, o = (b * a->T * a->H + kv * group) * a->D * 2;
+                          k = (b * a->S * a->k_stride + kv * a->D) * 2;
+            const int64_t v = (b * a->S * a->v_stride + kv * a->D) * 2, o = (b * a->T * a->H + kv * group) * a->D * 2;
             float *lse = a->lse != NULL ? a->lse + (b * a->H + kv * group) * a->T : behind;
             const int64_t forward[] = {LOWEST, Q, K, V, OUT, LSE, SCALE};
             void *forward_at[] = {

@@ -19,11 +19,11 @@ static zero_status_t ref_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t 
     case ZERO_NN_NORM_BACKWARD: /* dw, db (C) */
         plan->workspace = 2 * (uint64_t)d[1] * sizeof(float);
         break;
-    case ZERO_NN_ATTN_FORWARD: /* a row of scores (T), a row of out (D) */
-        plan->workspace = (uint64_t)(d[1] + d[4]) * sizeof(float);
+    case ZERO_NN_ATTN_FORWARD: /* a row of scores (S), a row of out (D) */
+        plan->workspace = (uint64_t)(d[8] + d[4]) * sizeof(float);
         break;
-    case ZERO_NN_ATTN_BACKWARD: /* dk, dv (T, D), dq (D) */
-        plan->workspace = (uint64_t)((2 * d[1] + 1) * d[4]) * sizeof(float);
+    case ZERO_NN_ATTN_BACKWARD: /* dk, dv (S, D), dq (D) */
+        plan->workspace = (uint64_t)((2 * d[8] + 1) * d[4]) * sizeof(float);
         break;
     default:
         plan->workspace = 0;
@@ -124,27 +124,28 @@ static float dot(const void *a, int64_t a_at, const void *b, int64_t b_at, int64
 
 static void ref_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
 {
-    int64_t T = a->T, D = a->D, group = a->H / a->KV;
-    float *score = (float *)nn->workspace, *out = score + T; /* (T), (D) */
+    int64_t T = a->T, S = a->S, D = a->D, group = a->H / a->KV, begin, end;
+    float *score = (float *)nn->workspace, *out = score + S; /* (S), (D) */
     for (int64_t b = 0; b < a->B; b++) {
         for (int64_t h = 0; h < a->H; h++) {
             for (int64_t t = 0; t < T; t++) {
-                int64_t q = (b * T + t) * a->q_stride + h * D, seen = a->causal ? t + 1 : T;
+                int64_t q = (b * T + t) * a->q_stride + h * D;
                 float max = -INFINITY, sum = 0;
-                for (int64_t s = 0; s < seen; s++) {
+                zero_nn_attention_seen(a, b, t, &begin, &end);
+                for (int64_t s = begin; s < end; s++) {
                     score[s] =
-                        (float)a->scale * dot(a->q, q, a->k, (b * T + s) * a->k_stride + h / group * D, D, a->dtype);
+                        (float)a->scale * dot(a->q, q, a->k, (b * S + s) * a->k_stride + h / group * D, D, a->dtype);
                     max = score[s] > max || isnan(score[s]) ? score[s] : max;
                 }
                 memset(out, 0, (size_t)D * sizeof *out);
-                for (int64_t s = 0; s < seen; s++) {
+                for (int64_t s = begin; s < end; s++) {
                     float p = expf(score[s] - max);
                     sum += p;
                     for (int64_t i = 0; i < D; i++)
-                        out[i] += p * zero_nn_load(a->v, (b * T + s) * a->v_stride + h / group * D + i, a->dtype);
+                        out[i] += p * zero_nn_load(a->v, (b * S + s) * a->v_stride + h / group * D + i, a->dtype);
                 }
                 for (int64_t i = 0; i < D; i++)
-                    zero_nn_store(a->out, ((b * T + t) * a->H + h) * D + i, a->dtype, out[i] / sum);
+                    zero_nn_store(a->out, ((b * T + t) * a->H + h) * D + i, a->dtype, begin < end ? out[i] / sum : 0);
                 if (a->lse != NULL)
                     a->lse[(b * a->H + h) * T + t] = max + logf(sum);
             }
@@ -156,20 +157,20 @@ static void ref_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
  * = scale dS' q. */
 static void ref_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
 {
-    int64_t T = a->T, D = a->D, group = a->H / a->KV;
+    int64_t T = a->T, S = a->S, D = a->D, group = a->H / a->KV, begin, end;
     float scale = (float)a->scale;
-    float *dk = (float *)nn->workspace, *dv = dk + T * D, *dq = dv + T * D; /* (T, D), (T, D), (D) */
+    float *dk = (float *)nn->workspace, *dv = dk + S * D, *dq = dv + S * D; /* (S, D), (S, D), (D) */
     for (int64_t b = 0; b < a->B; b++) {
         for (int64_t kv = 0; kv < a->KV; kv++) {
-            memset(dk, 0, 2 * (size_t)(T * D) * sizeof *dk);
+            memset(dk, 0, 2 * (size_t)(S * D) * sizeof *dk);
             for (int64_t h = kv * group; h < (kv + 1) * group; h++) {
                 for (int64_t t = 0; t < T; t++) {
-                    int64_t seen = a->causal ? t + 1 : T;
                     int64_t q = (b * T + t) * a->q_stride + h * D, o = ((b * T + t) * a->H + h) * D;
                     float delta = dot(g->dout, o, a->out, o, D, a->dtype), lse = a->lse[(b * a->H + h) * T + t];
+                    zero_nn_attention_seen(a, b, t, &begin, &end);
                     memset(dq, 0, (size_t)D * sizeof *dq);
-                    for (int64_t s = 0; s < seen; s++) {
-                        int64_t k = (b * T + s) * a->k_stride + kv * D, v = (b * T + s) * a->v_stride + kv * D;
+                    for (int64_t s = begin; s < end; s++) {
+                        int64_t k = (b * S + s) * a->k_stride + kv * D, v = (b * S + s) * a->v_stride + kv * D;
                         float p = expf(scale * dot(a->q, q, a->k, k, D, a->dtype) - lse);
                         float ds = scale * p * (dot(g->dout, o, a->v, v, D, a->dtype) - delta);
                         for (int64_t i = 0; i < D; i++) {
@@ -182,10 +183,10 @@ static void ref_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, 
                         zero_nn_store(g->dq, q + i, a->dtype, dq[i]);
                 }
             }
-            for (int64_t s = 0; s < T; s++) {
+            for (int64_t s = 0; s < S; s++) {
                 for (int64_t i = 0; i < D; i++) {
-                    zero_nn_store(g->dk, (b * T + s) * a->k_stride + kv * D + i, a->dtype, dk[s * D + i]);
-                    zero_nn_store(g->dv, (b * T + s) * a->v_stride + kv * D + i, a->dtype, dv[s * D + i]);
+                    zero_nn_store(g->dk, (b * S + s) * a->k_stride + kv * D + i, a->dtype, dk[s * D + i]);
+                    zero_nn_store(g->dv, (b * S + s) * a->v_stride + kv * D + i, a->dtype, dv[s * D + i]);
                 }
             }
         }
