@@ -251,7 +251,7 @@ START_TEST(what_does_not_fit_is_named)
         {"--compare-stages --top-k 0", "--top-k", 1},
         {"--compare-stages --top-p 1", "--top-p", 1},
         {"--steps 1000000000000 --batch 1000000000", "2^63", 1},
-        {"--model llama-8b", "", 1},
+        {"--model llama-80b", "", 1},
         {"--model no-such-model", "'no-such-model'", 1},
         {"--model /dev/null", "", 1},
         {"--data no-such-folder/x", "`No such file` --data 'no-such-folder/x'", 1},

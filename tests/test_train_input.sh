@@ -25,7 +25,7 @@ refused --micro-bach 2 -- --micro-batch
 refused --batch 5 -- --batch 5 2 4 6
 refused --ranks 4 --micro-batch 3 --batch 20 -- 12 24
 refused --seq-len 257 -- --seq-len 257 256
-refused --model llama-8b -- --model llama-8b
+refused --model llama-80b -- --model llama-80b
 refused --model gpt3 -- "'gpt3'"
 refused --dtype fp16 -- --dtype fp16
 refused --eval-every 5 --data "$0" --seq-len 16 -- --eval-data FILE

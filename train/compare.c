@@ -10,8 +10,9 @@
 static zero_status_t measure(session_t *session, run_t *run, stage_result_t *r, zero_error_t *error)
 {
     const job_t *job = session->job;
-    const double tokens = (double)job->o.batch * (double)job->o.seq_len;
-    zero_stats_t before = {.size = sizeof before}, after = {.size = sizeof after};
+    zero_stats_t before = {.size = sizeof before};
+    step_t step = {.stats.size = sizeof step.stats};
+    double tokens = 0; /* of the steps that are timed */
     zero_traffic_t planned;
     double begin = 0;
     zero_status_t status;
@@ -22,22 +23,25 @@ static zero_status_t measure(session_t *session, run_t *run, stage_result_t *r, 
         /* if there are several steps, the first is a warm-up */
         if (s == 0 || s == 1)
             begin = report_clock();
-        status = run_step(run, s, schedule_rate(&job->schedule, s + 1), session->stop, &r->losses[s], &after, error);
+        status = run_step(run, s, schedule_rate(&job->schedule, s + 1), session->stop, &step, error);
         if (status == ZERO_OK)
-            status = run_check_skipped(run, s + 1, &after, error);
+            status = run_check_skipped(run, s + 1, &step.stats, error);
         if (status != ZERO_OK)
             return status;
-        r->norms[s] = after.grad_norm;
+        tokens = s == 0 || s == 1 ? step.tokens : tokens + step.tokens;
+        r->losses[s] = step.loss;
+        r->norms[s] = step.stats.grad_norm;
         launch_step(session->launch, s + 1);
         for (int n = 1; n < 32; n++)
-            if (after.signals >> n & 1) {
+            if (step.stats.signals >> n & 1) {
                 session->signal = n;
                 return ZERO_OK;
             }
     }
-    r->tokens_per_second = tokens * (double)(job->o.steps > 1 ? job->o.steps - 1 : 1) / (report_clock() - begin);
+    r->tokens_per_second = tokens / (report_clock() - begin);
     r->bytes_planned = (planned.gathered + planned.reduced) * (uint64_t)job->o.steps;
-    r->bytes_moved = after.traffic.gathered - before.traffic.gathered + after.traffic.reduced - before.traffic.reduced;
+    const zero_traffic_t *moved = &step.stats.traffic;
+    r->bytes_moved = moved->gathered - before.traffic.gathered + moved->reduced - before.traffic.reduced;
     status = run_memory(run, &r->forecast, &r->measured, &r->memory_equal, error);
     double differ = r->bytes_planned != r->bytes_moved;
     if (status == ZERO_OK && (status = zero_sum(run->engine, &differ, 1)) != ZERO_OK)

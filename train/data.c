@@ -34,7 +34,7 @@ static zero_status_t open_file(data_t *data, data_file_t *f, struct stat *info, 
 {
     data_file_t *oldest = NULL;
     for (int i = 0; i < data->count && data->open >= OPEN_MOST; i++)
-        if (data->files[i].file >= 0 && (oldest == NULL || data->files[i].used < oldest->used))
+        if (data->files[i].file >= 0 && !data->files[i].keep && (oldest == NULL || data->files[i].used < oldest->used))
             oldest = &data->files[i];
     if (oldest != NULL)
         close_file(data, oldest);
@@ -204,6 +204,19 @@ zero_status_t data_open(data_t **out, const char *option, const char *path, zero
     return data_open_files(out, option, paths, 1, error);
 }
 
+void data_put(data_t *data, data_file_t *f, int32_t *at, int64_t count)
+{
+    close_file(data, f);
+    f->memory = at;
+    f->is = (data_format_t){.name = f->is.name, .width = 4, .count = count};
+    data->text = false;
+    data->tokens = 0;
+    for (int i = 0; i < data->count; i++) {
+        data->files[i].first = data->tokens;
+        data->tokens += data->files[i].is.count;
+    }
+}
+
 zero_status_t data_open_corpus(data_t **out, bool held_out, zero_error_t *error)
 {
     char *const paths[1] = {(char *)"the built-in corpus"};
@@ -230,14 +243,39 @@ void data_close(data_t *data)
     for (int i = 0; i < data->count; i++) {
         close_file(data, &data->files[i]);
         free(data->files[i].memory);
+        free(data->files[i].ends);
         free(data->files[i].path);
     }
     free(data->files);
     free(data->name);
     free(data->raw);
     free(data->piece);
+    free(data->counts);
+    free(data->starts);
     free(data);
 }
+
+void data_replace(data_t *data, int file, int width, int64_t count, int64_t *ends, int64_t documents)
+{
+    for (int i = 0; i < data->count; i++)
+        close_file(data, &data->files[i]);
+    for (int i = 1; i < data->count; i++) {
+        free(data->files[i].ends);
+        free(data->files[i].path);
+    }
+    data->count = 1;
+    free(data->files[0].ends);
+    data->files[0] = (data_file_t){.path = data->files[0].path,
+                                   .is = {.name = "tokens", .width = width, .count = count},
+                                   .file = file,
+                                   .keep = true,
+                                   .ends = ends,
+                                   .documents = documents};
+    data->tokens = count;
+    data->text = false;
+}
+
+/* ---- windows ---------------------------------------------------------------------------------------------------- */
 
 const char *data_option(const data_t *data)
 {
@@ -249,22 +287,6 @@ const char *data_path(const data_t *data, int index)
     return index < data->count ? data->files[index].path : NULL;
 }
 
-void data_replace(data_t *data, int file, int width, int64_t count)
-{
-    for (int i = 0; i < data->count; i++) {
-        close_file(data, &data->files[i]);
-        if (i > 0)
-            free(data->files[i].path);
-    }
-    data->files->is = (data_format_t){.name = "tokens", .width = width, .count = count};
-    data->files->file = file;
-    data->count = data->open = 1;
-    data->tokens = count;
-    data->text = false;
-}
-
-/* ---- windows ---------------------------------------------------------------------------------------------------- */
-
 int64_t data_tokens(const data_t *data)
 {
     return data->tokens;
@@ -273,6 +295,11 @@ int64_t data_tokens(const data_t *data)
 bool data_is_text(const data_t *data)
 {
     return data->text;
+}
+
+bool data_is_lines(const data_t *data)
+{
+    return data->files[0].is.lines;
 }
 
 int64_t data_windows(const data_t *data, int64_t seq_len)
@@ -319,19 +346,19 @@ zero_status_t data_no_token(const data_t *data, int64_t token, int64_t at, int64
         data->option, f->path, (long long)token, (long long)(at - f->first), (long long)vocab, (long long)token);
 }
 
-zero_status_t data_read(data_t *data, int64_t window, int64_t seq_len, int64_t vocab, int32_t *tokens, int32_t *targets,
-                        zero_error_t *error)
+zero_status_t data_tokens_get(data_t *data, int64_t first, int64_t count, int64_t vocab, int32_t *tokens,
+                              int32_t *targets, zero_error_t *error)
 {
     int64_t piece[1024];
-    for (int64_t done = 0; done <= seq_len;) {
-        int64_t n = seq_len + 1 - done < 1024 ? seq_len + 1 - done : 1024;
-        zero_status_t status = data_tokens_read(data, window * seq_len + done, n, piece, error);
+    for (int64_t done = 0; done <= count;) {
+        int64_t n = count + 1 - done < 1024 ? count + 1 - done : 1024;
+        zero_status_t status = data_tokens_read(data, first + done, n, piece, error);
         if (status != ZERO_OK)
             return status;
         for (int64_t i = 0; i < n; i++) {
             if (piece[i] < 0 || piece[i] >= vocab)
-                return data_no_token(data, piece[i], window * seq_len + done + i, vocab, error);
-            if (done + i < seq_len)
+                return data_no_token(data, piece[i], first + done + i, vocab, error);
+            if (done + i < count)
                 tokens[done + i] = (int32_t)piece[i];
             if (done + i > 0)
                 targets[done + i - 1] = (int32_t)piece[i];
@@ -339,6 +366,12 @@ zero_status_t data_read(data_t *data, int64_t window, int64_t seq_len, int64_t v
         done += n;
     }
     return ZERO_OK;
+}
+
+zero_status_t data_read(data_t *data, int64_t window, int64_t seq_len, int64_t vocab, int32_t *tokens, int32_t *targets,
+                        zero_error_t *error)
+{
+    return data_tokens_get(data, window * seq_len, seq_len, vocab, tokens, targets, error);
 }
 
 zero_status_t data_tokens_check(data_t *data, int64_t first, int64_t count, int64_t vocab, zero_error_t *error)
@@ -417,5 +450,6 @@ zero_status_t data_fingerprint(data_t *data, uint64_t *hash, zero_error_t *error
             before += file_bytes(&data->files[at++]);
         status = hash_piece(data, &data->files[at], offset - before, hash, error);
     }
+    *hash = data_documents_hash(data, *hash);
     return status;
 }

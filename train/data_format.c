@@ -57,6 +57,7 @@ static zero_status_t token_file(const source_t *from, data_format_t *f, const un
     if (header[2] < 0)
         return WRONG(from, "says that it has %d tokens", header[2]);
     *f = (data_format_t){.name = wanted == 1 ? "a token file of uint16" : "a token file of uint32",
+                         .index = true,
                          .width = wanted == 1 ? 2 : 4,
                          .start = HEADER_BYTES,
                          .count = header[2]};
@@ -167,6 +168,8 @@ zero_status_t data_format_find(data_format_t *format, const char *option, const 
         return WRONG(&from, "is a git-lfs pointer, not the file: run %s in its folder", "git lfs pull");
     if (magic == MAGIC_NARROW || magic == MAGIC_WIDE)
         return token_file(&from, format, head, size);
+    if (size >= 8 && memcmp(head, "zeroidx1", 8) == 0)
+        return WRONG(&from, "is an index of documents: name the token file beside it, which ends in %s", ".bin");
     if (size >= (int64_t)sizeof npy_magic && memcmp(head, npy_magic, sizeof npy_magic) == 0)
         return npy_array(&from, format, head, size);
     if (ends_in(path, ".bin"))
@@ -175,6 +178,8 @@ zero_status_t data_format_find(data_format_t *format, const char *option, const 
             magic, MAGIC_NARROW, MAGIC_WIDE);
     if (ends_in(path, ".npy"))
         return WRONG(&from, "is not a numpy array: its first bytes differ (%s)", "text files do not end in .npy");
-    *format = (data_format_t){.name = "text", .text = true, .width = 1, .count = size};
+    const bool lines = ends_in(path, ".jsonl") || ends_in(path, ".ndjson");
+    *format =
+        (data_format_t){.name = lines ? "JSON lines" : "text", .lines = lines, .text = true, .width = 1, .count = size};
     return ZERO_OK;
 }

@@ -11,6 +11,8 @@ enum { DATA_HEAD_BYTES = 4096 };
 typedef struct data_format {
     const char *name; /* "text", "a token file of uint16", ...: files of one run have one */
     bool text;        /* one byte is one token */
+    bool lines;       /* JSON lines: a text whose name ends in .jsonl or .ndjson */
+    bool index;       /* an index of documents may be beside it */
     int width;        /* bytes of a token: 1, 2, 4 or 8 */
     bool negative;    /* the element type is signed; negative numbers are not tokens */
     int64_t start;    /* offset of the tokens in the file, bytes */

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/job.h"
 #include "train/cores.h"
-#include "train/inputs.h"
+#include "train/job_data.h"
 #include "train/resume.h"
-#include "train/tokens.h"
 #include "train/trace.h"
 
 #include <math.h>
@@ -223,110 +222,7 @@ static zero_status_t check_compared(const options_t *o, zero_error_t *error)
     return ZERO_OK;
 }
 
-/* ---- data and samples ------------------------------------------------------------------------------------------- */
-
-/* Opens the files of an option. Text becomes tokens if there is a tokenizer. Without files: the built-in corpus. */
-static zero_status_t open_data(job_t *job, data_t **data, const char *option, const option_list_t *values,
-                               zero_error_t *error)
-{
-    const options_t *o = &job->o;
-    inputs_t inputs;
-    if (values->count == 0)
-        return data_open_corpus(data, strcmp(option, "--eval-data") == 0, error);
-    zero_status_t status = inputs_find(&inputs, option, values, error);
-    if (status == ZERO_OK)
-        status = data_open_files(data, option, inputs.paths, inputs.count, error);
-    inputs_free(&inputs);
-    if (status != ZERO_OK || !data_is_text(*data))
-        return status;
-    if (job->tokenizer == NULL && (status = tokens_open(&job->tokenizer, o, job->folder, error)) != ZERO_OK)
-        return status;
-    if (job->tokenizer == NULL)
-        return ZERO_OK;
-    if (zero_tokenizer_size(job->tokenizer) > job->model.vocab)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "the tokenizer has %lld tokens, but the model's vocabulary has %lld: use a --model with at "
-                         "least %lld tokens, or the model's own tokenizer",
-                         (long long)zero_tokenizer_size(job->tokenizer), (long long)job->model.vocab,
-                         (long long)zero_tokenizer_size(job->tokenizer));
-    return tokens_replace(*data, job->tokenizer, (int)o->threads, error);
-}
-
-/* Checks --prompt, and encodes it if there is a tokenizer. */
-static zero_status_t resolve_prompt(job_t *job, bool text, zero_error_t *error)
-{
-    const options_t *o = &job->o;
-    zero_encoder_t *encoder = NULL;
-    zero_error_t why = {0};
-    zero_status_t status;
-    if (o->prompt == NULL)
-        return ZERO_OK;
-    if (job->tokenizer == NULL && !text)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "--prompt needs --data that is text, or a --tokenizer: '%s' has tokens without a known text",
-                         o->data.at[0]);
-    for (const char *p = o->prompt; job->tokenizer == NULL && *p != '\0'; p++)
-        if ((unsigned char)*p >= job->model.vocab)
-            return zero_fail(error, ZERO_ERR_ARG, "--prompt has the byte %d, but the model's vocabulary has %lld",
-                             (unsigned char)*p, (long long)job->model.vocab);
-    if (job->tokenizer == NULL)
-        return ZERO_OK;
-    status = zero_encoder_open(&encoder, job->tokenizer, &why);
-    if (status == ZERO_OK)
-        status = zero_encoder_encode(encoder, o->prompt, strlen(o->prompt), true, &job->prompt, &why);
-    zero_encoder_close(encoder);
-    if (status != ZERO_OK)
-        return zero_fail(error, status, "--prompt: %s", why.text);
-    if (job->prompt.count == 0)
-        return zero_fail(error, ZERO_ERR_ARG, "--prompt '%s' has no token in the tokenizer's vocabulary", o->prompt);
-    return ZERO_OK;
-}
-
-static zero_status_t resolve_data(job_t *job, bool tiny, bool thorough, zero_error_t *error)
-{
-    options_t *o = &job->o;
-    const int64_t vocab = job->model.vocab;
-    zero_status_t status = ZERO_OK;
-    if (o->eval_batches < 0)
-        o->eval_batches = 16;
-    job->corpus = o->data.count == 0;
-    job->eval = o->eval_data.count > 0 || o->eval_every > 0;
-    if (job->eval && o->eval_data.count == 0 && !job->corpus)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "--eval-every is %lld, but there is no data to evaluate on: add --eval-data FILE",
-                         (long long)o->eval_every);
-    if (o->tokenizer != NULL && job->corpus)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "--tokenizer '%s' has no text to encode: the built-in data is bytes; add --data FILE",
-                         o->tokenizer);
-    /* opened before the data, which may be tokens: --prompt needs it, too */
-    if (o->tokenizer != NULL || (o->prompt != NULL && !job->corpus))
-        status = tokens_open(&job->tokenizer, o, job->folder, error);
-    if (status == ZERO_OK)
-        status = open_data(job, &job->data, "--data", &o->data, error);
-    if (status == ZERO_OK)
-        status = data_check(job->data, o->seq_len, vocab, o->shuffle, thorough ? o->steps * o->batch : 0, error);
-    if (status == ZERO_OK && job->eval)
-        status = open_data(job, &job->eval_data, "--eval-data", &o->eval_data, error);
-    if (status == ZERO_OK && job->eval)
-        status = data_check(job->eval_data, o->seq_len, vocab, -1, thorough ? o->eval_batches * o->batch : 0, error);
-    if (status == ZERO_OK)
-        status = resolve_prompt(job, data_is_text(job->data), error);
-    if (status != ZERO_OK)
-        return status;
-    job->windows = data_windows(job->data, o->seq_len);
-
-    bool text = data_is_text(job->data);
-    if (o->top_k < 0)
-        o->top_k = 0;
-    if (isnan(o->top_p))
-        o->top_p = 1;
-    if (isnan(o->temperature))
-        o->temperature = job->corpus && o->prompt == NULL ? 0 : 0.8;
-    if (o->sample < 0)
-        o->sample = !o->compare_stages && ((tiny && (text || job->tokenizer != NULL)) || o->prompt != NULL) ? 48 : 0;
-    return ZERO_OK;
-}
+/* ---- all of it -------------------------------------------------------------------------------------------------- */
 
 static zero_status_t resolve_device(options_t *o, zero_error_t *error)
 {
@@ -385,7 +281,7 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
         (status = resolve_rates(job, tiny, error)) != ZERO_OK ||
         (status = trace_range(o, job->first, &first, &last, error)) != ZERO_OK)
         return status;
-    return resolve_data(job, tiny, thorough, error);
+    return job_resolve_data(job, tiny, thorough, error);
 }
 
 int job_ranks(const options_t *o)

@@ -4,6 +4,7 @@
 #ifndef TRAIN_JOB_H
 #define TRAIN_JOB_H
 
+#include "train/chat.h"
 #include "train/config.h"
 #include "train/data.h"
 #include "train/options.h"
@@ -21,9 +22,9 @@ typedef struct job {
     bool logs;   /* rank 0 writes a log or a file for TensorBoard, so all ranks measure for it; valid after job_agree */
     zero_model_config_t model;
     data_t *data, *eval_data;    /* eval_data NULL: none */
+    chat_result_t chats[2];      /* the conversations of data and eval_data */
     zero_tokenizer_t *tokenizer; /* NULL: none */
     zero_ids_t prompt;           /* --prompt in its tokens; empty without a tokenizer */
-    int64_t windows;             /* of data */
     int64_t local;               /* sequences of a step on this rank, in micro_steps of o.micro_batch */
     int micro_steps;
     schedule_t schedule;

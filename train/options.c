@@ -62,8 +62,19 @@ const option_t options_table[] = {
      "write the tokens of a text, or of \"text\" in JSON lines (.jsonl), with .bin in place of the ending, and an "
      "index of documents (.bin.idx); train nothing",
      false},
+    {"pack", DATA, OPTION_FLAG, FIELD(pack), 0, 0, 0, NULL, NULL, NULL, NULL,
+     "pack documents into rows of --seq-len tokens: attention and positions stay in a document; documents are texts, "
+     "JSON lines, or what the index beside a token file says",
+     true},
+    {"chat", DATA, OPTION_CHOICE, FIELD(chat), 0, 0, UNSET, "llama3|chatml", NULL, "llama3|chatml",
+     "by the tokenizer's special tokens",
+     "template of conversations: JSON lines with \"messages\", or \"prompt\" and \"completion\"; only answers are "
+     "learned",
+     true},
+    {"skip-bad-lines", DATA, OPTION_FLAG, FIELD(skip_bad_lines), 0, 0, 0, NULL, NULL, NULL, NULL,
+     "leave out conversations that are wrong, and count them", true},
     {"shuffle", DATA, OPTION_WHOLE, FIELD(shuffle), 0, MANY, UNSET, NULL, NULL, "SEED", "in order",
-     "permute the windows of each epoch", true},
+     "permute the windows, or rows, of each epoch", true},
 
     {"batch", BATCH, OPTION_WHOLE, FIELD(batch), 1, 1e9, UNSET, NULL, NULL, "SEQUENCES", "8, or what fits the ranks",
      "sequences per step, over all ranks", true},

@@ -34,7 +34,7 @@ typedef struct options {
     /* data */
     option_list_t data, eval_data;
     const char *tokenizer, *tokenize;
-    int64_t shuffle;
+    int64_t pack, chat, skip_bad_lines, shuffle;
     /* batch */
     int64_t batch, micro_batch, seq_len, steps;
     /* optimizer */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/run.h"
+#include "kernels/nn/nn.h"
 #include "train/progress.h"
 #include "train/tune.h"
 
@@ -141,8 +142,6 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
     config.micro_steps = run->job->micro_steps;
     config.clip = o->clip;
     config.saves = o->save != NULL;
-    /* kernels compute the gradient of the sum of losses; the loss is their mean */
-    config.grad_scale = 1.0 / ((double)o->batch * (double)o->seq_len);
     config.rule = (zero_rule_t)o->optimizer; /* the choices have the same order */
     config.beta1 = o->betas[0];
     config.beta2 = o->betas[1];
@@ -168,6 +167,7 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
                                     .threads = (int)o->threads,
                                     .backend = o->device == DEVICE_CUDA ? "cuda" : "cpu",
                                     .eval = run->job->eval,
+                                    .packed = o->pack != 0,
                                     .muon = config.rule == ZERO_RULE_MUON,
                                     .log = warn,
                                     .log_ctx = run};
@@ -197,7 +197,8 @@ zero_status_t run_open(run_t *run, const job_t *job, const place_t *place, int s
         return status;
     run->tokens = calloc(tokens, sizeof *run->tokens);
     run->targets = calloc(tokens, sizeof *run->targets);
-    if (run->tokens == NULL || run->targets == NULL)
+    run->starts = calloc(tokens, sizeof *run->starts);
+    if (run->tokens == NULL || run->targets == NULL || run->starts == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the tokens of --micro-batch %lld x --seq-len %lld",
                          (long long)o->micro_batch, (long long)o->seq_len);
     if ((status = commit(run, error)) != ZERO_OK)
@@ -218,60 +219,87 @@ void run_close(run_t *run)
         zero_device_destroy(run->place.device);
     free(run->tokens);
     free(run->targets);
+    free(run->starts);
     memset(run, 0, sizeof *run);
 }
 
 /* ---- steps ------------------------------------------------------------------------------------------------------ */
 
+_Static_assert(DATA_IGNORED == ZERO_NN_IGNORE, "padding has targets that the cross-entropy ignores");
+
+/* What a rank read. */
+typedef struct counts {
+    double tokens, targets;
+} counts_t;
+
+/* Reads a row of data as row b of the batch. */
+static zero_status_t read_row(run_t *run, data_t *data, int64_t row, int64_t b, counts_t *counts, zero_error_t *error)
+{
+    const int64_t at = b * run->job->o.seq_len;
+    data_row_t r = {.tokens = run->tokens + at, .targets = run->targets + at, .starts = run->starts + at};
+    zero_status_t status = data_read_row(data, row, run->job->model.vocab, &r, error);
+    counts->tokens += (double)r.used;
+    counts->targets += (double)r.counted;
+    return status;
+}
+
+/* The batch that was read. */
+static zero_model_batch_t batch_of(const run_t *run)
+{
+    return (zero_model_batch_t){run->tokens, run->targets, run->job->o.pack ? run->starts : NULL};
+}
+
 /* Reads the tokens of micro-step m of step s. */
-static zero_status_t read_micro(run_t *run, int64_t s, int m, zero_error_t *error)
+static zero_status_t read_micro(run_t *run, int64_t s, int m, counts_t *counts, zero_error_t *error)
 {
     const job_t *job = run->job;
     const options_t *o = &job->o;
-    const int64_t T = o->seq_len;
     uint64_t begin = trace_now(run->trace);
     zero_status_t status = ZERO_OK;
     for (int64_t b = 0; b < o->micro_batch && status == ZERO_OK; b++) {
         int64_t q = s * o->batch + run->rank * job->local + m * o->micro_batch + b;
-        status = data_read(job->data, data_window_at(job->windows, o->shuffle, q), T, job->model.vocab,
-                           run->tokens + b * T, run->targets + b * T, error);
+        status = read_row(run, job->data, data_window_at(data_rows(job->data), o->shuffle, q), b, counts, error);
     }
     trace_program(run->trace, "data", begin);
     return status;
 }
 
-zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop, double *loss, zero_stats_t *stats,
-                       zero_error_t *error)
+zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop, step_t *step, zero_error_t *error)
 {
     const job_t *job = run->job;
-    const options_t *o = &job->o;
-    const int64_t T = o->seq_len;
+    counts_t counts = {0};
     zero_status_t status;
-    double sum = 0, sums[2];
+    double sum = 0, sums[3];
     for (int m = 0; m < job->micro_steps; m++) {
         double micro;
-        if ((status = read_micro(run, s, m, error)) != ZERO_OK)
+        if ((status = read_micro(run, s, m, &counts, error)) != ZERO_OK)
             return status;
+        const zero_model_batch_t batch = batch_of(run);
         uint64_t begin = trace_now(run->trace);
-        status = zero_model_train(run->model, &(zero_model_batch_t){run->tokens, run->targets, NULL},
-                                  m == job->micro_steps - 1 ? ZERO_LAST : 0, &micro, error);
+        status = zero_model_train(run->model, &batch, m == job->micro_steps - 1 ? ZERO_LAST : 0, &micro, error);
         trace_program(run->trace, "micro-step", begin);
         if (status != ZERO_OK)
             return status;
         sum += micro;
     }
-    run->own_loss = sum / ((double)job->local * (double)T);
+    run->own_loss = sum;
     sums[0] = sum;
     sums[1] = run->ask;
+    sums[2] = counts.tokens;
     if (*stop > 0 && *stop < 32)
         zero_signal(run->engine, 1u << *stop);
-    stats->size = sizeof *stats;
+    step->stats.size = sizeof step->stats;
     uint64_t begin = trace_now(run->trace);
-    if ((status = zero_step(run->engine, lr)) != ZERO_OK || (status = zero_step_stats(run->engine, stats)) != ZERO_OK ||
-        (status = zero_sum(run->engine, sums, 2)) != ZERO_OK)
+    /* kernels compute the gradient of the sum of losses; the loss is their mean over the targets of all ranks */
+    if ((status = zero_step_weight(run->engine, counts.targets)) != ZERO_OK ||
+        (status = zero_step(run->engine, lr)) != ZERO_OK ||
+        (status = zero_step_stats(run->engine, &step->stats)) != ZERO_OK ||
+        (status = zero_sum(run->engine, sums, 3)) != ZERO_OK)
         return run_engine_error(run, status, error);
     trace_program(run->trace, "optimizer", begin);
-    *loss = sums[0] / ((double)o->batch * (double)T);
+    step->targets = step->stats.weight;
+    step->loss = sums[0] / step->targets;
+    step->tokens = sums[2];
     run->asked = sums[1] != 0;
     return ZERO_OK;
 }
@@ -331,38 +359,36 @@ zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)
 {
     const job_t *job = run->job;
     const options_t *o = &job->o;
-    const int64_t T = o->seq_len;
-    int64_t windows = data_windows(job->eval_data, T);
+    const int64_t rows = data_rows(job->eval_data);
     /* the product is at most 1e18 */
-    int64_t used = o->eval_batches * o->batch < windows ? o->eval_batches * o->batch : windows;
-    double sum = 0;
+    const int64_t used = o->eval_batches * o->batch < rows ? o->eval_batches * o->batch : rows;
+    counts_t counts = {0};
+    double sums[2] = {0};
     zero_status_t status;
     for (int64_t first = 0; first < used; first += o->batch)
         for (int m = 0; m < job->micro_steps; m++) {
             double micro = 0;
-            int64_t rows = 0;
-            for (int64_t b = 0; b < o->micro_batch; b++) {
-                int64_t q = first + run->rank * job->local + m * o->micro_batch + b;
+            int64_t filled = 0;
+            for (; filled < o->micro_batch; filled++) {
+                int64_t q = first + run->rank * job->local + m * o->micro_batch + filled;
                 if (q >= used)
                     break;
-                status =
-                    data_read(job->eval_data, q, T, job->model.vocab, run->tokens + b * T, run->targets + b * T, error);
-                if (status != ZERO_OK)
+                if ((status = read_row(run, job->eval_data, q, filled, &counts, error)) != ZERO_OK)
                     return status;
-                rows++;
             }
             /* the other rows hold earlier tokens, which do not count */
-            status = zero_model_eval(run->model, &(zero_model_batch_t){run->tokens, run->targets, NULL}, rows, &micro,
-                                     error);
+            const zero_model_batch_t batch = batch_of(run);
+            status = zero_model_eval(run->model, &batch, filled, &micro, error);
             if (status == ZERO_OK)
                 status = trace_flush(run->trace, run->engine, error);
             if (status != ZERO_OK)
                 return status;
-            sum += micro;
+            sums[0] += micro;
         }
-    if ((status = zero_sum(run->engine, &sum, 1)) != ZERO_OK)
+    sums[1] = counts.targets;
+    if ((status = zero_sum(run->engine, sums, 2)) != ZERO_OK)
         return run_engine_error(run, status, error);
-    *loss = sum / ((double)used * (double)T);
+    *loss = sums[0] / sums[1];
     return ZERO_OK;
 }
 

@@ -14,8 +14,8 @@ typedef struct run {
     int rank;
     zero_engine_t *engine;
     zero_model_t *model;
-    int32_t *tokens, *targets; /* (micro_batch, T) */
-    double own_loss;           /* of the last step: the mean over this rank's targets */
+    int32_t *tokens, *targets, *starts; /* (micro_batch, T) */
+    double own_loss;                    /* of the last step: the sum over this rank's targets */
     bool ask, asked; /* the caller wants to save after the next step; a rank wanted it when the last one ended */
     struct {         /* steps skipped since the last step that was not skipped */
         int64_t count, first;
@@ -39,14 +39,20 @@ void run_close(run_t *run);
 /* Copies the engine's error to *error and returns status. */
 zero_status_t run_engine_error(const run_t *run, zero_status_t status, zero_error_t *error);
 
-/* Runs step s (from 0) at a rate. loss: the mean over all ranks' targets. *stop: the signal that asked this rank to
- * stop, 0: none. All ranks learn it as that bit of stats->signals. */
-zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop, double *loss, zero_stats_t *stats,
-                       zero_error_t *error);
+/* The results of a step, over all ranks. */
+typedef struct step {
+    double loss;            /* the mean over targets */
+    double tokens, targets; /* tokens without padding; targets that count */
+    zero_stats_t stats;
+} step_t;
+
+/* Runs step s (from 0) at a rate. *stop: the signal that asked this rank to stop, 0: none. All ranks learn it as that
+ * bit of step->stats.signals. */
+zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop, step_t *step, zero_error_t *error);
 /* Fails if --max-skipped steps in a row, or all of --steps, were skipped. step: the last step taken, from 1.
  * Collective. */
 zero_status_t run_check_skipped(run_t *run, int64_t step, const zero_stats_t *stats, zero_error_t *error);
-/* Mean loss of windows 0 ... min(W, eval-batches * G) - 1 of the evaluation data. */
+/* Mean loss of the targets of rows 0 ... min(W, eval-batches * G) - 1 of the evaluation data. */
 zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error);
 
 /* The bytes in a rank's arenas, planned and measured: the largest over the ranks. equal: whether both agree for each

@@ -294,26 +294,37 @@ zero_status_t tokens_replace(data_t *data, const zero_tokenizer_t *t, int thread
     const char *folder = getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp", *option = data_option(data), *path;
     char name[PATH_MAX];
     zero_status_t status = ZERO_OK;
-    int64_t tokens = 0;
+    int64_t tokens = 0, documents = 0;
+    char *ends = NULL; /* the index, in memory */
+    size_t ends_bytes;
     snprintf(name, sizeof name, "%s/zero_train.XXXXXX", folder);
     int file = mkostemp(name, O_CLOEXEC);
     if (file >= 0)
         unlink(name);
     FILE *out = file >= 0 ? fdopen(dup(file), "wb") : NULL;
+    FILE *index = open_memstream(&ends, &ends_bytes);
     if (out == NULL)
         status = zero_fail(error, ZERO_ERR_IO, "cannot create a file for the tokens of %s in '%s': %s", option, folder,
                            strerror(errno));
+    else if (index == NULL)
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for the documents of %s", option);
     for (int i = 0; status == ZERO_OK && (path = data_path(data, i)) != NULL; i++) {
-        work_t w = {.option = option, .path = path, .out = out};
+        work_t w = {.option = option, .path = path, .out = out, .index = index, .tokens = tokens};
         status = encode_file(&w, t, threads, error);
-        tokens += w.tokens;
+        tokens = w.tokens;
+        documents += w.documents;
     }
     if (out != NULL && fclose(out) != 0 && status == ZERO_OK)
         status =
             zero_fail(error, ZERO_ERR_IO, "cannot write the tokens of %s in '%s': %s", option, folder, strerror(errno));
-    if (status == ZERO_OK)
-        data_replace(data, file, width_of(t), tokens);
-    else if (file >= 0)
+    if (index != NULL && fclose(index) != 0 && status == ZERO_OK)
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for the documents of %s", option);
+    if (status == ZERO_OK) {
+        data_replace(data, file, width_of(t), tokens, (int64_t *)(void *)ends, documents);
+        return ZERO_OK;
+    }
+    free(ends);
+    if (file >= 0)
         close(file);
     return status;
 }

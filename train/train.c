@@ -52,8 +52,8 @@ typedef struct totals {
     double seconds; /* in steps */
     double exposed; /* seconds in steps that waits and collectives took on rank 0, on a GPU estimated; NaN: unknown */
     bool fresh;     /* the last evaluation was of this step */
-    double loss;
-    zero_stats_t stats;
+    double tokens;  /* in steps */
+    step_t last;
     zero_traffic_t moved; /* between tiers, in steps */
 } totals_t;
 
@@ -108,8 +108,8 @@ static void draw_curves(session_t *session, const totals_t *t, double rate, doub
 {
     tensorboard_t *board = session->board;
     const double mfu = mfu_at(session, speed);
-    tensorboard_scalar(board, t->step, "loss", t->loss);
-    tensorboard_scalar(board, t->step, "grad_norm", t->stats.grad_norm);
+    tensorboard_scalar(board, t->step, "loss", t->last.loss);
+    tensorboard_scalar(board, t->step, "grad_norm", t->last.stats.grad_norm);
     tensorboard_scalar(board, t->step, "lr", rate);
     tensorboard_scalar(board, t->step, "tokens_per_second", speed);
     if (isfinite(mfu))
@@ -121,7 +121,7 @@ static void draw_curves(session_t *session, const totals_t *t, double rate, doub
 static zero_status_t steps(session_t *session, run_t *run, progress_t *progress, totals_t *t, zero_error_t *error)
 {
     const job_t *job = session->job;
-    const double tokens = (double)job->o.batch * (double)job->o.seq_len;
+    step_t *last = &t->last;
     zero_status_t status = ZERO_OK;
     while (t->step < job->o.steps && session->signal == 0 && status == ZERO_OK) {
         double begin = report_clock(), rate = schedule_rate(&job->schedule, t->step + 1);
@@ -135,20 +135,21 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
         if ((status = trace_step_begin(session->trace, run->engine, t->step + 1, error)) != ZERO_OK)
             break;
         save_ask(session, run);
-        status = run_step(run, t->step, rate, session->stop, &t->loss, &t->stats, error);
+        status = run_step(run, t->step, rate, session->stop, last, error);
         if (status != ZERO_OK)
             break;
-        add_traffic(&t->moved, &before.traffic, &t->stats.traffic);
+        add_traffic(&t->moved, &before.traffic, &last->stats.traffic);
         double seconds = report_clock() - begin;
         if ((status = trace_step_end(session->trace, run->engine, error)) != ZERO_OK)
             break;
         t->step++;
         t->fresh = false;
         t->seconds += seconds;
-        t->exposed += t->stats.exposed_seconds - before.exposed_seconds;
+        t->tokens += last->tokens;
+        t->exposed += last->stats.exposed_seconds - before.exposed_seconds;
         launch_step(session->launch, t->step);
         if (run->rank == 0) {
-            progress_step(progress, t->step, t->loss, t->stats.grad_norm, rate, seconds);
+            progress_step(progress, t->step, last->loss, last->stats.grad_norm, rate, seconds);
             if (report_unread())
                 atomic_store(session->stop, SIGPIPE);
             else if ((status = report_written(error)) != ZERO_OK)
@@ -160,24 +161,25 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
                 break;
             log_begin(session->log, "step");
             log_whole(session->log, "step", t->step);
-            log_exact(session->log, "loss", t->loss);
-            log_exact(session->log, "grad_norm", t->stats.grad_norm);
+            log_exact(session->log, "loss", last->loss);
+            log_exact(session->log, "grad_norm", last->stats.grad_norm);
             log_number(session->log, "lr", rate);
-            log_number(session->log, "tokens", tokens);
+            log_number(session->log, "tokens", last->tokens);
+            log_number(session->log, "targets", last->targets);
             log_number(session->log, "seconds", seconds);
-            log_number(session->log, "tokens_per_second", tokens / seconds);
-            log_number(session->log, "mfu", mfu_at(session, tokens / seconds));
-            log_bool(session->log, "applied", t->stats.applied);
+            log_number(session->log, "tokens_per_second", last->tokens / seconds);
+            log_number(session->log, "mfu", mfu_at(session, last->tokens / seconds));
+            log_bool(session->log, "applied", last->stats.applied);
             log_memory(session->log, "memory", &measured);
             status = log_end(session->log, error);
-            draw_curves(session, t, rate, tokens / seconds, &measured);
+            draw_curves(session, t, rate, last->tokens / seconds, &measured);
         }
         /* all ranks have the same signals, so all stop here */
         for (int s = 1; s < 32 && session->signal == 0; s++)
-            if (t->stats.signals >> s & 1)
+            if (last->stats.signals >> s & 1)
                 session->signal = s;
         if (status == ZERO_OK)
-            status = run_check_skipped(run, t->step, &t->stats, error);
+            status = run_check_skipped(run, t->step, &last->stats, error);
         if (status == ZERO_OK && session->signal == 0 && job->o.eval_every > 0 && t->step % job->o.eval_every == 0)
             status = evaluate(session, run, progress, t, error);
         if (status == ZERO_OK && job->o.save != NULL && session->signal == 0 && t->step < job->o.steps)
@@ -197,13 +199,10 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
 
 static summary_t summarize(const session_t *session, const totals_t *t, const zero_memory_t *measured, bool equal)
 {
-    const options_t *o = &session->job->o;
-    const int64_t steps = t->step - session->job->first;
-    const double tokens = (double)steps * (double)o->batch * (double)o->seq_len;
-    return (summary_t){.steps = steps,
-                       .tokens = tokens,
+    return (summary_t){.steps = t->step - session->job->first,
+                       .tokens = t->tokens,
                        .seconds = t->seconds,
-                       .mfu = mfu_at(session, tokens / t->seconds),
+                       .mfu = mfu_at(session, t->tokens / t->seconds),
                        .exposed = t->exposed,
                        .measured = measured,
                        .equal = equal};
@@ -224,17 +223,17 @@ static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t
     log_number(session->log, "seconds", all->seconds);
     log_number(session->log, "tokens_per_second", all->tokens / all->seconds);
     log_number(session->log, "mfu", all->mfu);
-    log_whole(session->log, "skipped", t->stats.skipped);
-    log_bytes(session->log, "bytes_gathered", t->stats.traffic.gathered);
-    log_bytes(session->log, "bytes_reduced", t->stats.traffic.reduced);
-    log_bytes(session->log, "bytes_to_host", t->stats.traffic.to_host);
-    log_bytes(session->log, "bytes_to_device", t->stats.traffic.to_device);
-    log_bytes(session->log, "bytes_read", t->stats.traffic.read);
-    log_bytes(session->log, "bytes_written", t->stats.traffic.written);
-    log_number(session->log, "comm_seconds", t->stats.comm_seconds);
+    log_whole(session->log, "skipped", t->last.stats.skipped);
+    log_bytes(session->log, "bytes_gathered", t->last.stats.traffic.gathered);
+    log_bytes(session->log, "bytes_reduced", t->last.stats.traffic.reduced);
+    log_bytes(session->log, "bytes_to_host", t->last.stats.traffic.to_host);
+    log_bytes(session->log, "bytes_to_device", t->last.stats.traffic.to_device);
+    log_bytes(session->log, "bytes_read", t->last.stats.traffic.read);
+    log_bytes(session->log, "bytes_written", t->last.stats.traffic.written);
+    log_number(session->log, "comm_seconds", t->last.stats.comm_seconds);
     log_number(session->log, "exposed_seconds", all->exposed);
-    log_number(session->log, "kernel_seconds", t->stats.kernel_seconds);
-    log_number(session->log, "library_seconds", t->stats.total_seconds);
+    log_number(session->log, "kernel_seconds", t->last.stats.kernel_seconds);
+    log_number(session->log, "library_seconds", t->last.stats.total_seconds);
     if (session->signal != 0)
         log_whole(session->log, "signal", session->signal);
     log_memory(session->log, "forecast", forecast);
@@ -252,8 +251,8 @@ static void per_step(run_t *run, const totals_t *t)
     uint64_t steps = own > 0 ? (uint64_t)own : 1;
     zero_traffic_t each = t->moved;
     if (zero_step_stats(run->engine, &now) == ZERO_OK) {
-        each.read += now.traffic.read - t->stats.traffic.read;
-        each.written += now.traffic.written - t->stats.traffic.written;
+        each.read += now.traffic.read - t->last.stats.traffic.read;
+        each.written += now.traffic.written - t->last.stats.traffic.written;
     }
     each.to_host /= steps;
     each.to_device /= steps;
@@ -266,7 +265,7 @@ zero_status_t train(session_t *session, zero_error_t *error)
 {
     const job_t *job = session->job;
     run_t run;
-    totals_t t = {.step = job->first, .stats.size = sizeof t.stats};
+    totals_t t = {.step = job->first, .last.stats.size = sizeof t.last.stats};
     summary_t all;
     zero_memory_t forecast, measured;
     bool equal, first = zero_comm_rank(session->place.comm) == 0;
@@ -275,10 +274,12 @@ zero_status_t train(session_t *session, zero_error_t *error)
     progress_begin(&progress, job, session->launch, first);
     if (first && !job->o.quiet)
         report_head(job, zero_device_label(session->place.device));
+    if (first && !job->o.quiet)
+        report_data(job);
     zero_status_t status = run_open(&run, job, &session->place, (int)job->o.stage, error);
     if (status == ZERO_OK)
         status = save_open(session, &run, &progress, error);
-    if (status == ZERO_OK && (status = zero_step_stats(run.engine, &t.stats)) != ZERO_OK)
+    if (status == ZERO_OK && (status = zero_step_stats(run.engine, &t.last.stats)) != ZERO_OK)
         run_engine_error(&run, status, error);
     if (status == ZERO_OK)
         status = session_start(session, &run, error);
@@ -303,9 +304,9 @@ zero_status_t train(session_t *session, zero_error_t *error)
     if (status == ZERO_OK)
         status = end_event(session, &run, &t, &all, &forecast, error);
     if (status == ZERO_OK && first) {
-        if (t.stats.skipped > 0)
+        if (t.last.stats.skipped > 0)
             progress_say(&progress, "%lld of %lld steps were skipped: their gradient norm was not finite",
-                         (long long)t.stats.skipped, (long long)t.step);
+                         (long long)t.last.stats.skipped, (long long)t.step);
         if (session->signal != 0)
             progress_say(&progress, "stopped by a signal after step %lld", (long long)t.step);
         if (!job->o.quiet) {

@@ -71,7 +71,7 @@ check_includes() {
 
 # Text that we wrote: not the licence, and not the output of programs.
 our_text() {
-    git ls-files | grep -Ev '^LICENSE$|^tests/golden/.*\.(bin|safetensors|json|txt)$|^tests/golden/rules\.h$'
+    git ls-files | grep -Ev '^LICENSE$|^tests/golden/.*\.(bin|safetensors|json|jsonl|txt)$|^tests/golden/rules\.h$'
 }
 
 # Lines of Markdown tables and links may be longer.

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "train/job_data.h"
+#include "train/inputs.h"
+#include "train/tokens.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- files ------------------------------------------------------------------------------------------------------ */
+
+/* Opens the files of an option. */
+static zero_status_t open_files(data_t **data, const char *option, const option_list_t *values, zero_error_t *error)
+{
+    inputs_t inputs;
+    zero_status_t status = inputs_find(&inputs, option, values, error);
+    if (status == ZERO_OK)
+        status = data_open_files(data, option, inputs.paths, inputs.count, error);
+    inputs_free(&inputs);
+    return status;
+}
+
+/* Opens the tokenizer if it is not open yet, and checks that the model knows its tokens. */
+static zero_status_t need_tokenizer(job_t *job, zero_error_t *error)
+{
+    zero_status_t status = ZERO_OK;
+    if (job->tokenizer == NULL)
+        status = tokens_open(&job->tokenizer, &job->o, job->folder, error);
+    if (status != ZERO_OK || job->tokenizer == NULL || zero_tokenizer_size(job->tokenizer) <= job->model.vocab)
+        return status;
+    return zero_fail(error, ZERO_ERR_ARG,
+                     "the tokenizer has %lld tokens, but the model's vocabulary has %lld: use a --model with at "
+                     "least %lld tokens, or the model's own tokenizer",
+                     (long long)zero_tokenizer_size(job->tokenizer), (long long)job->model.vocab,
+                     (long long)zero_tokenizer_size(job->tokenizer));
+}
+
+/* Reads the conversations of data. */
+static zero_status_t read_chat(job_t *job, data_t *data, chat_result_t *result, zero_error_t *error)
+{
+    const options_t *o = &job->o;
+    const chat_options_t options = {.tokenizer = job->tokenizer,
+                                    .template = o->chat,
+                                    .threads = (int)o->threads,
+                                    .skip = o->skip_bad_lines != 0,
+                                    .seq_len = o->pack ? 0 : o->seq_len};
+    return chat_read(data, &options, result, error);
+}
+
+/* Opens an option's data: its text becomes tokens if there is a tokenizer, and its tokens become rows. */
+static zero_status_t open_data(job_t *job, data_t **data, const char *option, const option_list_t *values,
+                               chat_result_t *result, zero_error_t *error)
+{
+    const options_t *o = &job->o;
+    bool chat = false;
+    zero_status_t status = values->count == 0 ? data_open_corpus(data, strcmp(option, "--eval-data") == 0, error)
+                                              : open_files(data, option, values, error);
+    if (status == ZERO_OK)
+        status = chat_detect(*data, &chat, error);
+    if (status == ZERO_OK && data_is_text(*data) && values->count > 0)
+        status = need_tokenizer(job, error);
+    if (status == ZERO_OK && data_is_lines(*data) && job->tokenizer == NULL)
+        status =
+            zero_fail(error, ZERO_ERR_ARG,
+                      "%s '%s' is JSON lines, whose texts need a tokenizer: add --tokenizer FILE, or use a --model "
+                      "folder that has one",
+                      option, data_path(*data, 0));
+    if (status == ZERO_OK && chat)
+        status = read_chat(job, *data, result, error);
+    else if (status == ZERO_OK && data_is_text(*data) && values->count > 0 && job->tokenizer != NULL)
+        status = tokens_replace(*data, job->tokenizer, (int)o->threads, error);
+    if (status == ZERO_OK)
+        status = data_arrange(*data, o->pack ? DATA_PACKED : chat ? DATA_ONE_EACH : DATA_WINDOWS, o->seq_len, error);
+    return status;
+}
+
+/* ---- prompts and samples ---------------------------------------------------------------------------------------- */
+
+/* Checks --prompt, and encodes it if there is a tokenizer. */
+static zero_status_t resolve_prompt(job_t *job, bool text, zero_error_t *error)
+{
+    const options_t *o = &job->o;
+    zero_encoder_t *encoder = NULL;
+    zero_error_t why = {0};
+    zero_status_t status;
+    if (o->prompt == NULL)
+        return ZERO_OK;
+    if (job->tokenizer == NULL && !text)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--prompt needs --data that is text, or a --tokenizer: '%s' has tokens without a known text",
+                         o->data.at[0]);
+    for (const char *p = o->prompt; job->tokenizer == NULL && *p != '\0'; p++)
+        if ((unsigned char)*p >= job->model.vocab)
+            return zero_fail(error, ZERO_ERR_ARG, "--prompt has the byte %d, but the model's vocabulary has %lld",
+                             (unsigned char)*p, (long long)job->model.vocab);
+    if (job->tokenizer == NULL)
+        return ZERO_OK;
+    status = zero_encoder_open(&encoder, job->tokenizer, &why);
+    if (status == ZERO_OK)
+        status = zero_encoder_encode(encoder, o->prompt, strlen(o->prompt), true, &job->prompt, &why);
+    zero_encoder_close(encoder);
+    if (status != ZERO_OK)
+        return zero_fail(error, status, "--prompt: %s", why.text);
+    if (job->prompt.count == 0)
+        return zero_fail(error, ZERO_ERR_ARG, "--prompt '%s' has no token in the tokenizer's vocabulary", o->prompt);
+    return ZERO_OK;
+}
+
+static void resolve_samples(job_t *job, bool tiny)
+{
+    options_t *o = &job->o;
+    const bool text = data_is_text(job->data);
+    if (o->top_k < 0)
+        o->top_k = 0;
+    if (isnan(o->top_p))
+        o->top_p = 1;
+    if (isnan(o->temperature))
+        o->temperature = job->corpus && o->prompt == NULL ? 0 : 0.8;
+    if (o->sample < 0)
+        o->sample = !o->compare_stages && ((tiny && (text || job->tokenizer != NULL)) || o->prompt != NULL) ? 48 : 0;
+}
+
+/* ---- data ------------------------------------------------------------------------------------------------------- */
+
+/* Options about conversations, without any. */
+static zero_status_t check_chat(const job_t *job, zero_error_t *error)
+{
+    const options_t *o = &job->o;
+    if (job->chats[0].conversations + job->chats[1].conversations > 0)
+        return ZERO_OK;
+    if (o->chat >= 0)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--chat is %s, but --data has no conversations: use JSON lines (.jsonl) with \"messages\", or "
+                         "\"prompt\" and \"completion\"",
+                         o->chat == CHAT_LLAMA3 ? "llama3" : "chatml");
+    if (o->skip_bad_lines)
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "--skip-bad-lines is set, but --data has no conversations, whose lines it is about: remove it");
+    return ZERO_OK;
+}
+
+zero_status_t job_resolve_data(job_t *job, bool tiny, bool thorough, zero_error_t *error)
+{
+    options_t *o = &job->o;
+    const int64_t vocab = job->model.vocab;
+    zero_status_t status = ZERO_OK;
+    if (o->eval_batches < 0)
+        o->eval_batches = 16;
+    job->corpus = o->data.count == 0;
+    job->eval = o->eval_data.count > 0 || o->eval_every > 0;
+    if (job->eval && o->eval_data.count == 0 && !job->corpus)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--eval-every is %lld, but there is no data to evaluate on: add --eval-data FILE",
+                         (long long)o->eval_every);
+    if (o->tokenizer != NULL && job->corpus)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--tokenizer '%s' has no text to encode: the built-in data is bytes; add --data FILE",
+                         o->tokenizer);
+    /* opened before the data, which may be tokens: --prompt needs it, too */
+    if (o->tokenizer != NULL || (o->prompt != NULL && !job->corpus))
+        status = tokens_open(&job->tokenizer, o, job->folder, error);
+    if (status == ZERO_OK)
+        status = open_data(job, &job->data, "--data", &o->data, &job->chats[0], error);
+    if (status == ZERO_OK)
+        status = data_check_rows(job->data, vocab, o->shuffle, thorough ? o->steps * o->batch : 0, error);
+    if (status == ZERO_OK && job->eval)
+        status = open_data(job, &job->eval_data, "--eval-data", &o->eval_data, &job->chats[1], error);
+    if (status == ZERO_OK && job->eval)
+        status = data_check_rows(job->eval_data, vocab, -1, thorough ? o->eval_batches * o->batch : 0, error);
+    if (status == ZERO_OK)
+        status = check_chat(job, error);
+    if (status == ZERO_OK)
+        status = resolve_prompt(job, data_is_text(job->data), error);
+    if (status == ZERO_OK)
+        resolve_samples(job, tiny);
+    return status;
+}
