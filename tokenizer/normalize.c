@@ -7,8 +7,24 @@
 /* ---- NFC -------------------------------------------------------------------------------------------------------- */
 
 /* The class of a character is its canonical combining class, or NOT_SURE if it may differ in normalized text. 0: NFC
- * never changes it, and normalized text may be cut before it. This is the quick check of Unicode's annex 15. */
-enum { CLASSES = 0x30000, NOT_SURE = 255 };
+ * never changes it, and normalized text may be cut before it. This is the quick check of Unicode's annex 15. NEWER: it
+ * stays where it is, and text may be cut on both sides of it. */
+enum { CLASSES = 0x30000, NOT_SURE = 255, NEWER = 254 };
+
+/* Marks and composed characters that are newer than Unicode 9. The tables of the tokenizers package do not have them,
+ * and its NFC leaves them alone. */
+static const uint32_t newer[][2] = {
+    {0x7fd, 0x7fd},     {0x897, 0x89f},     {0x8ca, 0x8d3},     {0x9fe, 0x9fe},     {0xc3c, 0xc3c},
+    {0xd3b, 0xd3c},     {0xeba, 0xeba},     {0x1715, 0x1715},   {0x1abf, 0x1ace},   {0x1df6, 0x1dfa},
+    {0xa82c, 0xa82c},   {0x105c9, 0x105c9}, {0x105e4, 0x105e4}, {0x10d24, 0x10d27}, {0x10d69, 0x10d6d},
+    {0x10eab, 0x10eac}, {0x10efc, 0x10eff}, {0x10f46, 0x10f50}, {0x10f82, 0x10f85}, {0x11070, 0x11070},
+    {0x1133b, 0x1133b}, {0x11382, 0x113d0}, {0x113e1, 0x113e2}, {0x1145e, 0x1145e}, {0x11839, 0x1183a},
+    {0x11930, 0x11930}, {0x11935, 0x11935}, {0x11938, 0x11938}, {0x1193d, 0x1193e}, {0x11943, 0x11943},
+    {0x119e0, 0x119e0}, {0x11a34, 0x11a34}, {0x11a47, 0x11a47}, {0x11a99, 0x11a99}, {0x11d42, 0x11d42},
+    {0x11d44, 0x11d45}, {0x11d97, 0x11d97}, {0x11f41, 0x11f42}, {0x1611e, 0x1612f}, {0x16d63, 0x16d6a},
+    {0x16ff0, 0x16ff1}, {0x1e08f, 0x1e08f}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae}, {0x1e2ec, 0x1e2ef},
+    {0x1e4ec, 0x1e4ef}, {0x1e5ee, 0x1e5ef},
+};
 
 static uint8_t *make_classes(void)
 {
@@ -31,6 +47,8 @@ static uint8_t *make_classes(void)
         if (n != 1 || parts[0] != c)
             classes[c] = NOT_SURE;
     }
+    for (size_t i = 0; classes != NULL && i < sizeof newer / sizeof *newer; i++)
+        memset(classes + newer[i][0], NEWER, newer[i][1] - newer[i][0] + 1);
     return classes;
 }
 
@@ -80,12 +98,13 @@ static size_t quick_check(const uint8_t *classes, const char *text, size_t bytes
             continue;
         }
         uint8_t class = (unsigned char)text[i] < 0xcc ? 0 : class_of(classes, zero_utf8_get(text + i));
+        size_t n = zero_utf8_bytes(text[i]);
         if (class == NOT_SURE || (class != 0 && class < last))
             return i;
-        if (class == 0)
-            *cut = i;
-        last = class;
-        i += zero_utf8_bytes(text[i]);
+        if (class == 0 || class == NEWER)
+            *cut = class == 0 ? i : i + n;
+        last = class == NEWER ? 0 : class;
+        i += n;
     }
     return bytes;
 }
@@ -106,8 +125,9 @@ static bool nfc(zero_encoder_t *e, zero_span_t text, zero_chars_t *out, bool *ch
             return zero_chars_add(out, text.at + done, at - done);
         }
         size_t end = at + zero_utf8_bytes(text.at[at]);
-        while (end < text.bytes && class_of(classes, zero_utf8_get(text.at + end)) != 0)
-            end += zero_utf8_bytes(text.at[end]);
+        for (uint8_t class = NOT_SURE; end < text.bytes; end += zero_utf8_bytes(text.at[end]))
+            if ((class = class_of(classes, zero_utf8_get(text.at + end))) == 0 || class == NEWER)
+                break;
         if (!zero_chars_add(out, text.at + done, cut - done) || !compose(e, text.at + cut, end - cut, out))
             return false;
         done = end;

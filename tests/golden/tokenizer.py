@@ -183,6 +183,7 @@ def golden_texts():
         "   three   spaces\n\n\nlines\t\t\ttabs  ", "1234567890 12 345 ١٢٣ Ⅷ ½",
         "word words sword word. word_ _word wörd-word", "x <left> y <right>  z<left>\n<right>\n<left>><le",
         "Ångström A\u030angstro\u0308m Å \u212b two words", "e\u0301\u0323 \u1100\u1161\u11a8 \u0958 \u0344",
+        "a\u0345\u0898\u0323\u0301 \U00011935\U00011930",
         "<|endoftext|>a<|endoftext|>", "<s>a</s> <s> b <unk>", "\u0000\u0001\u001f", "🎉👩\u200d👩\u200d👧\u200d👦🇫🇷 ✂️",
         "a" * 120, "ab" * 60, " " * 70 + "x" + " " * 33, "\u180e\u200b \u00a0\u3000x\u0085y", "的" * 30 + "一是不了在人有我",
         "▁▁▁ ▁a▁ b▁", "<0x41><0x0A>", "don't <|im_start|>user\nhi<|im_end|>\n"]
