@@ -18,6 +18,7 @@ zero_nn_attention_t zero_model_attention(const zero_model_t *m, const zero_model
                                  .KV = c->kv_heads,
                                  .D = D,
                                  .causal = true,
+                                 .ranges = m->ranges,
                                  .q_stride = ld,
                                  .k_stride = ld,
                                  .v_stride = m->qkv_width,

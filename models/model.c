@@ -56,8 +56,6 @@ static zero_status_t check_options(const zero_model_config_t *c, const zero_mode
             error, ZERO_ERR_ARG,
             "only layers' inputs can be in the host's memory until the backward pass: use ZERO_RECOMPUTE_FULL, which "
             "keeps nothing else");
-    if (o->packed)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "packed batches are not supported yet");
     if (o->threads < 1)
         return zero_fail(error, ZERO_ERR_ARG, "%d threads for a model: at least 1 is needed", o->threads);
     if (o->micro_steps < 0)

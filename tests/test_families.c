@@ -5,6 +5,7 @@
 #include "tests/ranks.h"
 
 #include <check.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -76,6 +77,100 @@ END_TEST
 
 /* ---- packed documents ------------------------------------------------------------------------------------------- */
 
+/* Documents of a row, and of other rows: the same documents alone, each at the start of its own. */
+enum { DOCUMENTS = 3 };
+static const int lengths[DOCUMENTS] = {8, 1, 12}; /* 21 together */
+
+/* Trains on rows that hold tokens of documents first to last; what is behind them does not count. Sets the sum of
+ * losses, the norm of its gradient, and the loss of an evaluation before. Returns 0, or -1. */
+static int train_documents(model_rank_t *r, const model_case_t *c, const int32_t *tokens, bool packed, double *loss,
+                           double *norm, double *eval)
+{
+    const int64_t T = c->golden->seq_len, rows = c->micro_batch * T;
+    int32_t *x = calloc((size_t)rows, sizeof *x), *y = malloc((size_t)rows * sizeof *y),
+            *starts = calloc((size_t)rows, sizeof *starts);
+    zero_stats_t stats = {.size = sizeof stats};
+    const zero_model_batch_t batch = {x, y, packed ? starts : NULL};
+    int failed;
+
+    for (int64_t i = 0; i < rows; i++)
+        y[i] = ZERO_NN_IGNORE;
+    for (int d = 0, first = 0; d < DOCUMENTS; first += lengths[d], d++)
+        for (int i = 0; i < lengths[d]; i++) {
+            const int64_t at = packed ? first + i : d * T + i;
+
+            x[at] = tokens[first + i];
+            y[at] = i + 1 < lengths[d] ? tokens[first + i + 1] : ZERO_NN_IGNORE;
+            starts[at] = first;
+        }
+    failed = zero_model_eval(r->model, &batch, c->micro_batch, eval, &r->error) != ZERO_OK ||
+             zero_model_train(r->model, &batch, ZERO_LAST, loss, &r->error) != ZERO_OK ||
+             zero_step_weight(r->engine, 18) != ZERO_OK || zero_step(r->engine, 1e-3) != ZERO_OK ||
+             zero_step_stats(r->engine, &stats) != ZERO_OK;
+    *norm = stats.grad_norm;
+    if (failed)
+        fprintf(stderr, "%s: %s\n", c->folder, r->error.text);
+    free(x);
+    free(y);
+    free(starts);
+    return failed ? -1 : 0;
+}
+
+static bool close_to(double a, double b)
+{
+    return fabs(a - b) <= 1e-6 * fabs(b);
+}
+
+static int packed_rank(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    model_case_t c = *(const model_case_t *)arg;
+    double loss[2], norm[2], eval[2];
+    int64_t count;
+    int32_t *tokens = model_read_tokens(&count);
+    int failed = 0;
+
+    (void)rank;
+    (void)world;
+    for (int packed = 0; packed < 2 && !failed; packed++) {
+        model_rank_t r;
+
+        c.packed = packed;
+        failed = model_rank_open(&r, &c, bootstrap) ||
+                 train_documents(&r, &c, tokens + 7, packed, &loss[packed], &norm[packed], &eval[packed]);
+        model_rank_close(&r);
+    }
+    free(tokens);
+    if (failed || (close_to(loss[1], loss[0]) && close_to(norm[1], norm[0]) && close_to(eval[1], eval[0]) &&
+                   close_to(eval[0], loss[0])))
+        return failed;
+    fprintf(stderr, "%s: packed: loss %.9g, norm %.9g, evaluation %.9g; alone: %.9g, %.9g, %.9g\n", c.folder, loss[1],
+            norm[1], eval[1], loss[0], norm[0], eval[0]);
+    return -1;
+}
+
+/* Documents in one row give the losses and gradients of the same documents in rows of their own: attention does not
+ * look across, and positions begin anew. */
+static const struct {
+    const char *name;
+    zero_recompute_t recompute;
+    const char *backend;
+} packs[] = {
+    {"cosine", ZERO_RECOMPUTE_NONE, "cpu"},
+    {"llama", ZERO_RECOMPUTE_FULL, "cpu"},
+    {"qwen3", ZERO_RECOMPUTE_SELECTIVE, "cpu"},
+    {"llama", ZERO_RECOMPUTE_NONE, "ref"},
+};
+enum { PACKS = sizeof packs / sizeof *packs };
+
+START_TEST(test_packed)
+{
+    model_case_t c = case_of(packs[_i].name, 1, 3, packs[_i].backend);
+
+    c.recompute = packs[_i].recompute;
+    ck_assert_int_eq(ranks_run(1, 60, packed_rank, &c), 0);
+}
+END_TEST
+
 static int starts_rank(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     const model_case_t *c = arg;
@@ -118,7 +213,8 @@ int main(void)
     tcase_add_loop_test(tc, test_fp32, 0, MODELS);
     tcase_add_loop_test(tc, test_bf16, 0, MODELS);
     tcase_add_loop_test(tc, test_ref, 0, MODELS);
-    tcase_add_loop_test(tc, test_bad_starts, 1, 2);
+    tcase_add_loop_test(tc, test_packed, 0, PACKS);
+    tcase_add_loop_test(tc, test_bad_starts, 0, 2);
     suite_add_tcase(suite, tc);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
