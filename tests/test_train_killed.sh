@@ -44,7 +44,8 @@ sums()
     done
 }
 
-# one VICTIM DELAY: a run that is killed after DELAY ms: rank, parent or all; sets $newest, the newest whole step, or 0
+# one VICTIM STEP DELAY: a run that is killed DELAY ms after the log has STEP steps, or earlier if the run ends: rank,
+# parent or all; sets $newest, the newest whole step, or 0
 one()
 {
     rm -rf ck fault.log next.log
@@ -53,7 +54,8 @@ one()
     reader=$!
     again fault.log 8>alive &
     parent=$!
-    sleep "$(($2 / 1000)).$(printf '%03d' $(($2 % 1000)))"
+    while [ "$(grep -c '"event":"step"' fault.log)" -lt "$2" ] && kill -0 $parent 2>/dev/null; do sleep 0.01; done
+    sleep "$(($3 / 1000)).$(printf '%03d' $(($3 % 1000)))"
     read -r ranks 2>/dev/null <"/proc/$parent/task/$parent/children" || ranks=
     # shellcheck disable=SC2086 # several numbers, here and below
     set -- "$1" $ranks
@@ -127,13 +129,15 @@ while [ $number -lt "$count" ]; do
     number=$((number + 1))
     draw 3
     case $drawn in 0) victim=rank ;; 1) victim=parent ;; 2) victim=all ;; esac
-    draw $milliseconds # of a run that nothing disturbs
-    what="kill $number of seed $seed ($victim after $drawn ms)"
-    one $victim "$drawn"
+    draw $steps
+    after=$drawn
+    draw $((2 * milliseconds / steps)) # twice a step of a run that nothing disturbs
+    what="kill $number of seed $seed ($victim $drawn ms after step $after)"
+    one $victim $after "$drawn"
     check
     [ $newest -gt 0 ] || before=$((before + 1))
     [ $newest -lt $steps ] || finished=$((finished + 1))
 done
-echo "kills $count within $milliseconds ms, $before before a checkpoint, $finished after the last one"
+echo "kills $count, $before before a checkpoint, $finished after the last one"
 echo "lost $lost, mixed $mixed"
 finish
