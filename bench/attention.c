@@ -102,6 +102,24 @@ int main(int argc, char **argv)
     c.a.k_stride = c.a.v_stride = KEY_HEADS * D;
     c.a.causal = true;
     measure(nn, "causal", &c, half);
+    int32_t *ranges = calloc((size_t)T, 2 * sizeof *ranges);
+    for (int64_t t = 0; t < T; t++) {
+        ranges[2 * t] = (int32_t)(t < T / 2 ? 0 : T / 2);
+        ranges[2 * t + 1] = (int32_t)(t < T / 2 ? T / 2 : T);
+    }
+    c.a.ranges = ranges;
+    measure(nn, "causal, 2 documents", &c, (double)(T / 2 * (T / 2 + 1)));
+    c.a.causal = false;
+    c.a.ranges = NULL;
+    measure(nn, "all keys", &c, (double)(T * T));
+    c.a.S = T / 4;
+    measure(nn, "a quarter of the keys", &c, (double)(T * c.a.S));
+    c.a.S = 0;
+    c.a.causal = true;
+    c.a.KV = HEADS;
+    c.a.k_stride = c.a.v_stride = HEADS * D;
+    measure(nn, "causal, keys per head", &c, half);
+    free(ranges);
     free(c.a.lse);
     for (int i = 0; i < 8; i++)
         free(buffers[i]);
