@@ -7,6 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Layers before the first with a sliding window, unless "max_window_layers" says it: transformers' default. */
+#define QWEN_WINDOW_LAYERS 28
+
 /* A value as JSON text for an error, truncated to fit. */
 static const char *value_text(char *text, size_t bytes, const json_t *value)
 {
@@ -72,8 +75,8 @@ static zero_status_t read_optional(const json_t *root, const char *name, const c
     return value == NULL || json_is_null(value) ? ZERO_OK : read_size(root, name, key, out, error);
 }
 
-/* Keys that change the arithmetic, with the only supported value. An absent key means this value, as for Hugging Face,
- * and null does too. */
+/* Keys that change the arithmetic, with the only supported value. An absent key means this value, as for Hugging
+ * Face. */
 static zero_status_t check_switches(const json_t *root, const char *name, zero_error_t *error)
 {
     static const struct {
@@ -84,6 +87,7 @@ static zero_status_t check_switches(const json_t *root, const char *name, zero_e
         {"scale_attn_by_inverse_layer_idx", false},
         {"add_cross_attention", false},
         {"is_encoder_decoder", false},
+        {"is_causal", true},
     };
     static const struct {
         const char *key, *wanted;
@@ -93,6 +97,7 @@ static zero_status_t check_switches(const json_t *root, const char *name, zero_e
         {"num_local_experts", "none: mixtures of experts are not supported"},
         {"attn_logit_softcapping", "none: soft caps are not supported"},
         {"final_logit_softcapping", "none: soft caps are not supported"},
+        {"per_layer_config", "none: layers that differ are not supported"},
     };
     const json_t *value;
 
@@ -106,9 +111,6 @@ static zero_status_t check_switches(const json_t *root, const char *name, zero_e
         if (value != NULL && !json_is_null(value))
             return wrong(name, absent[i].key, value, absent[i].wanted, error);
     }
-    value = json_object_get(root, "partial_rotary_factor");
-    if (value != NULL && !(json_is_number(value) && json_number_value(value) == 1))
-        return wrong(name, "partial_rotary_factor", value, "1: heads are rotated whole", error);
     return ZERO_OK;
 }
 
@@ -149,25 +151,13 @@ static zero_status_t read_factor(const json_t *scaling, const char *name, const 
     return ZERO_OK;
 }
 
-static zero_status_t read_scaling(const json_t *scaling, const char *name, zero_rope_t *rope, zero_error_t *error)
+static zero_status_t read_llama3(const json_t *root, const json_t *scaling, const char *name, zero_model_config_t *c,
+                                 zero_error_t *error)
 {
-    const json_t *value = json_object_get(scaling, "rope_type");
-    const char *type, *key = value ? "rope_type" : "type"; /* as older files spell it */
-    zero_status_t status;
+    static const char original[] = "original_max_position_embeddings";
+    zero_rope_t *rope = &c->rope;
+    zero_status_t status = read_factor(scaling, name, "factor", &rope->factor, error);
 
-    if (value == NULL)
-        value = json_object_get(scaling, "type");
-    type = json_is_string(value) ? json_string_value(value) : "";
-    if (strcmp(type, "default") == 0)
-        return ZERO_OK;
-    if (strcmp(type, "linear") == 0) {
-        rope->scaling = ZERO_ROPE_LINEAR;
-        return read_factor(scaling, name, "factor", &rope->factor, error);
-    }
-    if (strcmp(type, "llama3") != 0)
-        return wrong(name, key, value, "\"default\", \"linear\" or \"llama3\"", error);
-    rope->scaling = ZERO_ROPE_LLAMA3;
-    status = read_factor(scaling, name, "factor", &rope->factor, error);
     if (status == ZERO_OK)
         status = read_factor(scaling, name, "low_freq_factor", &rope->low_freq_factor, error);
     if (status == ZERO_OK)
@@ -175,64 +165,120 @@ static zero_status_t read_scaling(const json_t *scaling, const char *name, zero_
     if (status == ZERO_OK && !(rope->high_freq_factor > rope->low_freq_factor))
         return wrong(name, "high_freq_factor", json_object_get(scaling, "high_freq_factor"),
                      "a number above \"low_freq_factor\"", error);
-    if (status == ZERO_OK)
-        status = read_size(scaling, name, "original_max_position_embeddings", &rope->original_positions, error);
-    return status;
+    if (status != ZERO_OK)
+        return status;
+    rope->scaling = ZERO_ROPE_LLAMA3;
+    /* As for transformers: the one outside counts first; without any, the model's positions are the original ones. */
+    rope->original_positions = c->positions;
+    if (json_object_get(root, original) != NULL)
+        scaling = root;
+    return read_optional(scaling, name, original, &rope->original_positions, error);
 }
 
-/* transformers 5 has "rope_parameters", with the base in it; earlier ones "rope_theta" and "rope_scaling". */
-static zero_status_t read_rope(const json_t *root, const char *name, zero_rope_t *rope, zero_error_t *error)
+static zero_status_t check_whole_heads(const json_t *object, const char *name, zero_error_t *error)
 {
-    const json_t *both = json_object_get(root, "rope_parameters"), *scaling = json_object_get(root, "rope_scaling");
-    const char *key = "rope_parameters";
-    const bool joined = both != NULL && !json_is_null(both);
-    const json_t *theta = json_object_get(joined && json_object_get(both, "rope_theta") ? both : root, "rope_theta");
+    const json_t *value = json_object_get(object, "partial_rotary_factor");
 
+    return value == NULL || json_is_null(value) || json_number_value(value) == 1
+               ? ZERO_OK
+               : wrong(name, "partial_rotary_factor", value, "1: heads are rotated whole", error);
+}
+
+static zero_status_t read_scaling(const json_t *root, const json_t *scaling, const char *name, zero_model_config_t *c,
+                                  zero_error_t *error)
+{
+    const char *key = json_object_get(scaling, "rope_type") ? "rope_type" : "type"; /* as older files spell it */
+    const json_t *value = json_object_get(scaling, key);
+    const char *type = value == NULL ? "default" : json_is_string(value) ? json_string_value(value) : "";
+
+    if (strcmp(type, "default") == 0)
+        return ZERO_OK;
+    if (strcmp(type, "linear") == 0) {
+        c->rope.scaling = ZERO_ROPE_LINEAR;
+        return read_factor(scaling, name, "factor", &c->rope.factor, error);
+    }
+    return strcmp(type, "llama3") == 0 ? read_llama3(root, scaling, name, c, error)
+                                       : wrong(name, key, value, "\"default\", \"linear\" or \"llama3\"", error);
+}
+
+/* transformers 5 has "rope_parameters", with the base in it; earlier ones "rope_theta" and "rope_scaling". Where both
+ * are, "rope_scaling" counts alone unless it is empty. */
+static zero_status_t read_rope(const json_t *root, const char *name, zero_model_config_t *c, zero_error_t *error)
+{
+    static const char *const keys[] = {"rope_parameters", "rope_scaling"};
+    zero_status_t status = check_whole_heads(root, name, error);
+    json_t *chosen = NULL, *value;
+    const json_t *theta;
+
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        value = json_object_get(root, keys[i]);
+        if (value != NULL && !json_is_null(value) && !json_is_object(value))
+            return wrong(name, keys[i], value, "an object, or null", error);
+        if (json_object_size(value) > 0)
+            chosen = value;
+    }
+    for (void *i = json_object_iter(chosen); i != NULL; i = json_object_iter_next(chosen, i))
+        if (json_is_object(json_object_iter_value(i)))
+            return wrong(name, json_object_iter_key(i), json_object_iter_value(i),
+                         "the same rotary positions in all layers: \"rope_type\" without it", error);
+    theta = json_object_get(json_object_get(chosen, "rope_theta") ? chosen : root, "rope_theta");
     if (theta != NULL && !(json_is_number(theta) && json_number_value(theta) > 0))
         return wrong(name, "rope_theta", theta, "a number above 0", error);
     if (theta != NULL)
-        rope->theta = json_number_value(theta);
-    if (!joined) {
-        key = "rope_scaling";
-        both = scaling;
-    }
-    if (both == NULL || json_is_null(both))
-        return ZERO_OK;
-    if (!json_is_object(both))
-        return wrong(name, key, both, "an object, or null", error);
-    if (joined && !json_object_get(both, "rope_type") && !json_object_get(both, "type"))
-        return json_object_get(both, "rope_theta") != NULL
-                   ? ZERO_OK
-                   : wrong(name, key, both, "an object with \"rope_type\" for all layers", error);
-    return read_scaling(both, name, rope, error);
+        c->rope.theta = json_number_value(theta);
+    if (status == ZERO_OK)
+        status = check_whole_heads(chosen, name, error);
+    return status == ZERO_OK ? read_scaling(root, chosen, name, c, error) : status;
 }
 
-/* How many keys a query sees, if not all before it. Sequences must not be longer, so that this is no restriction. */
-static zero_status_t read_window(const json_t *root, const char *name, const zero_family_t *family, int64_t *window,
-                                 zero_error_t *error)
+/* Whether a layer has a sliding window, of a family whose layers may differ: by "layer_types", or the layers from
+ * "max_window_layers". */
+static zero_status_t read_sliding(const json_t *root, const char *name, int64_t layers, bool *sliding,
+                                  zero_error_t *error)
 {
-    const json_t *value = json_object_get(root, "sliding_window"), *types = json_object_get(root, "layer_types");
-    bool on = !family->window_switch, sliding = types == NULL || json_is_null(types);
-    zero_status_t status = ZERO_OK;
+    const json_t *types = json_object_get(root, "layer_types"), *first = json_object_get(root, "max_window_layers");
 
-    *window = 0;
-    if (family->sliding_window == 0)
+    if (types == NULL || json_is_null(types)) {
+        if (first != NULL && !json_is_integer(first))
+            return wrong(name, "max_window_layers", first, "an integer", error);
+        *sliding = layers > (first ? json_integer_value(first) : QWEN_WINDOW_LAYERS);
         return ZERO_OK;
-    if (family->window_switch)
-        status = read_bool(root, name, "use_sliding_window", &on, error);
+    }
+    if (!json_is_array(types))
+        return wrong(name, "layer_types", types, "a list, or null", error);
+    *sliding = false;
     for (size_t i = 0; i < json_array_size(types); i++) {
         const json_t *type = json_array_get(types, i);
         const char *text = json_is_string(type) ? json_string_value(type) : "";
 
         if (strcmp(text, "sliding_attention") == 0)
-            sliding = true;
+            *sliding = true;
         else if (strcmp(text, "full_attention") != 0)
             return wrong(name, "layer_types", type, "\"full_attention\" or \"sliding_attention\"", error);
     }
-    if (status != ZERO_OK || !on || !sliding || (value != NULL && json_is_null(value)))
+    return ZERO_OK;
+}
+
+/* How many keys a query sees, if not all before it. Sequences must not be longer, so that this is no restriction. */
+static zero_status_t read_window(const json_t *root, const char *name, const zero_family_t *family,
+                                 zero_model_config_t *c, zero_error_t *error)
+{
+    const json_t *value = json_object_get(root, "sliding_window");
+    bool on = !family->window_switch, sliding = true;
+    zero_status_t status = ZERO_OK;
+
+    c->sliding_window = 0;
+    if (family->sliding_window == 0)
+        return ZERO_OK;
+    if (family->window_switch) {
+        status = read_bool(root, name, "use_sliding_window", &on, error);
+        if (status == ZERO_OK)
+            status = read_sliding(root, name, c->layers, &sliding, error);
+    }
+    if (status != ZERO_OK || !on || !sliding || json_is_null(value))
         return status;
-    *window = family->sliding_window;
-    return read_optional(root, name, "sliding_window", window, error);
+    c->sliding_window = family->sliding_window;
+    return read_optional(root, name, "sliding_window", &c->sliding_window, error);
 }
 
 /* ---- the whole -------------------------------------------------------------------------------------------------- */
@@ -254,7 +300,7 @@ static zero_status_t read_sizes(const json_t *root, const char *name, const zero
         status = read_size(root, name, sizes[i].key, sizes[i].out, error);
     if (status != ZERO_OK)
         return status;
-    c->kv_heads = c->heads;
+    c->kv_heads = family->kv_heads && !json_object_get(root, keys->kv_heads) ? family->kv_heads : c->heads;
     c->head_dim = family->head_dim ? family->head_dim : c->width / c->heads;
     status = read_optional(root, name, keys->kv_heads, &c->kv_heads, error);
     if (status == ZERO_OK)
@@ -311,9 +357,9 @@ static zero_status_t read_all(const json_t *root, const char *name, zero_model_c
     if (status == ZERO_OK)
         status = read_activation(root, name, family->keys->activation, &c, error);
     if (status == ZERO_OK && c.rope.theta > 0)
-        status = read_rope(root, name, &c.rope, error);
+        status = read_rope(root, name, &c, error);
     if (status == ZERO_OK)
-        status = read_window(root, name, family, &c.sliding_window, error);
+        status = read_window(root, name, family, &c, error);
     if (status == ZERO_OK)
         status = check_switches(root, name, error);
     if (status != ZERO_OK)

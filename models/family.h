@@ -69,6 +69,7 @@ typedef struct zero_family {
     const zero_family_keys_t *keys;
     zero_family_switch_t attention_bias, mlp_bias; /* keys "attention_bias" (queries, keys, values and projection),
                                                       "mlp_bias" */
+    int64_t kv_heads;                              /* if config.json has no such key; 0: heads */
     int64_t head_dim;                              /* if config.json has none; 0: width / heads */
     int64_t sliding_window;                        /* if config.json has no "sliding_window"; 0: none */
     bool window_switch;                            /* a sliding window counts only with "use_sliding_window" */

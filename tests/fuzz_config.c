@@ -51,7 +51,7 @@ int main(int argc, char **argv)
              ",\"num_key_value_heads\":2,\"head_dim\":4,\"rope_theta\":500000.0,\"rope_scaling\":{\"rope_type\":"
              "\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
              "\"original_max_position_embeddings\":8}}"),
-        SEED("{\"model_type\":\"qwen3\"," LLAMA_SIZES
+        SEED("{\"model_type\":\"qwen3\",\"num_key_value_heads\":4," LLAMA_SIZES
              ",\"attention_bias\":false,\"sliding_window\":4,\"use_sliding_window\":true,\"layer_types\":["
              "\"full_attention\"],\"rope_parameters\":{\"rope_theta\":1e4,\"rope_type\":\"default\"}}"),
         SEED("[]"),
@@ -81,6 +81,8 @@ int main(int argc, char **argv)
         "\"num_key_value_heads\":",
         "\"head_dim\":",
         "\"rope_parameters\":",
+        "\"rope_scaling\":",
+        "\"max_window_layers\":",
         "\"linear\"",
     };
 

@@ -61,6 +61,8 @@ END_TEST
     "\"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"hidden_size\": 16, \"intermediate_size\": 24, " \
     "\"vocab_size\": 11, \"max_position_embeddings\": 5"
 #define LLAMA(more) "{\"model_type\": \"llama\", " LLAMA_SIZES more "}"
+#define KIND(type, more) "{\"model_type\": \"" type "\", \"num_key_value_heads\": 2, " LLAMA_SIZES more "}"
+#define QWEN(more) KIND("qwen2", ", \"use_sliding_window\": true, \"sliding_window\": 3" more)
 
 static zero_status_t parse(const char *text, zero_model_config_t *c, zero_error_t *error)
 {
@@ -125,20 +127,80 @@ START_TEST(test_families)
     ck_assert_int_eq(parse(LLAMA(", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}"), &c, &error), ZERO_OK);
     ck_assert(c.rope.theta == 10000 && c.rope.scaling == ZERO_ROPE_LINEAR && c.rope.factor == 2);
 
-    ck_assert_int_eq(parse("{\"model_type\": \"mistral\", " LLAMA_SIZES "}", &c, &error), ZERO_OK);
-    ck_assert_int_eq(c.sliding_window, 4096);
-    ck_assert_int_eq(parse("{\"model_type\": \"mistral\", \"sliding_window\": null, " LLAMA_SIZES "}", &c, &error),
-                     ZERO_OK);
-    ck_assert_int_eq(c.sliding_window, 0);
-    ck_assert_int_eq(parse("{\"model_type\": \"qwen2\", \"sliding_window\": 3, " LLAMA_SIZES "}", &c, &error), ZERO_OK);
+    ck_assert_int_eq(parse(KIND("qwen2", ", \"sliding_window\": 3"), &c, &error), ZERO_OK);
     ck_assert(c.sliding_window == 0 && c.qkv_bias && !c.projection_bias);
-    ck_assert_int_eq(
-        parse("{\"model_type\": \"qwen2\", \"sliding_window\": 3, \"use_sliding_window\": true, " LLAMA_SIZES "}", &c,
-              &error),
-        ZERO_OK);
-    ck_assert_int_eq(c.sliding_window, 3);
-    ck_assert_int_eq(parse("{\"model_type\": \"qwen3\", " LLAMA_SIZES "}", &c, &error), ZERO_OK);
+    ck_assert_int_eq(parse(KIND("qwen3", ""), &c, &error), ZERO_OK);
     ck_assert(c.head_dim == 128 && c.qk_norm && !c.qkv_bias);
+    /* null: as many as heads; absent: the default of the family */
+    ck_assert_int_eq(parse("{\"model_type\": \"qwen2\", \"num_key_value_heads\": null, " LLAMA_SIZES "}", &c, &error),
+                     ZERO_OK);
+    ck_assert_int_eq(c.kv_heads, 4);
+    ck_assert_int_eq(parse("{\"model_type\": \"mistral\", \"num_hidden_layers\": 1, \"num_attention_heads\": 16, "
+                           "\"hidden_size\": 32, \"intermediate_size\": 24, \"vocab_size\": 11, "
+                           "\"max_position_embeddings\": 5}",
+                           &c, &error),
+                     ZERO_OK);
+    ck_assert_int_eq(c.kv_heads, 8);
+}
+END_TEST
+
+static void check_rope(const char *text, double theta, zero_rope_scaling_t scaling, double factor, int64_t original)
+{
+    zero_model_config_t c;
+    zero_error_t error;
+
+    ck_assert_msg(parse(text, &c, &error) == ZERO_OK, "%s: %s", text, error.text);
+    ck_assert_msg(c.rope.theta == theta && c.rope.scaling == scaling && c.rope.factor == factor &&
+                      c.rope.original_positions == original,
+                  "%s: base %g, scaling %d, factor %g, original positions %d", text, c.rope.theta, (int)c.rope.scaling,
+                  c.rope.factor, (int)c.rope.original_positions);
+}
+
+/* Where keys disagree or are absent, the same ones count as for transformers 5. */
+START_TEST(test_rope)
+{
+#define LLAMA3 "\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, \"high_freq_factor\": 4"
+#define TWICE "\"rope_type\": \"linear\", \"factor\": 2"
+    check_rope(LLAMA(", \"rope_scaling\": {}, \"rope_parameters\": {}, \"partial_rotary_factor\": null"), 10000,
+               ZERO_ROPE_PLAIN, 0, 0);
+    check_rope(LLAMA(", \"rope_theta\": 7, \"rope_scaling\": {" TWICE ", \"rope_theta\": 9}"), 9, ZERO_ROPE_LINEAR, 2,
+               0);
+    check_rope(LLAMA(", \"rope_parameters\": {\"rope_theta\": 5}, \"rope_theta\": 7, \"rope_scaling\": {" TWICE "}"), 7,
+               ZERO_ROPE_LINEAR, 2, 0);
+    check_rope(LLAMA(", \"rope_parameters\": {\"rope_theta\": 5}, \"rope_scaling\": {}"), 5, ZERO_ROPE_PLAIN, 0, 0);
+    check_rope(LLAMA(", \"rope_parameters\": {\"factor\": 5}"), 10000, ZERO_ROPE_PLAIN, 0, 0);
+    check_rope(LLAMA(", \"rope_scaling\": {" LLAMA3 "}"), 10000, ZERO_ROPE_LLAMA3, 8, 5);
+    check_rope(LLAMA(", \"rope_scaling\": {" LLAMA3 ", \"original_max_position_embeddings\": 3}"), 10000,
+               ZERO_ROPE_LLAMA3, 8, 3);
+    check_rope(LLAMA(", \"original_max_position_embeddings\": 2, \"rope_scaling\": {" LLAMA3
+                     ", \"original_max_position_embeddings\": 3}"),
+               10000, ZERO_ROPE_LLAMA3, 8, 2);
+}
+END_TEST
+
+/* The sliding window by family, switches and lists of layers. */
+START_TEST(test_window)
+{
+    static const struct {
+        const char *text;
+        int64_t window;
+    } cases[] = {
+        {KIND("mistral", ""), 4096},
+        {KIND("mistral", ", \"sliding_window\": null"), 0},
+        {KIND("mistral", ", \"sliding_window\": 3, \"layer_types\": [\"full_attention\", \"full_attention\"]"), 3},
+        {QWEN(""), 0}, /* from layer 28 */
+        {QWEN(", \"max_window_layers\": 2"), 0},
+        {QWEN(", \"max_window_layers\": 1"), 3},
+        {QWEN(", \"max_window_layers\": 2, \"layer_types\": [\"full_attention\", \"sliding_attention\"]"), 3},
+        {QWEN(", \"max_window_layers\": 1, \"layer_types\": [\"full_attention\", \"full_attention\"]"), 0},
+    };
+    zero_model_config_t c;
+    zero_error_t error;
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ck_assert_msg(parse(cases[i].text, &c, &error) == ZERO_OK, "%s: %s", cases[i].text, error.text);
+        ck_assert_msg(c.sliding_window == cases[i].window, "%s: %d", cases[i].text, (int)c.sliding_window);
+    }
 }
 END_TEST
 
@@ -188,6 +250,10 @@ static const struct {
     {LLAMA(", \"num_local_experts\": 8"), "num_local_experts 8 experts"},
     {LLAMA(", \"final_logit_softcapping\": 30.0"), "final_logit_softcapping 30.0"},
     {LLAMA(", \"partial_rotary_factor\": 0.5"), "partial_rotary_factor 0.5"},
+    {LLAMA(", \"rope_parameters\": {\"rope_type\": \"linear\", \"factor\": 2, \"partial_rotary_factor\": 0.5}"),
+     "partial_rotary_factor 0.5"},
+    {LLAMA(", \"is_causal\": false"), "is_causal true"},
+    {LLAMA(", \"per_layer_config\": {\"1\": {\"head_dim\": 8}}"), "per_layer_config layers"},
     {LLAMA(", \"num_key_value_heads\": 3"), "4 3 6"},
     {LLAMA(", \"head_dim\": 7"), "7 even"},
     {LLAMA(", \"head_dim\": 258"), "258 256"},
@@ -201,12 +267,17 @@ static const struct {
     {LLAMA(", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, "
            "\"high_freq_factor\": 4, \"original_max_position_embeddings\": 8}"),
      "high_freq_factor 4 low_freq_factor"},
-    {LLAMA(", \"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\"}}"), "rope_parameters rope_type"},
+    {LLAMA(", \"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\"}}"), "full_attention rope_type"},
     {LLAMA(", \"rope_parameters\": 7"), "rope_parameters 7"},
+    {LLAMA(", \"rope_parameters\": {\"rope_theta\": 0}"), "rope_theta 0"},
+    {LLAMA(", \"rope_scaling\": {" LLAMA3 ", \"original_max_position_embeddings\": 0}"),
+     "original_max_position_embeddings 0"},
     {LLAMA(", \"attention_bias\": 1"), "attention_bias 1"},
     {LLAMA(", \"hidden_act\": \"quick_gelu\""), "hidden_act quick_gelu silu"},
-    {"{\"model_type\": \"qwen2\", " LLAMA_SIZES ", \"layer_types\": [\"chunked_attention\"]}",
-     "layer_types chunked_attention"},
+    {KIND("qwen2", ", \"layer_types\": [\"chunked_attention\"]"), "layer_types chunked_attention"},
+    {KIND("qwen2", ", \"layer_types\": \"full_attention\""), "layer_types full_attention list"},
+    {KIND("qwen2", ", \"max_window_layers\": \"1\""), "max_window_layers integer"},
+    {"{\"model_type\": \"qwen3\", " LLAMA_SIZES "}", "4 32"},
 };
 
 START_TEST(test_bad_config)
@@ -234,6 +305,8 @@ int main(void)
     tcase_add_test(tcase, test_flops);
     tcase_add_test(tcase, test_config);
     tcase_add_test(tcase, test_families);
+    tcase_add_test(tcase, test_rope);
+    tcase_add_test(tcase, test_window);
     tcase_add_loop_test(tcase, test_bad_config, 0, sizeof bad_configs / sizeof *bad_configs);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);
