@@ -240,6 +240,40 @@ START_TEST(test_not_utf8)
 }
 END_TEST
 
+/* ---- where words may be cut ------------------------------------------------------------------------------------- */
+
+/* A merge that crosses a border before a space mark: there the text may not be cut, elsewhere it may. */
+START_TEST(test_crossing)
+{
+    static const char json[] =
+        "{\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xe2\x96\x81\"},\"model\":"
+        "{\"type\":\"BPE\",\"byte_fallback\":true,\"unk_token\":\"b\",\"vocab\":{\"\xe2\x96\x81\":0,\"a\":1,\">\":2,"
+        "\">\xe2\x96\x81\":3,\"\xe2\x96\x81"
+        "a\":4,\"b\":5,\"<0x63>\":6},\"merges\":[\"> \xe2\x96\x81\",\"\xe2\x96\x81 a\"]}}";
+    static const struct {
+        const char *text;
+        int count;
+        int32_t ids[8];
+    } cases[] = {
+        {"> a", 2, {3, 1}}, {"a a> a a", 5, {1, 4, 3, 1, 4}}, {"c a", 2, {6, 4}},
+        {"d a", 2, {5, 4}}, {"a  a", 3, {1, 0, 4}},
+    };
+    zero_tokenizer_t *t;
+    zero_encoder_t *e;
+    zero_error_t error = {0};
+    ck_assert_msg(zero_tokenizer_parse(&t, "f.json", json, sizeof json - 1, &error) == ZERO_OK, "%s", error.text);
+    ck_assert(zero_encoder_open(&e, t, &error) == ZERO_OK);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        zero_ids_t ids = {0}, wanted = {(int32_t *)cases[i].ids, cases[i].count, cases[i].count};
+        ck_assert(zero_encoder_encode(e, cases[i].text, strlen(cases[i].text), false, &ids, &error) == ZERO_OK);
+        expect_ids(&ids, &wanted, 0, "crossing", cases[i].text);
+        free(ids.at);
+    }
+    zero_encoder_close(e);
+    zero_tokenizer_close(t);
+}
+END_TEST
+
 /* ---- files that are refused ------------------------------------------------------------------------------------- */
 
 #define MODEL(options, vocab, merges) \
@@ -323,6 +357,9 @@ int main(void)
     c = tcase_create("threads");
     tcase_add_loop_test(c, test_threads, 0, KINDS);
     tcase_add_loop_test(c, test_not_utf8, 0, KINDS);
+    suite_add_tcase(suite, c);
+    c = tcase_create("cuts");
+    tcase_add_test(c, test_crossing);
     suite_add_tcase(suite, c);
     c = tcase_create("refused");
     tcase_add_loop_test(c, test_refused, 0, sizeof refused / sizeof *refused);
