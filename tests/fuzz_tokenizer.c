@@ -83,11 +83,10 @@ int main(int argc, char **argv)
         "\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"\xe2\x96\x81\"},\"content\":\" \"},"
         "{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" "
         "\",\"start\":1,\"stop\":0}]},"
-        "\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"unk_token\":\"<unk>\",\"fuse_unk\":true,\"vocab\":{\"<"
-        "unk>\":8,"
-        "\"<0xC3>\":9,\"<0xA9>\":10,\"\xe2\x96\x81\":11,\"\xe2\x96\x81"
-        "a\":12,\"a\":0,\"b\":1,\"ab\":2},\"merges\":"
-        "[\"\xe2\x96\x81 a\",\"a b\"]}}\0" TEXT;
+        "\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"unk_token\":\"<unk>\",\"fuse_unk\":true,\"vocab\":{"
+        "\"<unk>\":0,\"<0xC3>\":1,\"<0xA9>\":2,\"\xe2\x96\x81\":3,\"\xe2\x96\x81"
+        "a\":4,\"a\":5},\"merges\":"
+        "[\"\xe2\x96\x81 a\"]}}\0" TEXT;
     static const char splits[] =
         "{" ADDED
         "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":"

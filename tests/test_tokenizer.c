@@ -332,7 +332,9 @@ static const struct {
      ZERO_ERR_FORMAT, "'x' TemplateProcessing"},
     {"{" AB ",\"decoder\":{\"type\":\"CTC\"}}", ZERO_ERR_UNSUPPORTED, "decoder 'CTC'"},
     {"{" AB ",\"added_tokens\":[{\"content\":\"a\",\"id\":1}]}", ZERO_ERR_FORMAT, "'a' 0 1"},
-    {"{" AB ",\"added_tokens\":[{\"content\":\"c\",\"id\":1}]}", ZERO_ERR_FORMAT, "'b' 'c' 1"},
+    {"{" AB ",\"added_tokens\":[{\"content\":\"c\",\"id\":1}]}", ZERO_ERR_FORMAT, "'c' 1 3"},
+    {"{" AB ",\"added_tokens\":[{\"content\":\"c\",\"id\":3},{\"content\":\"d\",\"id\":5}]}", ZERO_ERR_FORMAT,
+     "'d' 5 4"},
     {"{" AB ",\"added_tokens\":[{\"id\":1}]}", ZERO_ERR_FORMAT, "added_tokens content"},
 };
 

@@ -172,6 +172,20 @@ static zero_status_t put_token(zero_vocab_t *v, const char *name, int64_t id, co
     return ZERO_OK;
 }
 
+/* The tokenizers package ignores the id that the file gives to a token that is only added, and counts on: largest is
+ * the largest id of the added tokens before it. A file that disagrees would have two meanings. */
+static zero_status_t check_next(const char *name, const char *text, int64_t id, int64_t count, int64_t largest,
+                                zero_error_t *error)
+{
+    int64_t next = largest >= count ? largest + 1 : count;
+    if (id == next)
+        return ZERO_OK;
+    return zero_fail(error, ZERO_ERR_FORMAT,
+                     "%s: added token '%s' has id %lld, but the tokenizers package gives it %lld: number added tokens "
+                     "from the size of the vocabulary on, without gaps",
+                     name, text, (long long)id, (long long)next);
+}
+
 static zero_status_t put_tokens(zero_vocab_t *v, const char *name, json_t *vocab, const json_t *added,
                                 zero_error_t *error)
 {
@@ -179,6 +193,7 @@ static zero_status_t put_tokens(zero_vocab_t *v, const char *name, json_t *vocab
     json_t *value, *token;
     size_t i;
     char *at = v->texts;
+    int64_t count = (int64_t)json_object_size(vocab), largest = -1;
     zero_status_t status;
     json_object_foreach(vocab, key, value)
     {
@@ -195,8 +210,10 @@ static zero_status_t put_tokens(zero_vocab_t *v, const char *name, json_t *vocab
         if (known >= 0 && known != id)
             return zero_fail(error, ZERO_ERR_FORMAT, "%s: token '%s' has two ids, %d and %lld", name, text, (int)known,
                              (long long)id);
-        if (known < 0 && (status = put_token(v, name, id, text, json_string_length(content), &at, error)) != ZERO_OK)
+        if (known < 0 && ((status = check_next(name, text, id, count, largest, error)) != ZERO_OK ||
+                          (status = put_token(v, name, id, text, json_string_length(content), &at, error)) != ZERO_OK))
             return status;
+        largest = id > largest ? id : largest;
         v->tokens[id].added = true;
         v->tokens[id].special = json_is_true(json_object_get(token, "special"));
     }
