@@ -497,7 +497,7 @@ START_TEST(names_of_files)
         {{"d/a.bin,d/*.txt"}, NULL},
         {{"d/a.bin,"}, NULL},
     };
-    static const char *const files[] = {"d/a.bin", "d/b.bin", "d/c,d.bin", "d/a.idx", "d/lone.idx", "d/*x"};
+    static const char *const files[] = {"d/a.bin", "d/b.bin", "d/c,d.bin", "d/a.bin.idx", "d/lone.idx", "d/*x"};
     const char *usual = path;
     ck_assert_int_eq(mkdir("d", 0777), 0);
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {

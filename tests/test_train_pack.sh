@@ -74,18 +74,54 @@ equal "evaluations" "$(grep -c '"event":"eval"' whole.log)" 3
 run 0 --pack --steps 2 --sample 0
 names out "documents" "packed" "rows" || fail "the output does not tell how full the rows are: $(cat out)"
 
+# Documents of JSON lines, read by a tokenizer now or before: the same rows.
+golden=$srcdir/tests/golden/tokenizer
+cat >config.json <<'CONFIG'
+{"model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 32, "vocab_size": 720, "n_positions": 64}
+CONFIG
+if [ -e "$golden/gpt2.json" ]; then
+    for part in 1 2; do
+        tail -n +$((part * 9)) "$srcdir/README.md" | sed 's/["\\]//g; s/^/{"text": "/; s/$/"}/' | head -n 12 \
+            >part$part.jsonl
+        run 0 --tokenize part$part.jsonl --tokenizer "$golden/gpt2.json" --quiet
+    done
+    common="--model config.json --pack --seq-len 64 --batch 8 --steps 3 --ranks 2 --sample 0 --quiet"
+    # shellcheck disable=SC2086
+    {
+    run 0 $common --data 'part?.jsonl' --tokenizer "$golden/gpt2.json" --log lines.log
+    run 0 $common --data 'part*.bin*' --log whole.log
+    run 0 $common --data part1.jsonl --tokenizer "$golden/gpt2.json" --log part.log
+    }
+    equal "parameters after packed lines and tokens" "$(values lines.log params_xxh64)" \
+        "$(values whole.log params_xxh64)"
+    [ "$(values lines.log params_xxh64)" != "$(values part.log params_xxh64)" ] || fail "the second file has no effect"
+fi
+# Conversations as documents: all answers are there.
+if [ -e "$srcdir/tests/golden/chat/chatml.json" ]; then
+    cp "$srcdir/tests/golden/chat/cases.jsonl" chat.jsonl
+    common="--model config.json --pack --seq-len 64 --steps 1 --ranks 1 --sample 0 --data chat.jsonl --log chat.log"
+    # shellcheck disable=SC2086
+    run 0 $common --tokenizer "$srcdir/tests/golden/chat/chatml.json"
+    rows=$(sed -n 's/^data: 12 conversations packed in \([0-9]*\) rows.*/\1/p' out)
+    # shellcheck disable=SC2086
+    run 0 $common --tokenizer "$srcdir/tests/golden/chat/chatml.json" --batch "${rows:-1}"
+    targets=$(awk 'NR % 2 == 0 { for (i = 2; i <= NF; i++) n += $i } END { print n }' \
+        "$srcdir/tests/golden/chat/chatml.txt")
+    equal "targets of all rows" "$(steps chat.log targets)" "$targets"
+fi
+
 # Data without documents, and a token file without its index.
 { printf '\223NUMPY\001\000\166\000'; printf "%-117s\n" "{'descr': '<u2', 'fortran_order': False, 'shape': (500,), }"
     head -c 1000 /dev/zero; } >array.npy
 refused --pack --data array.npy -- --pack --data "'array.npy'" uint16
 { printf '\210\330\064\001\001\000\000\000\364\001\000\000'; head -c 2012 /dev/zero; } >tokens.bin
-refused --pack --data tokens.bin -- "'tokens.idx'" --tokenize --pack
-printf 'zeroidx1\001\000\000\000\000\000\000\000\364\001\000\000\000\000\000\000' >tokens.idx
+refused --pack --data tokens.bin -- "'tokens.bin.idx'" --tokenize --pack
+printf 'zeroidx1\001\000\000\000\000\000\000\000\364\001\000\000\000\000\000\000' >tokens.bin.idx
 run 0 --pack --data tokens.bin --steps 1 --sample 0 --quiet
 run 0 --pack --data 'tok*' --steps 1 --sample 0 --quiet
-printf 'zeroidx1\001\000\000\000\000\000\000\000\363\001\000\000\000\000\000\000' >tokens.idx
-refused --pack --data tokens.bin -- "'tokens.idx'" 499 500
-refused --data tokens.idx -- --data "'tokens.idx'"
+printf 'zeroidx1\001\000\000\000\000\000\000\000\363\001\000\000\000\000\000\000' >tokens.bin.idx
+refused --pack --data tokens.bin -- "'tokens.bin.idx'" 499 500
+refused --data tokens.bin.idx -- --data "'tokens.bin.idx'"
 printf 1 >short.txt
 refused --pack --data short.txt -- --data "'short.txt'"
 finish

@@ -19,7 +19,7 @@ static void write_file(const char *path, const void *head, size_t head_bytes, co
     ck_assert_int_eq(fclose(f), 0);
 }
 
-/* Writes NAME.bin and NAME.idx. */
+/* Writes NAME.bin and NAME.bin.idx. */
 static void write_documents(const char *name, const int *lengths, int count, uint16_t *tokens, uint16_t first)
 {
     char path[64];
@@ -33,7 +33,7 @@ static void write_documents(const char *name, const int *lengths, int count, uin
     header[2] = (int32_t)n;
     snprintf(path, sizeof path, "%s.bin", name);
     write_file(path, header, sizeof header, tokens, (size_t)n * sizeof *tokens);
-    snprintf(path, sizeof path, "%s.idx", name);
+    snprintf(path, sizeof path, "%s.bin.idx", name);
     write_file(path, head, sizeof head, ends, (size_t)count * sizeof *ends);
 }
 
@@ -42,7 +42,7 @@ static void remove_documents(const char *name)
     char path[64];
     snprintf(path, sizeof path, "%s.bin", name);
     unlink(path);
-    snprintf(path, sizeof path, "%s.idx", name);
+    snprintf(path, sizeof path, "%s.bin.idx", name);
     unlink(path);
 }
 
@@ -204,12 +204,12 @@ START_TEST(indexes_that_lie)
         write_documents("test_rows_a", lengths, 3, tokens, 0);
         memcpy(index, "zeroidx1", 8);
         index[cases[k].at] = cases[k].value;
-        write_file("test_rows_a.idx", index, (size_t)cases[k].bytes, "", 0);
+        write_file("test_rows_a.bin.idx", index, (size_t)cases[k].bytes, "", 0);
         ck_assert_int_eq(data_open(&d, "--data", "test_rows_a.bin", &e), ZERO_OK);
         zero_status_t status = data_arrange(d, DATA_PACKED, 8, &e);
         ck_assert_msg(status == (cases[k].wanted != NULL ? ZERO_ERR_FORMAT : ZERO_OK), "case %zu: %s", k, e.text);
         ck_assert_msg(status == ZERO_OK ||
-                          (has_names(e.text, cases[k].wanted) && has_names(e.text, "'test_rows_a.idx'")),
+                          (has_names(e.text, cases[k].wanted) && has_names(e.text, "'test_rows_a.bin.idx'")),
                       "'%s' lacks '%s'", e.text, cases[k].wanted);
         data_close(d);
         /* without --pack nothing reads it */

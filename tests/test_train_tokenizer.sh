@@ -107,6 +107,18 @@ printf '{"text": "a"}\n{"other": "b"}\n' >other.jsonl
 rejected --tokenize other.jsonl --tokenizer "$golden/gpt2.json" -- other.jsonl 2 text
 printf '{"text": "a"}\n{"text": \n' >broken.jsonl
 rejected --tokenize broken.jsonl --tokenizer "$golden/gpt2.json" -- broken.jsonl 2 JSON
+# --skip-bad-lines leaves them out: the tokens are those of the lines that are right.
+printf '{"text": "a"}\n' >right.jsonl
+cat other.jsonl broken.jsonl >wrong.jsonl
+printf '{"text": "\377"}\n' >>wrong.jsonl
+cat right.jsonl right.jsonl >twice.jsonl
+run 0 --tokenize wrong.jsonl --tokenizer "$golden/gpt2.json" --skip-bad-lines
+names out 3 "'wrong.jsonl'" 2 || fail "the output does not tell what was left out: $(cat out)"
+run 0 --tokenize twice.jsonl --tokenizer "$golden/gpt2.json"
+cmp -s wrong.bin twice.bin && cmp -s wrong.bin.idx twice.bin.idx ||
+    fail "--skip-bad-lines: other tokens than those of the lines that are right"
+rejected --tokenize text.txt --tokenizer "$golden/gpt2.json" --skip-bad-lines -- --skip-bad-lines text.txt
+rejected --tokenize text.txt --tokenizer "$golden/gpt2.json" --chat llama3 -- --chat
 rejected --tokenize text.bin --tokenizer "$golden/gpt2.json" -- text.bin
 rejected --tokenize missing.txt --tokenizer "$golden/gpt2.json" -- missing.txt
 rejected --tokenize text.txt -- --tokenizer

@@ -110,16 +110,16 @@ typedef struct chat {
     data_file_t *file;
     const chat_options_t *o;
     const template_t *t;
-    chat_result_t *result;
+    lines_t *lines;
     zero_encoders_t *encoders;
     zero_ids_t ids, head, after;   /* of a block; before an answer's text; after the end of a message */
     zero_text_t *texts;            /* (room): messages as the template writes them */
     int64_t *message_ends;         /* (room): in ids */
     bool *answers;                 /* (room) */
     conversation_t *conversations; /* (room) */
-    int64_t messages, room, count;
-    zero_ids_t tokens; /* of the file */
-    uint8_t *counts;   /* (count_room): of all files */
+    int64_t messages, room, count, conversation_count; /* the last: of all files */
+    zero_ids_t tokens;                                 /* of the file */
+    uint8_t *counts;                                   /* (count_room): of all files */
     int64_t counted, count_room, end_room;
 } chat_t;
 
@@ -137,17 +137,10 @@ static bool grow(void **at, int64_t room, size_t each)
     return more != NULL;
 }
 
-/* A line is wrong: fails, or skips it. */
+/* A line is wrong: fails, or leaves it out. */
 static zero_status_t wrong(chat_t *c, int64_t line, const char *reason, zero_error_t *error)
 {
-    if (!c->o->skip)
-        return zero_fail(error, ZERO_ERR_FORMAT,
-                         "%s '%s', line %lld %s: correct it, or leave out such lines with --skip-bad-lines",
-                         c->data->option, c->file->path, (long long)line, reason);
-    if (c->result->skipped++ == 0)
-        snprintf(c->result->first, sizeof c->result->first, "'%.100s', line %lld %s", c->file->path, (long long)line,
-                 reason);
-    return ZERO_OK;
+    return lines_wrong(c->lines, c->data->option, c->file->path, line, reason, error);
 }
 
 /* Appends a message as the template writes it. */
@@ -240,10 +233,7 @@ static zero_status_t take_line(chat_t *c, const char *text, size_t bytes, int64_
     json_error_t where;
     char reason[REASON] = "";
     const int64_t first = c->messages;
-    size_t blank = 0;
-    while (blank < bytes && strchr(" \t\r\n", text[blank]) != NULL && text[blank] != '\0')
-        blank++;
-    if (blank == bytes)
+    if (lines_blank(text, bytes))
         return ZERO_OK;
     json_t *object = json_loadb(text, bytes, JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &where);
     bool room = true;
@@ -405,7 +395,7 @@ static zero_status_t read_file(chat_t *c, zero_error_t *error)
         return status;
     }
     data_put(c->data, c->file, c->tokens.at, c->tokens.count);
-    c->result->conversations += c->file->documents;
+    c->conversation_count += c->file->documents;
     return ZERO_OK;
 }
 
@@ -431,10 +421,10 @@ zero_status_t chat_detect(data_t *data, bool *chat, zero_error_t *error)
     return status;
 }
 
-zero_status_t chat_read(data_t *data, const chat_options_t *options, chat_result_t *result, zero_error_t *error)
+zero_status_t chat_read(data_t *data, const chat_options_t *options, lines_t *lines, int64_t *conversations,
+                        zero_error_t *error)
 {
-    chat_t c = {.data = data, .o = options, .result = result};
-    *result = (chat_result_t){0};
+    chat_t c = {.data = data, .o = options, .lines = lines};
     zero_status_t status = find_template(data, options, &c.t, error);
     if (status == ZERO_OK)
         status = zero_encoders_open(&c.encoders, options->tokenizer, options->threads, error);
@@ -444,9 +434,10 @@ zero_status_t chat_read(data_t *data, const chat_options_t *options, chat_result
         c.file = &data->files[i];
         status = read_file(&c, error);
     }
-    if (status == ZERO_OK && result->conversations == 0)
+    if (status == ZERO_OK && c.conversation_count == 0)
         status = zero_fail(error, ZERO_ERR_FORMAT, "%s %s has no conversation%s%s", data->option, data->name,
-                           result->skipped > 0 ? "; the first line that was left out: " : "", result->first);
+                           lines->skipped > 0 ? "; the first line that was left out: " : "", lines->first);
+    *conversations = c.conversation_count;
     zero_encoders_close(c.encoders);
     free(c.ids.at);
     free(c.head.at);

@@ -5,6 +5,7 @@
 
 #include "tokenizer/tokenizer.h"
 #include "train/data.h"
+#include "train/lines.h"
 
 /* Values of --chat, in the order of the table's texts. */
 typedef enum chat_template { CHAT_LLAMA3 = 0, CHAT_CHATML, CHAT_TEMPLATES } chat_template_t;
@@ -13,14 +14,8 @@ typedef struct chat_options {
     const zero_tokenizer_t *tokenizer;
     int64_t template; /* a chat_template_t; -1: the one whose special tokens the tokenizer has */
     int threads;
-    bool skip;       /* leave out lines that are wrong, and count them */
     int64_t seq_len; /* an answer that this length cuts away whole is wrong; 0: nothing is cut away */
 } chat_options_t;
-
-typedef struct chat_result {
-    int64_t conversations, skipped;
-    char first[400]; /* what is wrong with the first line that was skipped */
-} chat_result_t;
 
 /* Whether data is JSON lines whose first line has a conversation: "messages", or "prompt" and "completion". */
 zero_status_t chat_detect(data_t *data, bool *chat, zero_error_t *error);
@@ -29,6 +24,7 @@ zero_status_t chat_detect(data_t *data, bool *chat, zero_error_t *error);
  * array of {"role": "system", "user" or "assistant", "content": TEXT}, or with the texts "prompt" and "completion",
  * which are a user's message and its answer. Empty lines are none. Targets count that are tokens of an answer's text,
  * or the token that ends it (docs/data.md has the templates). Errors name the file and the line. */
-zero_status_t chat_read(data_t *data, const chat_options_t *options, chat_result_t *result, zero_error_t *error);
+zero_status_t chat_read(data_t *data, const chat_options_t *options, lines_t *lines, int64_t *conversations,
+                        zero_error_t *error);
 
 #endif

@@ -81,7 +81,7 @@ typedef struct data_row {
 } data_row_t;
 
 /* Finds the rows of seq_len tokens. The table of packed rows follows from the documents alone. A document is a text
- * file, a line of the built-in corpus, or what the index of a token file says: FILE.idx beside FILE.bin, 8 bytes
+ * file, a line of the built-in corpus, or what the index of a token file says: FILE.idx beside FILE, 8 bytes
  * "zeroidx1", the number of documents and the token behind each, as int64. Data without documents is an error. */
 zero_status_t data_arrange(data_t *data, data_layout_t layout, int64_t seq_len, zero_error_t *error);
 /* Rows of an epoch. Call it, and those below, after data_arrange. */

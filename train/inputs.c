@@ -41,7 +41,7 @@ static int by_bytes(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Whether path is FILE.idx, and FILE.bin is among the matches. */
+/* Whether path is FILE.idx, and FILE is among the matches. */
 static bool is_index(const glob_t *found, const char *path)
 {
     char file[4096];
@@ -49,7 +49,7 @@ static bool is_index(const glob_t *found, const char *path)
     size_t length = strlen(path);
     if (length < 5 || length >= sizeof file || strcmp(path + length - 4, ".idx") != 0)
         return false;
-    snprintf(file, sizeof file, "%.*s.bin", (int)(length - 4), path);
+    snprintf(file, sizeof file, "%.*s", (int)(length - 4), path);
     return bsearch(&key, found->gl_pathv, found->gl_pathc, sizeof key, by_bytes) != NULL;
 }
 

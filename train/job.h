@@ -22,7 +22,8 @@ typedef struct job {
     bool logs;   /* rank 0 writes a log or a file for TensorBoard, so all ranks measure for it; valid after job_agree */
     zero_model_config_t model;
     data_t *data, *eval_data;    /* eval_data NULL: none */
-    chat_result_t chats[2];      /* the conversations of data and eval_data */
+    int64_t conversations[2];    /* of data and eval_data */
+    lines_t lines[2];            /* theirs that were left out */
     zero_tokenizer_t *tokenizer; /* NULL: none */
     zero_ids_t prompt;           /* --prompt in its tokens; empty without a tokenizer */
     int64_t local;               /* sequences of a step on this rank, in micro_steps of o.micro_batch */

@@ -35,39 +35,41 @@ static zero_status_t need_tokenizer(job_t *job, zero_error_t *error)
 }
 
 /* Reads the conversations of data. */
-static zero_status_t read_chat(job_t *job, data_t *data, chat_result_t *result, zero_error_t *error)
+static zero_status_t read_chat(job_t *job, data_t *data, int index, zero_error_t *error)
 {
     const options_t *o = &job->o;
     const chat_options_t options = {.tokenizer = job->tokenizer,
                                     .template = o->chat,
                                     .threads = (int)o->threads,
-                                    .skip = o->skip_bad_lines != 0,
                                     .seq_len = o->pack ? 0 : o->seq_len};
-    return chat_read(data, &options, result, error);
+    return chat_read(data, &options, &job->lines[index], &job->conversations[index], error);
 }
 
-/* Opens an option's data: its text becomes tokens if there is a tokenizer, and its tokens become rows. */
-static zero_status_t open_data(job_t *job, data_t **data, const char *option, const option_list_t *values,
-                               chat_result_t *result, zero_error_t *error)
+/* Opens an option's data: its text becomes tokens if there is a tokenizer, and its tokens become rows. index: of the
+ * option in job->lines. */
+static zero_status_t open_data(job_t *job, data_t **data, const char *option, const option_list_t *values, int index,
+                               zero_error_t *error)
 {
     const options_t *o = &job->o;
     bool chat = false;
+    job->lines[index].skip = o->skip_bad_lines != 0;
     zero_status_t status = values->count == 0 ? data_open_corpus(data, strcmp(option, "--eval-data") == 0, error)
                                               : open_files(data, option, values, error);
+    job->lines[index].any = status == ZERO_OK && data_is_lines(*data);
     if (status == ZERO_OK)
         status = chat_detect(*data, &chat, error);
     if (status == ZERO_OK && data_is_text(*data) && values->count > 0)
         status = need_tokenizer(job, error);
-    if (status == ZERO_OK && data_is_lines(*data) && job->tokenizer == NULL)
+    if (status == ZERO_OK && job->lines[index].any && job->tokenizer == NULL)
         status =
             zero_fail(error, ZERO_ERR_ARG,
                       "%s '%s' is JSON lines, whose texts need a tokenizer: add --tokenizer FILE, or use a --model "
                       "folder that has one",
                       option, data_path(*data, 0));
     if (status == ZERO_OK && chat)
-        status = read_chat(job, *data, result, error);
+        status = read_chat(job, *data, index, error);
     else if (status == ZERO_OK && data_is_text(*data) && values->count > 0 && job->tokenizer != NULL)
-        status = tokens_replace(*data, job->tokenizer, (int)o->threads, error);
+        status = tokens_replace(*data, job->tokenizer, (int)o->threads, &job->lines[index], error);
     if (status == ZERO_OK)
         status = data_arrange(*data, o->pack ? DATA_PACKED : chat ? DATA_ONE_EACH : DATA_WINDOWS, o->seq_len, error);
     return status;
@@ -121,21 +123,18 @@ static void resolve_samples(job_t *job, bool tiny)
 
 /* ---- data ------------------------------------------------------------------------------------------------------- */
 
-/* Options about conversations, without any. */
-static zero_status_t check_chat(const job_t *job, zero_error_t *error)
+/* Options about conversations and JSON lines, without any. */
+static zero_status_t check_lines(const job_t *job, zero_error_t *error)
 {
     const options_t *o = &job->o;
-    if (job->chats[0].conversations + job->chats[1].conversations > 0)
-        return ZERO_OK;
-    if (o->chat >= 0)
+    if (o->chat >= 0 && job->conversations[0] + job->conversations[1] == 0)
         return zero_fail(error, ZERO_ERR_ARG,
                          "--chat is %s, but --data has no conversations: use JSON lines (.jsonl) with \"messages\", or "
                          "\"prompt\" and \"completion\"",
                          o->chat == CHAT_LLAMA3 ? "llama3" : "chatml");
-    if (o->skip_bad_lines)
-        return zero_fail(
-            error, ZERO_ERR_ARG,
-            "--skip-bad-lines is set, but --data has no conversations, whose lines it is about: remove it");
+    if (o->skip_bad_lines && !job->lines[0].any && !job->lines[1].any)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--skip-bad-lines is set, but --data is not JSON lines (.jsonl): remove it");
     return ZERO_OK;
 }
 
@@ -160,15 +159,15 @@ zero_status_t job_resolve_data(job_t *job, bool tiny, bool thorough, zero_error_
     if (o->tokenizer != NULL || (o->prompt != NULL && !job->corpus))
         status = tokens_open(&job->tokenizer, o, job->folder, error);
     if (status == ZERO_OK)
-        status = open_data(job, &job->data, "--data", &o->data, &job->chats[0], error);
+        status = open_data(job, &job->data, "--data", &o->data, 0, error);
     if (status == ZERO_OK)
         status = data_check_rows(job->data, vocab, o->shuffle, thorough ? o->steps * o->batch : 0, error);
     if (status == ZERO_OK && job->eval)
-        status = open_data(job, &job->eval_data, "--eval-data", &o->eval_data, &job->chats[1], error);
+        status = open_data(job, &job->eval_data, "--eval-data", &o->eval_data, 1, error);
     if (status == ZERO_OK && job->eval)
         status = data_check_rows(job->eval_data, vocab, -1, thorough ? o->eval_batches * o->batch : 0, error);
     if (status == ZERO_OK)
-        status = check_chat(job, error);
+        status = check_lines(job, error);
     if (status == ZERO_OK)
         status = resolve_prompt(job, data_is_text(job->data), error);
     if (status == ZERO_OK)

@@ -72,7 +72,7 @@ const option_t options_table[] = {
      "learned",
      true},
     {"skip-bad-lines", DATA, OPTION_FLAG, FIELD(skip_bad_lines), 0, 0, 0, NULL, NULL, NULL, NULL,
-     "leave out conversations that are wrong, and count them", true},
+     "leave out JSON lines that are wrong, and count them", true},
     {"shuffle", DATA, OPTION_WHOLE, FIELD(shuffle), 0, MANY, UNSET, NULL, NULL, "SEED", "in order",
      "permute the windows, or rows, of each epoch", true},
 

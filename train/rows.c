@@ -20,15 +20,14 @@ static zero_status_t no_memory(const data_t *data, zero_error_t *error)
     return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the documents of %s %s", data->option, data->name);
 }
 
-/* The name of the index beside a token file: .idx in place of its ending. NULL: out of memory. */
+/* The name of the index beside a token file. NULL: out of memory. */
 static char *index_name(const char *path)
 {
-    const char *slash = strrchr(path, '/'), *name = slash != NULL ? slash + 1 : path, *dot = strrchr(name, '.');
-    const size_t stem = dot != NULL && dot > name ? (size_t)(dot - path) : strlen(path);
-    char *index = malloc(stem + 5);
+    const size_t length = strlen(path);
+    char *index = malloc(length + 5);
     if (index != NULL) {
-        memcpy(index, path, stem);
-        memcpy(index + stem, ".idx", 5);
+        memcpy(index, path, length);
+        memcpy(index + length, ".idx", 5);
     }
     return index;
 }

@@ -22,7 +22,8 @@ enum { BLOCK_BYTES = 16 << 20, HEADER_BYTES = 1024, NARROW = 20240520, WIDE = 20
 typedef struct work {
     const char *option, *path; /* of the text */
     bool lines;
-    bool draws; /* progress, on a terminal */
+    lines_t *wrong; /* those that are left out */
+    bool draws;     /* progress, on a terminal */
     int64_t bytes, done;
     int width;         /* bytes of a token in the output */
     FILE *out, *index; /* index NULL: none */
@@ -150,25 +151,19 @@ static zero_status_t finish_block(work_t *w, zero_error_t *error)
 static zero_status_t add_line(work_t *w, const char *at, size_t bytes, zero_error_t *error)
 {
     json_error_t where;
+    char reason[256] = "";
     w->line++;
-    size_t blank = 0;
-    while (blank < bytes && strchr(" \t\r", at[blank]) != NULL && at[blank] != '\0')
-        blank++;
-    if (blank == bytes)
+    if (lines_blank(at, bytes))
         return ZERO_OK;
     json_t *line = json_loadb(at, bytes, JSON_ALLOW_NUL, &where), *text = json_object_get(line, "text");
     if (line == NULL)
-        return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s', line %lld is not a JSON object: %s", w->option, w->path,
-                         (long long)w->line, where.text);
-    if (!json_is_string(text)) {
-        json_decref(line);
-        return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s', line %lld has no text \"text\"", w->option, w->path,
-                         (long long)w->line);
-    }
-    if (add_document(w, json_string_value(text), json_string_length(text), line, w->line))
+        snprintf(reason, sizeof reason, "is not a JSON object: %.200s", where.text);
+    else if (!json_is_string(text))
+        snprintf(reason, sizeof reason, "has no text \"text\"");
+    else if (add_document(w, json_string_value(text), json_string_length(text), line, w->line))
         return ZERO_OK;
     json_decref(line);
-    return no_memory(w, error);
+    return reason[0] != '\0' ? lines_wrong(w->wrong, w->option, w->path, w->line, reason, error) : no_memory(w, error);
 }
 
 /* Reads up to bytes; fewer at the end of the file. */
@@ -289,7 +284,7 @@ zero_status_t tokens_open(zero_tokenizer_t **tokenizer, const options_t *o, bool
     return status == ZERO_OK ? status : zero_fail(error, status, "--tokenizer: %s", why.text);
 }
 
-zero_status_t tokens_replace(data_t *data, const zero_tokenizer_t *t, int threads, zero_error_t *error)
+zero_status_t tokens_replace(data_t *data, const zero_tokenizer_t *t, int threads, lines_t *wrong, zero_error_t *error)
 {
     const char *folder = getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp", *option = data_option(data), *path;
     char name[PATH_MAX];
@@ -309,7 +304,7 @@ zero_status_t tokens_replace(data_t *data, const zero_tokenizer_t *t, int thread
     else if (index == NULL)
         status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for the documents of %s", option);
     for (int i = 0; status == ZERO_OK && (path = data_path(data, i)) != NULL; i++) {
-        work_t w = {.option = option, .path = path, .out = out, .index = index, .tokens = tokens};
+        work_t w = {.option = option, .path = path, .out = out, .index = index, .tokens = tokens, .wrong = wrong};
         status = encode_file(&w, t, threads, error);
         tokens = w.tokens;
         documents += w.documents;
@@ -334,7 +329,8 @@ zero_status_t tokens_replace(data_t *data, const zero_tokenizer_t *t, int thread
 /* --tokenize runs nothing else, so an option that has no effect beside it is an error. */
 static zero_status_t check_options(const options_t *o, zero_error_t *error)
 {
-    static const char *const used[] = {"tokenize", "tokenizer", "model", "threads", "quiet", "config"};
+    static const char *const used[] = {"tokenize",       "tokenizer", "model", "threads",
+                                       "skip-bad-lines", "quiet",     "config"};
     for (int i = 0; i < options_count(); i++) {
         option_view_t view;
         bool has = false;
@@ -415,7 +411,8 @@ static zero_status_t outputs_close(outputs_t *out, zero_status_t status, zero_er
 
 static zero_status_t tokenize(const options_t *o, const zero_tokenizer_t *t, zero_error_t *error)
 {
-    work_t w = {.option = "--tokenize", .path = o->tokenize};
+    lines_t wrong = {.skip = o->skip_bad_lines != 0};
+    work_t w = {.option = "--tokenize", .path = o->tokenize, .wrong = &wrong};
     outputs_t out = {0};
     static const char header[HEADER_BYTES];
     w.draws = !o->quiet && terminal_columns(STDOUT_FILENO) > 0;
@@ -437,6 +434,9 @@ static zero_status_t tokenize(const options_t *o, const zero_tokenizer_t *t, zer
     if (status == ZERO_OK && !o->quiet)
         printf("%s: %lld tokens of %lld document%s, %.1f MB/s\n", out.name[0], (long long)w.tokens,
                (long long)w.documents, w.documents == 1 ? "" : "s", 1e-6 * (double)w.bytes / (seconds_now() - began));
+    if (status == ZERO_OK && !o->quiet && wrong.skipped > 0)
+        printf("%lld line%s left out, the first is %s\n", (long long)wrong.skipped, wrong.skipped == 1 ? "" : "s",
+               wrong.first);
     return status;
 }
 
@@ -452,6 +452,10 @@ zero_status_t tokens_file(const options_t *o, bool *writes, zero_error_t *error)
         status = data_open(&data, "--tokenize", o->tokenize, error);
     if (status == ZERO_OK && !data_is_text(data))
         status = zero_fail(error, ZERO_ERR_ARG, "--tokenize '%s' has tokens already, but must be text", o->tokenize);
+    if (status == ZERO_OK && o->skip_bad_lines && !data_is_lines(data))
+        status = zero_fail(error, ZERO_ERR_ARG,
+                           "--skip-bad-lines is set, but --tokenize '%s' is not JSON lines (.jsonl): remove it",
+                           o->tokenize);
     data_close(data);
     if (status == ZERO_OK)
         status = tokens_open(&t, o, folder, error);
