@@ -178,16 +178,19 @@ zero_status_t zero_step(zero_engine_t *engine, double lr)
     return status == ZERO_OK ? zero_engine_leave(engine, step(engine, lr)) : status;
 }
 
+static zero_status_t step_weight(zero_engine_t *engine, double weight)
+{
+    if (!(weight >= 0) || !isfinite(weight))
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "the weight of a step is %g, but must be at least 0", weight);
+    zero_exec_set_weight(engine->exec, weight);
+    return ZERO_OK;
+}
+
 zero_status_t zero_step_weight(zero_engine_t *engine, double weight)
 {
     ZERO_ENTRY(entry);
     zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_step_weight");
-    if (status != ZERO_OK)
-        return status;
-    if (!(weight >= 0) || !isfinite(weight))
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "the weight of a step is %g, but must be at least 0", weight);
-    zero_exec_set_weight(engine->exec, weight);
-    return zero_engine_leave(engine, ZERO_OK);
+    return status == ZERO_OK ? zero_engine_leave(engine, step_weight(engine, weight)) : status;
 }
 
 void *zero_stream(zero_engine_t *engine)

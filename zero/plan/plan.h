@@ -379,7 +379,7 @@ int zero_plan_owner(const zero_plan_t *plan, int32_t segment, int64_t element);
 #define ZERO_SAVE_SCRATCH (ZERO_SAVE_PIECE + 2 * ZERO_FILE_ALIGN + ZERO_PAGE)
 #define ZERO_SAVE_PIECE (1 << 20)
 
-/* Doubles per rank that the exchange carries besides the norms: status, signals. */
+/* Doubles per rank that the exchange carries besides the norms: rate, signals, weight. */
 #define ZERO_EXCHANGE_WORDS 3
 /* Bytes of the step's scalars (exec/ defines their layout). */
 #define ZERO_SCALARS_BYTES 512
