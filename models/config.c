@@ -86,6 +86,50 @@ zero_status_t zero_model_preset(zero_model_config_t *config, const char *name, z
 
 /* ---- sizes ------------------------------------------------------------------------------------------------------ */
 
+/* Only a family that has a tensor, and a place for a setting in config.json, can have them. */
+static zero_status_t check_arithmetic(const zero_model_config_t *c, const zero_family_t *family, zero_error_t *error)
+{
+    const zero_model_config_t *f = &family->config;
+    const bool attention = family->attention_bias == ZERO_SWITCH_KEY
+                               ? c->qkv_bias == c->projection_bias
+                               : c->qkv_bias == f->qkv_bias && c->projection_bias == f->projection_bias;
+    const struct {
+        const char *name;
+        bool same;
+    } settings[] = {
+        {"norm", c->norm == f->norm},
+        {"rope.theta", (c->rope.theta != 0) == (f->rope.theta != 0)},
+        {"gated", c->gated == f->gated},
+        {"qkv_bias or projection_bias", attention},
+        {"mlp_bias", c->mlp_bias == f->mlp_bias || family->mlp_bias == ZERO_SWITCH_KEY},
+        {"qk_norm", c->qk_norm == f->qk_norm},
+        {"sliding_window", c->sliding_window == 0 || (c->sliding_window > 0 && family->sliding_window > 0)},
+    };
+
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
+        if (!settings[i].same)
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "%s is none that a %s can have: leave it as zero_model_family or zero_model_preset set it",
+                             settings[i].name, family->title);
+    return ZERO_OK;
+}
+
+static zero_status_t check_rope(const zero_rope_t *r, zero_error_t *error)
+{
+    if (!(r->theta >= 0) || !isfinite(r->theta))
+        return zero_fail(error, ZERO_ERR_ARG, "the base of the rotary positions is %g, but must be above 0", r->theta);
+    if (r->scaling != ZERO_ROPE_PLAIN && !(r->factor > 0))
+        return zero_fail(error, ZERO_ERR_ARG, "the factor of the rotary positions is %g, but must be above 0",
+                         r->factor);
+    if (r->scaling == ZERO_ROPE_LLAMA3 &&
+        !(r->low_freq_factor > 0 && r->high_freq_factor > r->low_freq_factor && r->original_positions > 0))
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "the rotary positions have the bounds %g and %g and %" PRId64
+                         " original positions: all must be above 0, and the second bound above the first",
+                         r->low_freq_factor, r->high_freq_factor, r->original_positions);
+    return ZERO_OK;
+}
+
 zero_status_t zero_model_check_config(const zero_model_config_t *c, zero_error_t *error)
 {
     /* The bounds keep every product of sizes below 2^63. */
@@ -101,17 +145,17 @@ zero_status_t zero_model_check_config(const zero_model_config_t *c, zero_error_t
         {"vocabulary", c->vocab, INT32_MAX - 15},
         {"positions", c->positions, INT32_MAX},
     };
+    const zero_family_t *family = zero_family_find(c->family);
     char names[200];
 
-    if (zero_family_find(c->family) == NULL)
+    if (family == NULL)
         return zero_fail(error, ZERO_ERR_ARG, "a model of the family '%.16s': one of %s is possible", c->family,
                          zero_family_names(names, sizeof names));
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].value < 1 || sizes[i].value > sizes[i].most)
             return zero_fail(error, ZERO_ERR_ARG, "a model with %s %" PRId64 ": 1 to %" PRId64 " are possible",
                              sizes[i].name, sizes[i].value, sizes[i].most);
-    if (zero_family_find(c->family)->keys->head_dim == NULL &&
-        (c->width % c->heads != 0 || c->head_dim != c->width / c->heads))
+    if (family->keys->head_dim == NULL && (c->width % c->heads != 0 || c->head_dim != c->width / c->heads))
         return zero_fail(error, ZERO_ERR_ARG,
                          "a width of %" PRId64 " is no multiple of %" PRId64 " heads: %" PRId64 " or %" PRId64
                          " would be",
@@ -140,10 +184,8 @@ zero_status_t zero_model_check_config(const zero_model_config_t *c, zero_error_t
     if (!(c->init_std >= 0) || !isfinite(c->init_std))
         return zero_fail(error, ZERO_ERR_ARG, "the initial standard deviation is %g, but must not be negative",
                          c->init_std);
-    if (!(c->rope.theta >= 0) || !isfinite(c->rope.theta))
-        return zero_fail(error, ZERO_ERR_ARG, "the base of the rotary positions is %g, but must be above 0",
-                         c->rope.theta);
-    return ZERO_OK;
+    zero_status_t status = check_rope(&c->rope, error);
+    return status == ZERO_OK ? check_arithmetic(c, family, error) : status;
 }
 
 bool zero_model_is_pointer(const char *text, size_t bytes)

@@ -121,7 +121,7 @@ struct zero_model {
                                outputs of norms */
     void *wide;             /* (rows, max(F, Q)): gradients of activations and of qkv */
     void *dqk;              /* (rows, (H + KV) D): gradients of qk; NULL without qk_norm */
-    void *bias;             /* (max(Q, 2 F)): a bias, or its gradient, of a linear layer whose parts are not joined */
+    void *bias;             /* (Q or 2 F): a bias, or its gradient, of a linear layer in parts; NULL: none has both */
 
     /* In memory that the host and the device access: */
     int32_t *tokens, *targets; /* (places, rows) */

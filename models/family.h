@@ -85,8 +85,8 @@ const zero_family_t *zero_family_at(int index);
 /* The names of all families, for a sentence: "gpt2, llama, ...". */
 const char *zero_family_names(char *text, size_t size);
 
-/* Checks that the sizes are valid for a model and that their products fit in 63 bits. ZERO_ERR_ARG names the bad
- * size. */
+/* Checks that the sizes are valid for a model and that their products fit in 63 bits, and that the family has the
+ * arithmetic. ZERO_ERR_ARG names the bad setting. */
 zero_status_t zero_model_check_config(const zero_model_config_t *config, zero_error_t *error);
 /* Parses a config.json in memory. Errors contain name. */
 zero_status_t zero_model_parse_config(zero_model_config_t *config, const char *text, size_t bytes, const char *name,

@@ -57,8 +57,13 @@ static bool is_joined(const zero_model_t *m, int64_t layer, const zero_model_rol
 
 void zero_model_join_linears(zero_model_t *m)
 {
-    for (int i = 0; i < ZERO_LINEAR_COUNT; i++)
-        m->linears[i].joined = is_joined(m, 0, m->linears[i].weight, m->linears[i].parts);
+    for (int i = 0; i < ZERO_LINEAR_COUNT; i++) {
+        zero_model_linear_t *l = &m->linears[i];
+
+        l->joined = true;
+        for (int64_t layer = 0; layer < m->config.layers && l->joined; layer++)
+            l->joined = is_joined(m, layer, l->weight, l->parts);
+    }
 }
 
 /* ---- biases ----------------------------------------------------------------------------------------------------- */

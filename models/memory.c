@@ -18,12 +18,26 @@ static void *take(carve_t *c, int64_t rows, int64_t columns, size_t element)
     return c->ok && c->base ? c->base + at : NULL;
 }
 
+/* The longest bias of several parts, which may not lie one behind another; 0: there is none. */
+static int64_t gathered_bias(const zero_model_t *m)
+{
+    int64_t most = 0;
+
+    for (int i = 0; i < ZERO_LINEAR_COUNT; i++) {
+        const zero_model_linear_t *l = &m->linears[i];
+
+        if (l->biased && l->parts > 1 && l->out > most)
+            most = l->out;
+    }
+    return most;
+}
+
 bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *device_bytes, uint64_t *host_bytes)
 {
     const zero_model_options_t *o = &m->options;
     const zero_model_config_t *g = &m->config;
     const int64_t C = g->width, F = g->hidden, H = g->heads, KV = g->kv_heads, D = g->head_dim, L = g->layers;
-    const int64_t Q = m->qkv_width, A = H * D, QK = (H + KV) * D, U = m->up_width;
+    const int64_t Q = m->qkv_width, A = H * D, QK = (H + KV) * D, U = m->up_width, bias = gathered_bias(m);
     const int64_t rows = o->micro_batch * o->seq_len, most = rows > o->sample_len ? rows : o->sample_len;
     const size_t e = m->element, f = sizeof(float);
     const bool selective = o->recompute == ZERO_RECOMPUTE_SELECTIVE, full = o->recompute == ZERO_RECOMPUTE_FULL;
@@ -71,7 +85,7 @@ bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *devi
     m->narrow = take(&c, most, C > A ? C : A, e);
     m->wide = take(&c, rows, F > Q ? F : Q, e);
     m->dqk = g->qk_norm ? take(&c, rows, QK, e) : NULL;
-    m->bias = m->linears[ZERO_LINEAR_QKV].parts > 1 ? take(&c, 1, U > Q ? U : Q, e) : NULL;
+    m->bias = bias > 0 ? take(&c, 1, bias, e) : NULL;
     m->tokens = take(&h, m->places, most, sizeof(int32_t));
     m->targets = take(&h, m->places, rows, sizeof(int32_t));
     m->ranges = o->packed ? take(&h, most, 2, sizeof(int32_t)) : NULL;

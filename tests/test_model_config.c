@@ -40,6 +40,69 @@ START_TEST(test_presets)
 }
 END_TEST
 
+/* Settings for which a family has no tensors, or no key in config.json, are refused. */
+START_TEST(test_arithmetic)
+{
+    zero_model_config_t gpt2, llama, mistral, c;
+    zero_error_t error;
+
+    ck_assert_int_eq(zero_model_preset(&gpt2, "gpt2", &error), ZERO_OK);
+    ck_assert_int_eq(zero_model_preset(&llama, "llama-1b", &error), ZERO_OK);
+    mistral = llama;
+    strcpy(mistral.family, "mistral");
+    ck_assert_int_eq(zero_model_check_config(&mistral, &error), ZERO_OK);
+    mistral.sliding_window = 4096;
+    ck_assert_int_eq(zero_model_check_config(&mistral, &error), ZERO_OK);
+#define REFUSED(from, setting, value)                                    \
+    c = (from);                                                          \
+    c.setting = (value);                                                 \
+    ck_assert_int_eq(zero_model_check_config(&c, &error), ZERO_ERR_ARG); \
+    ck_assert_msg(has_names(error.text, #setting), "%s: %s", #setting, error.text)
+    REFUSED(gpt2, norm, ZERO_MODEL_RMS_NORM);
+    REFUSED(gpt2, rope.theta, 10000);
+    REFUSED(gpt2, gated, true);
+    REFUSED(gpt2, mlp_bias, false);
+    REFUSED(gpt2, sliding_window, 4096);
+    REFUSED(gpt2, qk_norm, true);
+    REFUSED(llama, rope.theta, 0);
+    REFUSED(llama, gated, false);
+    REFUSED(llama, qkv_bias, true);
+    REFUSED(mistral, mlp_bias, true);
+    REFUSED(mistral, sliding_window, -1);
+#undef REFUSED
+    c = llama;
+    c.rope.factor = 0;
+    ck_assert_int_eq(zero_model_check_config(&c, &error), ZERO_ERR_ARG);
+    ck_assert(has_names(error.text, "factor 0"));
+    c = llama;
+    c.rope.original_positions = 0;
+    ck_assert_int_eq(zero_model_check_config(&c, &error), ZERO_ERR_ARG);
+    ck_assert(has_names(error.text, "original 0"));
+}
+END_TEST
+
+/* Only a model with biases of several parts has memory to gather them. */
+START_TEST(test_gathered_bias)
+{
+    static char memory[1];
+    const zero_model_options_t options = {.micro_batch = 1, .seq_len = 2, .threads = 1, .backend = "ref"};
+    zero_model_config_t c;
+    zero_model_t *m;
+    zero_error_t error;
+    uint64_t device[2], host;
+
+    ck_assert_int_eq(zero_model_preset(&c, "llama-1b", &error), ZERO_OK);
+    for (int biased = 0; biased < 2; biased++) {
+        c.mlp_bias = biased;
+        ck_assert_int_eq(zero_model_create(&m, &c, &options, &error), ZERO_OK);
+        ck_assert(zero_model_layout(m, memory, memory, &device[biased], &host));
+        ck_assert((m->bias != NULL) == biased);
+        zero_model_destroy(m);
+    }
+    ck_assert_uint_eq(device[1] - device[0], 2 * 8192 * sizeof(float));
+}
+END_TEST
+
 START_TEST(test_flops)
 {
     zero_model_config_t c;
@@ -302,6 +365,8 @@ int main(void)
 
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, test_presets);
+    tcase_add_test(tcase, test_arithmetic);
+    tcase_add_test(tcase, test_gathered_bias);
     tcase_add_test(tcase, test_flops);
     tcase_add_test(tcase, test_config);
     tcase_add_test(tcase, test_families);
