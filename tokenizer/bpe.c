@@ -280,7 +280,7 @@ size_t zero_bpe_cut(const zero_vocab_t *v, const char *text, size_t bytes, size_
 {
     static const char mark[] = "\xe2\x96\x81";
     for (size_t i = from > 0 ? from : 1; v->cuts && i + 3 <= bytes; i++) {
-        const char *at = memchr(text + i, mark[0], bytes - 2 - i);
+        const char *at = memchr(text + i, 0xe2, bytes - 2 - i);
         if (at == NULL)
             break;
         i = (size_t)(at - text);
