@@ -121,7 +121,7 @@ static zero_status_t prepare_folder(struct zero_saver *s, int64_t step, zero_err
         status = zero_fail(
             error, ZERO_ERR_ARG, "'%s' has a %scheckpoint of step %lld, but the engine is at step %lld: %s", s->folder,
             whole ? "" : "damaged ", (long long)steps[0], (long long)step,
-            whole ? "load the checkpoint first, or save to another folder" : "remove it, or save to another folder");
+            whole ? "load it first, or remove it, or save to another folder" : "remove it, or save to another folder");
     }
     free(steps);
     return status;
