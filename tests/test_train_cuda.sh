@@ -134,6 +134,17 @@ for device in cpu cuda; do
 done
 losses "fp32 on CPU and GPU" cpu.log cuda.log 1e-5
 equal "evaluations" "$(grep -c '"event":"eval"' cuda.log)" 1
+# Packed documents: the CPU's losses, and the same bits at every stage.
+packed="--pack --seq-len 64 --sample 0 --quiet --threads 1 --ranks 2 --batch 4 --micro-batch 1 --steps 3 --dtype fp32"
+for device in cpu cuda; do
+    # shellcheck disable=SC2086
+    run 0 $packed --device $device --reduce every --log pack-$device.log
+done
+losses "packed documents on CPU and GPU" pack-cpu.log pack-cuda.log 1e-5
+# shellcheck disable=SC2086
+run 0 $packed --device cuda --reduce every --stage 0 --log pack.log
+equal "packed documents at stages 0 and 3" "$(values pack.log params_xxh64)" "$(values pack-cuda.log params_xxh64)"
+
 [ "$(grep -c : cpu.txt)" -ge 14 ] || fail "no samples: $(cat cpu.txt)"
 cmp -s cpu.txt cuda.txt || fail "samples differ: $(diff cpu.txt cuda.txt)"
 for device in cpu cuda; do

@@ -51,7 +51,8 @@ const option_t options_table[] = {
      "seed of initial values and of samples", true},
 
     {"data", DATA, OPTION_LIST, FIELD(data), 0, 0, UNSET, NULL, NULL, "FILE", "numbers spelled as words, built in",
-     "text (a byte is a token without a tokenizer), a token file, or a numpy array of tokens; recognized by its first "
+     "text (a byte is a token without a tokenizer), JSON lines (.jsonl), a token file, or a numpy array of tokens; "
+     "recognized by its first "
      "bytes; several files follow each other: give it again, a pattern ('shards/*.bin'), or names separated by commas",
      false},
     {"eval-data", DATA, OPTION_LIST, FIELD(eval_data), 0, 0, UNSET, NULL, NULL, "FILE",
