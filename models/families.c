@@ -34,6 +34,7 @@ static const zero_family_keys_t llama_keys = {
     .gated = true, .init_std = 0.02
 #define LLAMA_NAMES                                                            \
     .prefix = "model.", .prefixed = true, .out_in = true, .keys = &llama_keys, \
+    .computed = {".self_attn.rotary_emb.inv_freq"},                            \
     .places = {[ZERO_PLACE_EMBEDDING] = "embed_tokens.weight",                 \
                [ZERO_PLACE_LAYER] = "layers.%lld.",                            \
                [ZERO_PLACE_NORM_W] = "norm.weight",                            \
@@ -83,6 +84,7 @@ static const zero_family_t families[] = {
                   [ZERO_ROLE_UP_B] = "mlp.c_fc.bias",
                   [ZERO_ROLE_DOWN_W] = "mlp.c_proj.weight",
                   [ZERO_ROLE_DOWN_B] = "mlp.c_proj.bias"},
+        .computed = {".attn.bias", ".attn.masked_bias"}, /* masks */
     },
     {
         .name = "llama", /* Touvron et al. 2023, Llama 2, 3, 3.1, 3.2 */

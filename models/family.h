@@ -7,6 +7,7 @@
 
 #define ZERO_MODEL_NAME_BYTES 96
 #define ZERO_HEAD_DIM_MOST 256
+#define ZERO_FAMILY_COMPUTED 2
 
 /* Where a tensor is. */
 typedef enum zero_model_place {
@@ -76,6 +77,8 @@ typedef struct zero_family {
     zero_model_config_t config; /* what all models of the family share, and defaults of what config.json may lack */
     const char *places[ZERO_PLACE_COUNT]; /* names of tensors; ZERO_PLACE_LAYER: with %lld for the layer */
     const char *roles[ZERO_ROLE_COUNT];   /* names behind that of the layer; NULL: no model of the family has it */
+    const char *computed[ZERO_FAMILY_COMPUTED]; /* tensors that files may have behind a layer's number, and that are not
+                                                   read: nobody trains them; NULL: no more */
 } zero_family_t;
 
 /* The family of this name; NULL: there is none. */

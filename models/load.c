@@ -61,11 +61,9 @@ static names_t names_of(const zero_family_t *family, const zero_model_tensor_t *
     return n;
 }
 
-/* A tensor of files that is computed, not trained: GPT-2's masks "h.<number>.attn.bias" and
- * "h.<number>.attn.masked_bias", Llama's "layers.<number>.self_attn.rotary_emb.inv_freq". */
+/* Whether a tensor of files is computed, not trained: "h.<number>.attn.bias" of GPT-2, for instance. */
 static bool is_computed(const zero_family_t *family, const char *name)
 {
-    static const char *const endings[] = {".attn.bias", ".attn.masked_bias", ".self_attn.rotary_emb.inv_freq"};
     const size_t before = strcspn(family->places[ZERO_PLACE_LAYER], "%");
 
     if (strncmp(name, family->prefix, strlen(family->prefix)) == 0)
@@ -74,8 +72,8 @@ static bool is_computed(const zero_family_t *family, const char *name)
         return false;
     const size_t digits = strspn(name + before, "0123456789");
 
-    for (size_t i = 0; digits > 0 && i < sizeof endings / sizeof *endings; i++)
-        if (strcmp(name + before + digits, endings[i]) == 0)
+    for (int i = 0; digits > 0 && i < ZERO_FAMILY_COMPUTED && family->computed[i] != NULL; i++)
+        if (strcmp(name + before + digits, family->computed[i]) == 0)
             return true;
     return false;
 }

@@ -112,13 +112,14 @@ static void write_file(const char *name, const void *data, size_t bytes)
     ck_assert_int_eq(fclose(file), 0);
 }
 
-/* A tensor that is extra, missing, or different from the model of CONFIG. */
+/* A tensor that is extra, missing, or different from the model of CONFIG, or of LLAMA. */
 typedef struct change {
     const char *name;          /* "" for none; if the model lacks this name, the tensor is added */
     const char *becomes;       /* another name; NULL: the tensor is missing */
     const char *dtype, *shape; /* NULL: unchanged */
     int64_t count;             /* elements, with shape */
     uint8_t last;              /* its last byte; the others, and those of other tensors, are 0 */
+    bool llama;                /* of the model of LLAMA */
 } change_t;
 
 /* Writes tensors [first, last) of the model, with the change, as one .safetensors file. */
@@ -182,9 +183,13 @@ static void write_tensors(const char *file, const zero_model_config_t *c, int fi
 
 static const change_t none = {.name = ""};
 
+#define LLAMA                                                                                                \
+    "{\"model_type\": \"llama\", \"num_hidden_layers\": 2, \"num_attention_heads\": 2, \"hidden_size\": 4, " \
+    "\"intermediate_size\": 6, \"vocab_size\": 11, \"max_position_embeddings\": 5, \"tie_word_embeddings\": false}"
+
 static const struct {
     change_t change;
-    const char *sentence;
+    const char *sentence; /* NULL: it is legal */
 } changes[] = {
     /* legal: */
     {{.name = ""}, NULL},
@@ -222,6 +227,22 @@ static const struct {
     {{.name = "wpe.weight", .becomes = "module._orig_mod.transformer.wpe.weight"}, "'module._orig_mod.'"},
     {{.name = "ln_f.bias", .becomes = "net.transformer.ln_f.bias"}, "'net.' 'net.transformer.ln_f.bias'"},
     {{.name = "ln_f.bias", .becomes = "xln_f.bias"}, "'ln_f.bias'"},
+    {{.name = "h.0.self_attn.rotary_emb.inv_freq", .becomes = "h.0.self_attn.rotary_emb.inv_freq"}, "'h.0.self_attn."},
+    /* a family whose parameters have the prefix, with a head of its own: */
+    {{.name = "", .llama = true}, NULL},
+    {{.name = "model.norm.weight", .becomes = "norm.weight", .llama = true}, NULL},
+    {{.name = "model.layers.1.self_attn.rotary_emb.inv_freq",
+      .becomes = "model.layers.1.self_attn.rotary_emb.inv_freq",
+      .llama = true},
+     NULL},
+    {{.name = "layers.0.attn.bias", .becomes = "layers.0.attn.bias", .llama = true}, "'layers.0.attn.bias' Llama"},
+    {{.name = "model.layers.0.self_attn.q_proj.bias", .becomes = "model.layers.0.self_attn.q_proj.bias", .llama = true},
+     "'model.layers.0.self_attn.q_proj.bias' Llama"},
+    {{.name = "lm_head.weight", .llama = true}, "'lm_head.weight' Llama tie_word_embeddings false"},
+    {{.name = "model.norm.weight", .llama = true}, "'model.norm.weight' 'norm.weight' Llama num_hidden_layers 2"},
+    {{.name = "norm.weight", .becomes = "norm.weight", .llama = true}, "'model.norm.weight' 'norm.weight'"},
+    {{.name = "model.norm.weight", .becomes = "module.model.norm.weight", .llama = true},
+     "'module.' DistributedDataParallel"},
     /* inconsistencies of the file itself, which its reader must find: */
     {{.name = "wte.weight", .becomes = "wte.weight", .shape = "11, 7", .count = 66}, "wte.weight"},
     {{.name = "wte.weight", .becomes = "wte.weight", .shape = "9223372036854775807, 9223372036854775807", .count = 66},
@@ -235,8 +256,10 @@ START_TEST(test_folder)
     zero_error_t error = {.status = ZERO_OK};
     zero_status_t status;
 
+    const char *config = changes[_i].change.llama ? LLAMA : CONFIG;
+
     make_folder();
-    write_file("config.json", CONFIG, strlen(CONFIG));
+    write_file("config.json", config, strlen(config));
     ck_assert_int_eq(zero_model_read_config(&c, folder, &error), ZERO_OK);
     write_tensors("model.safetensors", &c, 0, zero_model_tensor_count(&c), &changes[_i].change);
     status = zero_model_check_folder(&c, folder, &error);
