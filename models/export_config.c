@@ -111,8 +111,11 @@ static void add_config(text_t *t, const zero_model_config_t *c, const zero_famil
         add_bool(t, "attention_bias", c->qkv_bias);
     if (family->mlp_bias == ZERO_SWITCH_KEY)
         add_bool(t, "mlp_bias", c->mlp_bias);
-    if (family->window_switch)
+    if (family->window_switch) {
         add_bool(t, "use_sliding_window", c->sliding_window > 0);
+        if (c->sliding_window > 0) /* of all layers: config does not say of which */
+            add_size(t, "max_window_layers", 0);
+    }
     if (family->sliding_window > 0 && c->sliding_window > 0)
         add_size(t, "sliding_window", c->sliding_window);
     else if (family->sliding_window > 0)

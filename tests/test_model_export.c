@@ -348,6 +348,64 @@ START_TEST(configs_are_read_back)
 }
 END_TEST
 
+/* Settings of each family that differ from its defaults. */
+static const struct {
+    const char *family;
+    zero_rope_t rope;
+    zero_nn_activation_t activation;
+    bool attention_bias, mlp_bias;
+    int64_t sliding_window;
+} varied[] = {
+    {"llama", {1e4, ZERO_ROPE_LLAMA3, 8, 1, 4, 16}, ZERO_NN_SILU, true, false, 0},
+    {"llama", {12345.678, ZERO_ROPE_LINEAR, 2.5, 0, 0, 0}, ZERO_NN_GELU, false, true, 0},
+    {"mistral", {5e5, ZERO_ROPE_PLAIN, 0, 0, 0, 0}, ZERO_NN_RELU, false, false, 7},
+    {"mistral", {7, ZERO_ROPE_LINEAR, 3, 0, 0, 0}, ZERO_NN_GELU_NEW, false, false, 0},
+    {"qwen2", {1e6, ZERO_ROPE_LLAMA3, 2, 2, 3, 1000}, ZERO_NN_SILU, false, false, 0},
+    {"qwen2", {1e6, ZERO_ROPE_PLAIN, 0, 0, 0, 0}, ZERO_NN_SILU, false, false, 5},
+    {"qwen3", {1e6, ZERO_ROPE_PLAIN, 0, 0, 0, 0}, ZERO_NN_SILU, true, false, 5},
+};
+
+START_TEST(families_are_read_back)
+{
+    const zero_rope_t *rope = &varied[_i].rope;
+    zero_model_config_t made, read;
+    zero_error_t error;
+    char *text;
+
+    ck_assert_int_eq(zero_model_family(&made, varied[_i].family, &error), ZERO_OK);
+    made.layers = 3;
+    made.heads = 6;
+    made.kv_heads = 3;
+    made.head_dim = 10;
+    made.width = 24;
+    made.hidden = 44;
+    made.vocab = 99;
+    made.positions = 64;
+    made.norm_eps = 3e-7;
+    made.init_std = 0.07;
+    made.tied = _i % 2;
+    made.rope = *rope;
+    made.activation = varied[_i].activation;
+    made.qkv_bias = made.qkv_bias || varied[_i].attention_bias;
+    made.projection_bias = varied[_i].attention_bias;
+    made.mlp_bias = varied[_i].mlp_bias;
+    made.sliding_window = varied[_i].sliding_window;
+    ck_assert_msg(zero_model_check_config(&made, &error) == ZERO_OK, "%s", error.text);
+    ck_assert_int_eq(zero_model_config_text(&made, ZERO_BF16, &text, &error), ZERO_OK);
+    ck_assert_msg(zero_model_parse_config(&read, text, strlen(text), "config.json", &error) == ZERO_OK, "%s: %s",
+                  error.text, text);
+#define SAME(member) ck_assert_msg(read.member == made.member, "%s differs: %s", #member, text)
+    ck_assert_str_eq(read.family, made.family);
+    SAME(layers), SAME(heads), SAME(kv_heads), SAME(head_dim), SAME(width), SAME(hidden), SAME(vocab), SAME(positions);
+    SAME(norm), SAME(norm_eps), SAME(init_std), SAME(tied), SAME(activation), SAME(gated), SAME(qk_norm);
+    SAME(qkv_bias), SAME(projection_bias), SAME(mlp_bias), SAME(sliding_window), SAME(residual_init);
+    SAME(rope.theta), SAME(rope.scaling), SAME(rope.factor), SAME(rope.low_freq_factor), SAME(rope.high_freq_factor);
+    SAME(rope.original_positions);
+#undef SAME
+    free(text);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("model_export");
@@ -360,6 +418,7 @@ int main(void)
     tcase_add_test(c, folders_of_others_stay);
     tcase_add_loop_test(c, configs_change_only_the_dtype, 0, sizeof retyped / sizeof *retyped);
     tcase_add_loop_test(c, configs_are_read_back, 0, 2);
+    tcase_add_loop_test(c, families_are_read_back, 0, sizeof varied / sizeof *varied);
     suite_add_tcase(suite, c);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
