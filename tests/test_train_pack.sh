@@ -43,6 +43,19 @@ near "the loss of a row of two documents" "$(steps two.log loss)" \
 run 0 --data "$1,$2" --seq-len 27 --ranks 1 --batch 1 --steps 1 --lr 0 --sample 0 --quiet --log stream.log
 [ "$(steps stream.log loss)" != "$(steps two.log loss)" ] || fail "a stream has the loss of packed documents"
 
+# One document whose pieces fill their rows: the rows are the windows of the stream, and all targets count.
+head -c $((20 * 64 + 1)) "$srcdir/README.md" >one.txt
+common="--data one.txt --ranks 2 --batch 4 --seq-len 64 --shuffle 1 --steps 6 --lr 0.01 --clip 0 --sample 0 --quiet"
+# shellcheck disable=SC2086 # split at spaces on purpose
+{
+run 0 $common --log stream.log
+run 0 $common --pack --log rows.log
+}
+near "losses of full rows" "$(steps rows.log loss)" "$(steps stream.log loss)" 1e-6
+near "norms of full rows" "$(steps rows.log grad_norm)" "$(steps stream.log grad_norm)" 1e-6
+equal "targets of windows" "$(steps stream.log targets)" "$(steps stream.log tokens)"
+equal "targets of full rows" "$(steps rows.log targets)" "$(steps stream.log targets)"
+
 # The same mean however ranks and micro-steps share the rows of a batch.
 common="--pack --seq-len 64 --batch 12 --steps 4 --lr 0.01 --clip 0 --sample 0 --quiet"
 # shellcheck disable=SC2086 # split at spaces on purpose
