@@ -32,59 +32,66 @@ static int64_t gathered_bias(const zero_model_t *m)
     return most;
 }
 
+/* The buffers of layer l for n rows, of which the recompute mode shares some with the first layer. */
+static void take_layer(zero_model_t *m, carve_t *c, int64_t l, int64_t n)
+{
+    const zero_model_config_t *g = &m->config;
+    const int64_t C = g->width, H = g->heads, KV = g->kv_heads, D = g->head_dim;
+    const size_t e = m->element, f = sizeof(float);
+    const bool selective = m->options.recompute == ZERO_RECOMPUTE_SELECTIVE, means = g->norm == ZERO_MODEL_LAYER_NORM;
+    zero_model_layer_t *a = &m->layers[l];
+
+    if (l > 0 && m->options.recompute == ZERO_RECOMPUTE_FULL) {
+        *a = m->layers[0];
+        return;
+    }
+    a->mean1 = means ? take(c, n, 1, f) : NULL;
+    a->rstd1 = take(c, n, 1, f);
+    a->qkv = take(c, n, m->qkv_width, e);
+    a->qk = g->qk_norm ? take(c, n, (H + KV) * D, e) : NULL;
+    a->rstd_q = g->qk_norm ? take(c, n, H, f) : NULL;
+    a->rstd_k = g->qk_norm ? take(c, n, KV, f) : NULL;
+    a->attention = take(c, n, H * D, e);
+    a->lse = take(c, n, H, f);
+    a->mid = take(c, n, C, e);
+    a->mean2 = means ? take(c, n, 1, f) : NULL;
+    a->rstd2 = take(c, n, 1, f);
+    a->up = take(c, n, m->up_width, e);
+    if (l > 0 && selective) {
+        a->norm1 = a->norm2 = m->layers[0].norm1;
+        a->active = m->layers[0].active;
+        return;
+    }
+    a->norm1 = take(c, n, C, e);
+    a->norm2 = selective ? a->norm1 : take(c, n, C, e);
+    a->active = take(c, n, g->hidden, e);
+}
+
 bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *device_bytes, uint64_t *host_bytes)
 {
     const zero_model_options_t *o = &m->options;
     const zero_model_config_t *g = &m->config;
-    const int64_t C = g->width, F = g->hidden, H = g->heads, KV = g->kv_heads, D = g->head_dim, L = g->layers;
-    const int64_t Q = m->qkv_width, A = H * D, QK = (H + KV) * D, U = m->up_width, bias = gathered_bias(m);
+    const int64_t C = g->width, F = g->hidden, L = g->layers, Q = m->qkv_width, A = g->heads * g->head_dim;
     const int64_t rows = o->micro_batch * o->seq_len, most = rows > o->sample_len ? rows : o->sample_len;
+    const int64_t bias = gathered_bias(m);
+    const bool anew = o->packed && m->positions != NULL; /* narrow then holds positions of a sample */
     const size_t e = m->element, f = sizeof(float);
-    const bool selective = o->recompute == ZERO_RECOMPUTE_SELECTIVE, full = o->recompute == ZERO_RECOMPUTE_FULL;
-    const bool means = g->norm == ZERO_MODEL_LAYER_NORM;
     carve_t c = {device, 0, true}, h = {host, 0, true};
 
     for (int64_t l = 0; l <= L; l++)
         m->x[l] = o->offload_activations && l >= 2 ? m->x[l - 2] : take(&c, l == 0 ? most : rows, C, e);
     for (int64_t l = 0; o->offload_activations && l < L - 1; l++) /* the last layer's input stays in x */
         m->kept[l] = take(&h, rows, C, e);
-    for (int64_t l = 0; l < L; l++) {
-        zero_model_layer_t *a = &m->layers[l];
-        const int64_t n = l == 0 ? most : rows; /* evaluation and sampling use the first layer's buffers too */
-
-        if (l > 0 && full) {
-            *a = m->layers[0];
-            continue;
-        }
-        a->mean1 = means ? take(&c, n, 1, f) : NULL;
-        a->rstd1 = take(&c, n, 1, f);
-        a->qkv = take(&c, n, Q, e);
-        a->qk = g->qk_norm ? take(&c, n, QK, e) : NULL;
-        a->rstd_q = g->qk_norm ? take(&c, n, H, f) : NULL;
-        a->rstd_k = g->qk_norm ? take(&c, n, KV, f) : NULL;
-        a->attention = take(&c, n, A, e);
-        a->lse = take(&c, n, H, f);
-        a->mid = take(&c, n, C, e);
-        a->mean2 = means ? take(&c, n, 1, f) : NULL;
-        a->rstd2 = take(&c, n, 1, f);
-        a->up = take(&c, n, U, e);
-        if (l > 0 && selective) {
-            a->norm1 = a->norm2 = m->layers[0].norm1;
-            a->active = m->layers[0].active;
-            continue;
-        }
-        a->norm1 = take(&c, n, C, e);
-        a->norm2 = selective ? a->norm1 : take(&c, n, C, e);
-        a->active = take(&c, n, F, e);
-    }
-    m->mean_f = means ? take(&c, most, 1, f) : NULL;
-    m->rstd_f = take(&c, most, 1, f);
+    for (int64_t l = 0; l < L; l++) /* evaluation and sampling use the first layer's buffers too */
+        take_layer(m, &c, l, l == 0 ? most : rows);
+    m->mean_f = g->norm == ZERO_MODEL_LAYER_NORM ? take(&c, rows, 1, f) : NULL;
+    m->rstd_f = take(&c, rows, 1, f);
     m->logits = take(&c, m->head_rows, m->logits_ld, e);
     m->dhead = m->head_sums ? take(&c, m->config.vocab, C, f) : NULL;
     m->dx = take(&c, rows, C, e);
-    m->narrow = take(&c, most, C > A ? C : A, e);
+    m->narrow = take(&c, anew ? most : rows, C > A ? C : A, e);
     m->wide = take(&c, rows, F > Q ? F : Q, e);
-    m->dqk = g->qk_norm ? take(&c, rows, QK, e) : NULL;
+    m->dqk = g->qk_norm ? take(&c, rows, Q - g->kv_heads * g->head_dim, e) : NULL;
     m->bias = bias > 0 ? take(&c, 1, bias, e) : NULL;
     m->tokens = take(&h, m->places, most, sizeof(int32_t));
     m->targets = take(&h, m->places, rows, sizeof(int32_t));
