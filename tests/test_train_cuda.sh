@@ -45,6 +45,28 @@ for rank in 0 1; do
     done
 done
 
+# A model of each family has the CPU's losses up to rounding.
+# on_both WHAT ARGUMENTS...
+on_both()
+{
+    what=$1
+    shift
+    for device in cuda cpu; do
+        # shellcheck disable=SC2086
+        run 0 $small --ranks 2 --steps 3 --schedule constant --warmup 0 --dtype fp32 "$@" --device $device \
+            --log $device.log
+    done
+    losses "$what" cuda.log cpu.log 1e-5
+}
+golden=${srcdir:-.}/tests/golden
+for model in llama llama-biased mistral qwen2 qwen3; do
+    on_both "$model" --model "$golden/$model" --data "$golden/gpt2.bin"
+done
+sed 's/"vocab_size": 97/"vocab_size": 256/' "$golden/qwen3/config.json" >bytes.json
+echo "one, two, three and a few more words" >first.txt
+echo "and another document" >second.txt
+on_both "packed documents with rotary positions" --model bytes.json --data first.txt --data second.txt --pack
+
 # Windows, offload, a thread for each stream, a GPU for each rank, and NCCL: the same bits.
 # same WHAT ARGUMENTS...
 same()
