@@ -50,7 +50,6 @@ typedef struct zero_model_linear {
     zero_model_role_t weight[ZERO_LINEAR_PARTS], bias[ZERO_LINEAR_PARTS];
     bool biased;
     int64_t in, out, columns[ZERO_LINEAR_PARTS]; /* out is the sum of columns */
-    bool joined; /* the parts lie one behind another, so that one product computes all of them */
 } zero_model_linear_t;
 
 typedef enum zero_model_linear_id {
@@ -121,7 +120,8 @@ struct zero_model {
                                outputs of norms */
     void *wide;             /* (rows, max(F, Q)): gradients of activations and of qkv */
     void *dqk;              /* (rows, (H + KV) D): gradients of qk; NULL without qk_norm */
-    void *bias;             /* (Q or 2 F): a bias, or its gradient, of a linear layer in parts; NULL: none has both */
+    void *weight, *bias;    /* of a linear layer whose parts do not lie one behind another, or its gradient; NULL: no
+                               layer has such parts */
 
     /* In memory that the host and the device access: */
     int32_t *tokens, *targets; /* (places, rows) */
@@ -168,8 +168,10 @@ void zero_model_frequencies(const zero_rope_t *rope, int64_t head_dim, float *ou
 
 /* Describes the linear layers of the model's configuration. */
 void zero_model_linears(zero_model_t *m);
-/* After bind: whether the parts of each linear layer lie one behind another, in values and gradients. */
-void zero_model_join_linears(zero_model_t *m);
+/* The most elements of a weight, or of a bias, whose parts may not lie one behind another; 0: there is none. */
+int64_t zero_model_gathered(const zero_model_t *m, bool bias);
+/* After the addresses are known: whether all parts lie one behind another, or have a buffer. */
+bool zero_model_linears_fit(const zero_model_t *m);
 /* y (rows, out) = x (rows, in) W + b, of a layer. */
 void zero_model_linear(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *y, const void *x, int64_t rows);
 /* The same with the activation gelu_new behind it: up (rows, out) receives the product, y its GELU. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* linear.c - the linear layers of a model: products of weights that a family stores (in, out) or (out, in), whole or in
- * parts. Every product with a weight of a layer is here. */
+ * parts. Every product with a weight of a layer is here. Parts are stored (out, in), and mostly lie one behind another
+ * in memory: each tensor begins at a multiple of 128 elements, as sizes of real models are. Where they do not, they are
+ * copied to one place before a product, and their gradients back behind it. */
 #include "models/decoder.h"
 
 /* ---- description ------------------------------------------------------------------------------------------------ */
@@ -8,7 +10,7 @@
 static zero_model_linear_t one(zero_model_role_t weight, zero_model_role_t bias, int64_t in, int64_t out)
 {
     return (zero_model_linear_t){
-        .parts = 1, .weight = {weight}, .bias = {bias}, .in = in, .out = out, .columns = {out}, .joined = true};
+        .parts = 1, .weight = {weight}, .bias = {bias}, .in = in, .out = out, .columns = {out}};
 }
 
 void zero_model_linears(zero_model_t *m)
@@ -41,12 +43,26 @@ void zero_model_linears(zero_model_t *m)
         l[i].biased = zero_model_has(c, l[i].bias[0]);
 }
 
-/* Whether each part begins where the one before it ends. */
-static bool is_joined(const zero_model_t *m, int64_t layer, const zero_model_role_t *roles, int parts)
+/* ---- parts ------------------------------------------------------------------------------------------------------ */
+
+/* A weight (bias = false) or bias of a linear layer, with all of its parts. */
+typedef struct tensor {
+    const zero_model_role_t *roles;
+    int parts;
+    void *gathered; /* where parts that do not lie one behind another are copied */
+} tensor_t;
+
+static tensor_t tensor(const zero_model_t *m, const zero_model_linear_t *l, bool bias)
 {
-    for (int i = 1; i < parts; i++) {
-        const zero_model_param_t *before = zero_model_role_param(m, layer, roles[i - 1]),
-                                 *p = zero_model_role_param(m, layer, roles[i]);
+    return (tensor_t){bias ? l->bias : l->weight, l->parts, bias ? m->bias : m->weight};
+}
+
+/* Whether each part begins where the one before it ends. */
+static bool is_joined(const zero_model_t *m, int64_t layer, const tensor_t *t)
+{
+    for (int i = 1; i < t->parts; i++) {
+        const zero_model_param_t *before = zero_model_role_param(m, layer, t->roles[i - 1]),
+                                 *p = zero_model_role_param(m, layer, t->roles[i]);
 
         if (zero_model_at(m, before->data, before->count) != p->data ||
             (p->grad && zero_model_at(m, before->grad, before->count) != p->grad))
@@ -55,194 +71,172 @@ static bool is_joined(const zero_model_t *m, int64_t layer, const zero_model_rol
     return true;
 }
 
-void zero_model_join_linears(zero_model_t *m)
+/* Copies the parts' values or gradients to one place, or back. */
+static void copy_parts(zero_model_t *m, int64_t layer, const tensor_t *t, bool grad, bool back)
 {
-    for (int i = 0; i < ZERO_LINEAR_COUNT; i++) {
-        zero_model_linear_t *l = &m->linears[i];
+    int64_t at = 0;
 
-        l->joined = true;
-        for (int64_t layer = 0; layer < m->config.layers && l->joined; layer++)
-            l->joined = is_joined(m, layer, l->weight, l->parts);
+    for (int i = 0; i < t->parts; i++) {
+        const zero_model_param_t *p = zero_model_role_param(m, layer, t->roles[i]);
+        void *part = grad ? p->grad : p->data, *all = zero_model_at(m, t->gathered, at);
+
+        zero_nn_copy(m->nn, back ? part : all, back ? all : part, (uint64_t)p->count * m->element);
+        at += p->count;
     }
 }
 
-/* ---- biases ----------------------------------------------------------------------------------------------------- */
-
-/* The bias of all parts as one vector: as it lies there, or gathered in m->bias. */
-static void *gathered(zero_model_t *m, int64_t layer, const zero_model_linear_t *l, bool grad)
+/* The tensor's values or gradients as one: as they lie there, or copied. */
+static void *begin(zero_model_t *m, int64_t layer, const tensor_t *t, bool grad)
 {
-    const zero_model_param_t *first = zero_model_role_param(m, layer, l->bias[0]);
-    int64_t at = 0;
+    const zero_model_param_t *first = zero_model_role_param(m, layer, t->roles[0]);
 
-    if (m->dry || is_joined(m, layer, l->bias, l->parts))
+    if (m->dry || is_joined(m, layer, t))
         return grad ? first->grad : first->data;
-    for (int i = 0; i < l->parts; at += l->columns[i], i++) {
-        const zero_model_param_t *p = zero_model_role_param(m, layer, l->bias[i]);
-
-        zero_nn_copy(m->nn, zero_model_at(m, m->bias, at), grad ? p->grad : p->data,
-                     (uint64_t)l->columns[i] * m->element);
-    }
-    return m->bias;
+    copy_parts(m, layer, t, grad, false);
+    return t->gathered;
 }
 
-void zero_model_linear_bias(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, const void *dy, int64_t rows)
+/* After a change of the gradients that begin returned. */
+static void end(zero_model_t *m, int64_t layer, const tensor_t *t, const void *all)
 {
-    const zero_model_linear_t *l = &m->linears[id];
-    int64_t at = 0;
+    if (all != NULL && all == t->gathered)
+        copy_parts(m, layer, t, true, true);
+}
 
-    if (!l->biased)
-        return;
-    void *sums = gathered(m, layer, l, true);
+/* Elements for the parts of a weight or bias, if a part may not end where the next one begins; else 0. */
+static int64_t gathered_elements(const zero_model_linear_t *l, bool bias)
+{
+    const int64_t each = bias ? 1 : l->in;
 
-    zero_nn_bias_backward(m->nn, sums, dy, rows, l->out, m->options.dtype);
-    for (int i = 0; sums != NULL && sums == m->bias && i < l->parts; at += l->columns[i], i++)
-        zero_nn_copy(m->nn, zero_model_role_param(m, layer, l->bias[i])->grad, zero_model_at(m, sums, at),
-                     (uint64_t)l->columns[i] * m->element);
+    for (int i = 0; i + 1 < l->parts; i++)
+        if (l->columns[i] * each % 128 != 0)
+            return l->out * each;
+    return 0;
+}
+
+int64_t zero_model_gathered(const zero_model_t *m, bool bias)
+{
+    int64_t most = 0;
+
+    for (int i = 0; i < ZERO_LINEAR_COUNT; i++) {
+        const zero_model_linear_t *l = &m->linears[i];
+        const int64_t elements = !bias || l->biased ? gathered_elements(l, bias) : 0;
+
+        most = elements > most ? elements : most;
+    }
+    return most;
+}
+
+bool zero_model_linears_fit(const zero_model_t *m)
+{
+    for (int i = 0; i < 2 * ZERO_LINEAR_COUNT; i++) {
+        const zero_model_linear_t *l = &m->linears[i / 2];
+        const tensor_t t = tensor(m, l, i % 2);
+
+        for (int64_t layer = 0; layer < m->config.layers && t.gathered == NULL && (i % 2 == 0 || l->biased); layer++)
+            if (!is_joined(m, layer, &t))
+                return false;
+    }
+    return true;
 }
 
 /* ---- products --------------------------------------------------------------------------------------------------- */
 
-/* The pieces of y that one product computes. */
-typedef struct piece {
-    const zero_model_param_t *w, *b; /* b: of this part; NULL: none */
-    int64_t at, columns;             /* in y */
-} piece_t;
-
-/* Piece i of a linear layer; false behind the last. */
-static bool piece(const zero_model_t *m, int64_t layer, const zero_model_linear_t *l, bool joined, int i, piece_t *p)
-{
-    if (i >= (joined ? 1 : l->parts))
-        return false;
-    p->w = zero_model_role_param(m, layer, l->weight[i]);
-    p->b = l->biased ? zero_model_role_param(m, layer, l->bias[i]) : NULL;
-    p->columns = joined ? l->out : l->columns[i];
-    for (p->at = 0; i > 0; i--)
-        p->at += l->columns[i - 1];
-    return true;
-}
-
-/* A dry run makes the calls of both ways: addresses, which decide, are not known then. */
-typedef void (*way_fn)(zero_model_t *m, int64_t layer, const zero_model_linear_t *l, bool joined, const void *ctx);
-static void run(zero_model_t *m, int64_t layer, const zero_model_linear_t *l, way_fn way, const void *ctx)
-{
-    if (m->dry && l->parts > 1)
-        way(m, layer, l, false, ctx);
-    way(m, layer, l, l->joined || m->dry, ctx);
-}
-
 typedef struct forward {
     void *y, *up;
-    const void *x;
-    int64_t rows;
     zero_nn_epilogue_t epilogue;
 } forward_t;
 
-static void forward(zero_model_t *m, int64_t layer, const zero_model_linear_t *l, bool joined, const void *ctx)
+static void forward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, const forward_t *f, const void *x,
+                    int64_t rows)
 {
-    const forward_t *f = ctx;
-    const bool stored = m->family->out_in;
-    void *all = l->biased && joined ? gathered(m, layer, l, false) : NULL;
-    piece_t p;
+    const zero_model_linear_t *l = &m->linears[id];
+    const tensor_t w = tensor(m, l, false), b = tensor(m, l, true);
 
-    for (int i = 0; piece(m, layer, l, joined, i, &p); i++)
-        zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = f->rows,
-                                              .n = p.columns,
-                                              .k = l->in,
-                                              .trans_b = stored,
-                                              .ldc = l->out,
-                                              .dtype = m->options.dtype,
-                                              .a = f->x,
-                                              .b = p.w->data,
-                                              .bias = joined ? all : zero_model_weight(p.b),
-                                              .c = zero_model_at(m, f->y, p.at),
-                                              .epilogue = f->epilogue,
-                                              .aux = f->up});
+    zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = rows,
+                                          .n = l->out,
+                                          .k = l->in,
+                                          .trans_b = m->family->out_in,
+                                          .dtype = m->options.dtype,
+                                          .a = x,
+                                          .b = begin(m, layer, &w, false),
+                                          .bias = l->biased ? begin(m, layer, &b, false) : NULL,
+                                          .c = f->y,
+                                          .epilogue = f->epilogue,
+                                          .aux = f->up});
 }
 
 typedef struct backward {
     void *dx, *up, *dbias;
-    const void *dy, *x;
-    int64_t rows;
     zero_nn_epilogue_t epilogue;
 } backward_t;
 
-static void backward(zero_model_t *m, int64_t layer, const zero_model_linear_t *l, bool joined, const void *ctx)
+static void backward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, const backward_t *b, const void *dy,
+                     const void *x, int64_t rows)
 {
-    const backward_t *b = ctx;
-    const zero_dtype_t dtype = m->options.dtype;
-    const bool stored = m->family->out_in;
-    piece_t p;
+    const zero_model_linear_t *l = &m->linears[id];
+    const bool out_in = m->family->out_in;
+    const tensor_t w = tensor(m, l, false);
+    void *dw = begin(m, layer, &w, true);
 
-    for (int i = 0; piece(m, layer, l, joined, i, &p); i++) {
-        const void *dy = zero_model_at(m, (void *)b->dy, p.at);
-        /* dW (in, columns) += x^T dy, or (columns, in) += dy^T x */
-        zero_nn_gemm_t g = {.m = l->in,
-                            .n = p.columns,
-                            .k = b->rows,
-                            .trans_a = true,
-                            .accumulate = true,
-                            .ldb = l->out,
-                            .dtype = dtype,
-                            .a = b->x,
-                            .b = dy,
-                            .c = p.w->grad};
-
-        if (stored)
-            g = (zero_nn_gemm_t){.m = p.columns,
-                                 .n = l->in,
-                                 .k = b->rows,
-                                 .trans_a = true,
-                                 .accumulate = true,
-                                 .lda = l->out,
-                                 .dtype = dtype,
-                                 .a = dy,
-                                 .b = b->x,
-                                 .c = p.w->grad};
-        zero_nn_gemm(m->nn, &g);
-    }
-    for (int i = 0; piece(m, layer, l, joined, i, &p); i++)
-        zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = b->rows,
-                                              .n = l->in,
-                                              .k = p.columns,
-                                              .trans_b = !stored,
-                                              .accumulate = i > 0,
-                                              .lda = l->out,
-                                              .dtype = dtype,
-                                              .a = zero_model_at(m, (void *)b->dy, p.at),
-                                              .b = p.w->data,
-                                              .c = b->dx,
-                                              .epilogue = b->epilogue,
-                                              .aux = b->up,
-                                              .dbias = b->dbias});
+    /* dW (out, in) += dy^T x, or (in, out) += x^T dy */
+    zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = out_in ? l->out : l->in,
+                                          .n = out_in ? l->in : l->out,
+                                          .k = rows,
+                                          .trans_a = true,
+                                          .accumulate = true,
+                                          .dtype = m->options.dtype,
+                                          .a = out_in ? dy : x,
+                                          .b = out_in ? x : dy,
+                                          .c = dw});
+    end(m, layer, &w, dw);
+    zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = rows,
+                                          .n = l->in,
+                                          .k = l->out,
+                                          .trans_b = !out_in,
+                                          .dtype = m->options.dtype,
+                                          .a = dy,
+                                          .b = begin(m, layer, &w, false),
+                                          .c = b->dx,
+                                          .epilogue = b->epilogue,
+                                          .aux = b->up,
+                                          .dbias = b->dbias});
 }
 
 void zero_model_linear(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *y, const void *x, int64_t rows)
 {
-    run(m, layer, &m->linears[id], forward, &(forward_t){.y = y, .x = x, .rows = rows});
+    forward(m, layer, id, &(forward_t){.y = y}, x, rows);
 }
 
 void zero_model_linear_gelu(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *y, void *up, const void *x,
                             int64_t rows)
 {
-    run(m, layer, &m->linears[id], forward,
-        &(forward_t){.y = y, .up = up, .x = x, .rows = rows, .epilogue = ZERO_NN_EPILOGUE_GELU_NEW});
+    forward(m, layer, id, &(forward_t){.y = y, .up = up, .epilogue = ZERO_NN_EPILOGUE_GELU_NEW}, x, rows);
 }
 
 void zero_model_linear_backward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *dx, const void *dy,
                                 const void *x, int64_t rows)
 {
-    run(m, layer, &m->linears[id], backward, &(backward_t){.dx = dx, .dy = dy, .x = x, .rows = rows});
+    backward(m, layer, id, &(backward_t){.dx = dx}, dy, x, rows);
 }
 
 void zero_model_linear_gelu_backward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *dx,
                                      const void *dy, const void *x, void *up, void *dbias, int64_t rows)
 {
-    run(m, layer, &m->linears[id], backward,
-        &(backward_t){.dx = dx,
-                      .up = up,
-                      .dbias = dbias,
-                      .dy = dy,
-                      .x = x,
-                      .rows = rows,
-                      .epilogue = ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD});
+    backward(m, layer, id,
+             &(backward_t){.dx = dx, .up = up, .dbias = dbias, .epilogue = ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD}, dy, x,
+             rows);
+}
+
+void zero_model_linear_bias(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, const void *dy, int64_t rows)
+{
+    const zero_model_linear_t *l = &m->linears[id];
+    const tensor_t b = tensor(m, l, true);
+
+    if (!l->biased)
+        return;
+    void *sums = begin(m, layer, &b, true);
+
+    zero_nn_bias_backward(m->nn, sums, dy, rows, l->out, m->options.dtype);
+    end(m, layer, &b, sums);
 }

@@ -18,20 +18,6 @@ static void *take(carve_t *c, int64_t rows, int64_t columns, size_t element)
     return c->ok && c->base ? c->base + at : NULL;
 }
 
-/* The longest bias of several parts, which may not lie one behind another; 0: there is none. */
-static int64_t gathered_bias(const zero_model_t *m)
-{
-    int64_t most = 0;
-
-    for (int i = 0; i < ZERO_LINEAR_COUNT; i++) {
-        const zero_model_linear_t *l = &m->linears[i];
-
-        if (l->biased && l->parts > 1 && l->out > most)
-            most = l->out;
-    }
-    return most;
-}
-
 /* The buffers of layer l for n rows, of which the recompute mode shares some with the first layer. */
 static void take_layer(zero_model_t *m, carve_t *c, int64_t l, int64_t n)
 {
@@ -73,7 +59,7 @@ bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *devi
     const zero_model_config_t *g = &m->config;
     const int64_t C = g->width, F = g->hidden, L = g->layers, Q = m->qkv_width, A = g->heads * g->head_dim;
     const int64_t rows = o->micro_batch * o->seq_len, most = rows > o->sample_len ? rows : o->sample_len;
-    const int64_t bias = gathered_bias(m);
+    const int64_t weight = zero_model_gathered(m, false), bias = zero_model_gathered(m, true);
     const bool anew = o->packed && m->positions != NULL; /* narrow then holds positions of a sample */
     const size_t e = m->element, f = sizeof(float);
     carve_t c = {device, 0, true}, h = {host, 0, true};
@@ -92,6 +78,7 @@ bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *devi
     m->narrow = take(&c, anew ? most : rows, C > A ? C : A, e);
     m->wide = take(&c, rows, F > Q ? F : Q, e);
     m->dqk = g->qk_norm ? take(&c, rows, Q - g->kv_heads * g->head_dim, e) : NULL;
+    m->weight = weight > 0 ? take(&c, 1, weight, e) : NULL;
     m->bias = bias > 0 ? take(&c, 1, bias, e) : NULL;
     m->tokens = take(&h, m->places, most, sizeof(int32_t));
     m->targets = take(&h, m->places, rows, sizeof(int32_t));

@@ -352,7 +352,10 @@ zero_status_t zero_model_bind(zero_model_t *m, zero_error_t *error)
         m->params[i].data = zero_param_data(m->engine, m->params[i].id);
         m->params[i].grad = zero_param_grad(m->engine, m->params[i].id);
     }
-    zero_model_join_linears(m);
+    if (!zero_model_linears_fit(m))
+        return zero_fail(error, ZERO_ERR_PLAN,
+                         "parts of a linear layer do not lie one behind another: their tensors do "
+                         "not begin at the next multiple of 128 elements");
     zero_model_bind_muon(m);
     m->bound = true;
     return ZERO_OK;
