@@ -81,25 +81,32 @@ START_TEST(test_arithmetic)
 }
 END_TEST
 
-/* Only a model with biases of several parts has memory to gather them. */
+/* Only a model with biases whose parts may be apart in memory has a buffer for them. */
 START_TEST(test_gathered_bias)
 {
+    static const struct {
+        int64_t hidden;
+        bool biased, gathered;
+    } cases[] = {{8192, false, false}, {8192, true, false}, {8190, false, false}, {8190, true, true}};
     static char memory[1];
     const zero_model_options_t options = {.micro_batch = 1, .seq_len = 2, .threads = 1, .backend = "ref"};
     zero_model_config_t c;
     zero_model_t *m;
     zero_error_t error;
-    uint64_t device[2], host;
+    uint64_t device[4], host;
 
     ck_assert_int_eq(zero_model_preset(&c, "llama-1b", &error), ZERO_OK);
-    for (int biased = 0; biased < 2; biased++) {
-        c.mlp_bias = biased;
+    for (int i = 0; i < 4; i++) {
+        c.hidden = cases[i].hidden;
+        c.mlp_bias = cases[i].biased;
         ck_assert_int_eq(zero_model_create(&m, &c, &options, &error), ZERO_OK);
-        ck_assert(zero_model_layout(m, memory, memory, &device[biased], &host));
-        ck_assert((m->bias != NULL) == biased);
+        ck_assert(zero_model_layout(m, memory, memory, &device[i], &host));
+        ck_assert((m->bias != NULL) == cases[i].gathered);
+        ck_assert_ptr_null(m->weight); /* 2,048 columns: every part is a multiple of 128 elements */
         zero_model_destroy(m);
     }
-    ck_assert_uint_eq(device[1] - device[0], 2 * 8192 * sizeof(float));
+    ck_assert_uint_eq(device[1], device[0]);
+    ck_assert_uint_eq(device[3] - device[2], 65536); /* 2 * 8190 numbers, to a multiple of 128 bytes */
 }
 END_TEST
 
