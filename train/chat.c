@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/chat.h"
 #include "train/data_parts.h"
+#include "train/grow.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -127,14 +128,6 @@ static zero_status_t no_memory(const chat_t *c, zero_error_t *error)
 {
     return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the conversations of %s '%s'", c->data->option,
                      c->file->path);
-}
-
-static bool grow(void **at, int64_t room, size_t each)
-{
-    void *more = realloc(*at, (size_t)room * each);
-    if (more != NULL)
-        *at = more;
-    return more != NULL;
 }
 
 /* A line is wrong: fails, or leaves it out. */

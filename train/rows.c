@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* rows.c - documents, and how they fill rows of tokens. */
 #include "train/data_parts.h"
+#include "train/grow.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -189,11 +190,9 @@ zero_status_t data_arrange(data_t *data, data_layout_t layout, int64_t seq_len, 
         status = find_documents(data, &data->files[i], error);
     for (int64_t used; status == ZERO_OK && (used = walk_row(data, &at, NULL, NULL)) > 0; data->filled += used) {
         if (data->rows == room) {
-            row_start_t *starts = realloc(data->starts, (size_t)(room * 2 + 1024) * sizeof *starts);
-            if (starts == NULL)
-                return no_memory(data, error);
-            data->starts = starts;
             room = room * 2 + 1024;
+            if (!grow((void **)&data->starts, room, sizeof *data->starts))
+                return no_memory(data, error);
         }
         data->starts[data->rows++] = begin;
         begin = at;

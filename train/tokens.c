@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "train/tokens.h"
 #include "train/cores.h"
+#include "train/grow.h"
 #include "train/terminal.h"
 
 #include <errno.h>
@@ -12,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { BLOCK_BYTES = 16 << 20, HEADER_BYTES = 1024, NARROW = 20240520, WIDE = 20240801, WIDE_VERSION = 7 };
@@ -39,19 +39,6 @@ typedef struct work {
     double began, drawn;
 } work_t;
 
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static bool ends_in(const char *path, const char *ending)
-{
-    size_t n = strlen(path), k = strlen(ending);
-    return n >= k && strcmp(path + n - k, ending) == 0;
-}
-
 static int width_of(const zero_tokenizer_t *t)
 {
     return zero_tokenizer_size(t) <= 65536 ? 2 : 4;
@@ -60,14 +47,6 @@ static int width_of(const zero_tokenizer_t *t)
 static zero_status_t no_memory(const work_t *w, zero_error_t *error)
 {
     return zero_fail(error, ZERO_ERR_MEMORY, "no memory for encoding %s '%s'", w->option, w->path);
-}
-
-static bool grow(void **at, int64_t room, size_t each)
-{
-    void *more = realloc(*at, (size_t)room * each);
-    if (more != NULL)
-        *at = more;
-    return more != NULL;
 }
 
 static bool add_document(work_t *w, const char *at, size_t bytes, json_t *owner, int64_t line)
@@ -87,7 +66,7 @@ static bool add_document(work_t *w, const char *at, size_t bytes, json_t *owner,
 
 static void draw(work_t *w)
 {
-    double now = seconds_now(), seconds = now - w->began;
+    double now = zero_now(), seconds = now - w->began;
     if (!w->draws || now - w->drawn < 0.2)
         return;
     terminal_erase(STDOUT_FILENO);
@@ -246,8 +225,7 @@ static zero_status_t encode_file(work_t *w, const zero_tokenizer_t *t, int threa
     int file = open(w->path, O_RDONLY | O_CLOEXEC);
     zero_status_t status;
     w->width = width_of(t);
-    w->lines = ends_in(w->path, ".jsonl") || ends_in(w->path, ".ndjson");
-    w->began = seconds_now();
+    w->began = zero_now();
     if (file < 0 || fstat(file, &info) != 0)
         status = zero_fail(error, ZERO_ERR_IO, "cannot open %s '%s': %s", w->option, w->path, strerror(errno));
     else if ((status = zero_encoders_open(&w->encoders, t, threads, error)) == ZERO_OK) {
@@ -304,7 +282,13 @@ zero_status_t tokens_replace(data_t *data, const zero_tokenizer_t *t, int thread
     else if (index == NULL)
         status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for the documents of %s", option);
     for (int i = 0; status == ZERO_OK && (path = data_path(data, i)) != NULL; i++) {
-        work_t w = {.option = option, .path = path, .out = out, .index = index, .tokens = tokens, .wrong = wrong};
+        work_t w = {.option = option,
+                    .path = path,
+                    .lines = data_is_lines(data),
+                    .out = out,
+                    .index = index,
+                    .tokens = tokens,
+                    .wrong = wrong};
         status = encode_file(&w, t, threads, error);
         tokens = w.tokens;
         documents += w.documents;
@@ -409,14 +393,14 @@ static zero_status_t outputs_close(outputs_t *out, zero_status_t status, zero_er
     return status;
 }
 
-static zero_status_t tokenize(const options_t *o, const zero_tokenizer_t *t, zero_error_t *error)
+static zero_status_t tokenize(const options_t *o, const zero_tokenizer_t *t, bool lines, zero_error_t *error)
 {
     lines_t wrong = {.skip = o->skip_bad_lines != 0};
-    work_t w = {.option = "--tokenize", .path = o->tokenize, .wrong = &wrong};
+    work_t w = {.option = "--tokenize", .path = o->tokenize, .lines = lines, .wrong = &wrong};
     outputs_t out = {0};
     static const char header[HEADER_BYTES];
     w.draws = !o->quiet && terminal_columns(STDOUT_FILENO) > 0;
-    double began = seconds_now();
+    double began = zero_now();
     zero_status_t status = outputs_open(&out, o->tokenize, error);
     w.out = out.file[0];
     w.index = out.file[1];
@@ -433,7 +417,7 @@ static zero_status_t tokenize(const options_t *o, const zero_tokenizer_t *t, zer
     status = outputs_close(&out, status, error);
     if (status == ZERO_OK && !o->quiet)
         printf("%s: %lld tokens of %lld document%s, %.1f MB/s\n", out.name[0], (long long)w.tokens,
-               (long long)w.documents, w.documents == 1 ? "" : "s", 1e-6 * (double)w.bytes / (seconds_now() - began));
+               (long long)w.documents, w.documents == 1 ? "" : "s", 1e-6 * (double)w.bytes / (zero_now() - began));
     if (status == ZERO_OK && !o->quiet && wrong.skipped > 0)
         printf("%lld line%s left out, the first is %s\n", (long long)wrong.skipped, wrong.skipped == 1 ? "" : "s",
                wrong.first);
@@ -452,7 +436,8 @@ zero_status_t tokens_file(const options_t *o, bool *writes, zero_error_t *error)
         status = data_open(&data, "--tokenize", o->tokenize, error);
     if (status == ZERO_OK && !data_is_text(data))
         status = zero_fail(error, ZERO_ERR_ARG, "--tokenize '%s' has tokens already, but must be text", o->tokenize);
-    if (status == ZERO_OK && o->skip_bad_lines && !data_is_lines(data))
+    const bool lines = status == ZERO_OK && data_is_lines(data);
+    if (status == ZERO_OK && o->skip_bad_lines && !lines)
         status = zero_fail(error, ZERO_ERR_ARG,
                            "--skip-bad-lines is set, but --tokenize '%s' is not JSON lines (.jsonl): remove it",
                            o->tokenize);
@@ -466,7 +451,7 @@ zero_status_t tokens_file(const options_t *o, bool *writes, zero_error_t *error)
                       "has one");
     *writes = status == ZERO_OK;
     if (status == ZERO_OK)
-        status = tokenize(o, t, error);
+        status = tokenize(o, t, lines, error);
     zero_tokenizer_close(t);
     return status;
 }
