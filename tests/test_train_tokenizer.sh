@@ -94,6 +94,9 @@ rejected()
 size=$(grep -o '"id":[0-9]*' "$golden/gpt2.json" | sed 's/.*://' | sort -n | tail -1)
 sed 's/1100/300/' model.json >narrow.json
 refused --model narrow.json --data text.txt --tokenizer "$golden/gpt2.json" -- $((size + 1)) 300
+# of tokens, too: the prompt would have tokens that the model lacks
+refused --model narrow.json --data "$srcdir/tests/golden/gpt2.bin" --tokenizer "$golden/gpt2.json" --prompt text \
+    --seq-len 8 -- $((size + 1)) 300
 # a model's folder has a tokenizer of its own
 cp -r "$srcdir/tests/golden/gpt2" folder
 chmod -R u+w folder

@@ -157,7 +157,7 @@ zero_status_t job_resolve_data(job_t *job, bool tiny, bool thorough, zero_error_
                          o->tokenizer);
     /* opened before the data, which may be tokens: --prompt needs it, too */
     if (o->tokenizer != NULL || (o->prompt != NULL && !job->corpus))
-        status = tokens_open(&job->tokenizer, o, job->folder, error);
+        status = need_tokenizer(job, error);
     if (status == ZERO_OK)
         status = open_data(job, &job->data, "--data", &o->data, 0, error);
     if (status == ZERO_OK)
