@@ -351,6 +351,7 @@ static void contents(void)
     REFUSES(zero_set_step(e, -1, 0), "-1");
     REFUSES(zero_step_weight(e, -1), "-1");
     REFUSES(zero_step_weight(e, NAN), "nan");
+    REFUSES(zero_step_weight(e, 1e300), "1e+300");
     REFUSES(zero_trace_begin(e, 0), "0");
     OK(zero_trace_begin(e, 1));
     OK(zero_trace_read(e, NULL, NULL, NULL));

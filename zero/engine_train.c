@@ -180,8 +180,8 @@ zero_status_t zero_step(zero_engine_t *engine, double lr)
 
 static zero_status_t step_weight(zero_engine_t *engine, double weight)
 {
-    if (!(weight >= 0) || !isfinite(weight))
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "the weight of a step is %g, but must be at least 0", weight);
+    if (!(weight >= 0 && weight <= 0x1p53)) /* sums stay finite */
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "the weight of a step is %g, but must be 0 to 2^53", weight);
     zero_exec_set_weight(engine->exec, weight);
     return ZERO_OK;
 }

@@ -563,7 +563,7 @@ ZERO_API zero_status_t zero_step(zero_engine_t *engine, double lr);
  * however unequal the ranks' counts are. Weights are added in rank order. If the sum is 0,
  * gradients count as 0. Without this call a step multiplies by grad_scale alone. The weight is not
  * kept: call it for each step, on every rank or on none.
- * May fail with: ZERO_ERR_ARG if weight is negative or not finite. The next zero_step fails with
+ * May fail with: ZERO_ERR_ARG if weight is not 0 to 2^53. The next zero_step fails with
  * ZERO_ERR_MISMATCH if only some ranks made the call.
  * When: any time between one zero_step and the next. */
 ZERO_API zero_status_t zero_step_weight(zero_engine_t *engine, double weight);

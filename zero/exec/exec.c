@@ -112,6 +112,8 @@ static void resolve(zero_exec_t *x)
         x->base[b] = (char *)x->device->ops->arena_base(x->arenas[buffer->tier]) + buffer->offset;
     }
     x->scalars = (zero_exec_scalars_t *)x->base[plan->scalars];
+    if (x->scalars != NULL)
+        x->scalars->weight = -1;
 }
 
 /* Creates no streams without work, because each may be a thread. */
