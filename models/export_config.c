@@ -4,7 +4,6 @@
 
 #include <inttypes.h>
 #include <jansson.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -23,46 +22,29 @@ static const char *real_text(char text[32], double value)
     return text;
 }
 
-/* Appends to a text; counts what does not fit. */
-typedef struct text {
-    char *at;
-    size_t used, room;
-} text_t;
-
-ZERO_PRINTF(2, 3) static void add(text_t *t, const char *format, ...)
-{
-    va_list values;
-
-    va_start(values, format);
-    const int length = vsnprintf(t->used < t->room ? t->at + t->used : NULL, t->used < t->room ? t->room - t->used : 0,
-                                 format, values);
-    va_end(values);
-    t->used += length > 0 ? (size_t)length : 0;
-}
-
-static void add_size(text_t *t, const char *key, int64_t value)
+static void add_size(FILE *t, const char *key, int64_t value)
 {
     if (key)
-        add(t, "  \"%s\": %" PRId64 ",\n", key, value);
+        fprintf(t, "  \"%s\": %" PRId64 ",\n", key, value);
 }
 
-static void add_real(text_t *t, const char *key, double value)
+static void add_real(FILE *t, const char *key, double value)
 {
     char real[32];
 
-    add(t, "  \"%s\": %s,\n", key, real_text(real, value));
+    fprintf(t, "  \"%s\": %s,\n", key, real_text(real, value));
 }
 
-static void add_bool(text_t *t, const char *key, bool value)
+static void add_bool(FILE *t, const char *key, bool value)
 {
-    add(t, "  \"%s\": %s,\n", key, value ? "true" : "false");
+    fprintf(t, "  \"%s\": %s,\n", key, value ? "true" : "false");
 }
 
 static const char *const activations[] = {
     [ZERO_NN_GELU_NEW] = "gelu_new", [ZERO_NN_GELU] = "gelu", [ZERO_NN_RELU] = "relu", [ZERO_NN_SILU] = "silu"};
 
 /* As transformers spelled it before version 5, which reads it too. */
-static void add_rope(text_t *t, const zero_rope_t *rope)
+static void add_rope(FILE *t, const zero_rope_t *rope)
 {
     char a[32], b[32], c[32];
 
@@ -70,29 +52,29 @@ static void add_rope(text_t *t, const zero_rope_t *rope)
         return;
     add_real(t, "rope_theta", rope->theta);
     if (rope->scaling == ZERO_ROPE_LINEAR)
-        add(t, "  \"rope_scaling\": {\n    \"rope_type\": \"linear\",\n    \"factor\": %s\n  },\n",
-            real_text(a, rope->factor));
+        fprintf(t, "  \"rope_scaling\": {\n    \"rope_type\": \"linear\",\n    \"factor\": %s\n  },\n",
+                real_text(a, rope->factor));
     else if (rope->scaling == ZERO_ROPE_LLAMA3)
-        add(t,
-            "  \"rope_scaling\": {\n    \"rope_type\": \"llama3\",\n    \"factor\": %s,\n"
-            "    \"low_freq_factor\": %s,\n    \"high_freq_factor\": %s,\n"
-            "    \"original_max_position_embeddings\": %" PRId64 "\n  },\n",
-            real_text(a, rope->factor), real_text(b, rope->low_freq_factor), real_text(c, rope->high_freq_factor),
-            rope->original_positions);
+        fprintf(t,
+                "  \"rope_scaling\": {\n    \"rope_type\": \"llama3\",\n    \"factor\": %s,\n"
+                "    \"low_freq_factor\": %s,\n    \"high_freq_factor\": %s,\n"
+                "    \"original_max_position_embeddings\": %" PRId64 "\n  },\n",
+                real_text(a, rope->factor), real_text(b, rope->low_freq_factor), real_text(c, rope->high_freq_factor),
+                rope->original_positions);
     else
-        add(t, "  \"rope_scaling\": null,\n");
+        fprintf(t, "  \"rope_scaling\": null,\n");
 }
 
 /* The whole config.json. There is no dropout. Token 50256 is <|endoftext|> of OpenAI's vocabulary; of another
  * vocabulary no token is known to have a meaning. */
-static void add_config(text_t *t, const zero_model_config_t *c, const zero_family_t *family, const char *dtype)
+static void add_config(FILE *t, const zero_model_config_t *c, const zero_family_t *family, const char *dtype)
 {
     const zero_family_keys_t *keys = family->keys;
     const bool learned = c->rope.theta == 0;
     const char *token = learned && c->vocab == 50257 ? "50256" : "null";
 
-    add(t, "{\n  \"architectures\": [\n    \"%s\"\n  ],\n  \"model_type\": \"%s\",\n", family->architecture,
-        family->name);
+    fprintf(t, "{\n  \"architectures\": [\n    \"%s\"\n  ],\n  \"model_type\": \"%s\",\n", family->architecture,
+            family->name);
     add_size(t, keys->vocab, c->vocab);
     add_size(t, keys->positions, c->positions);
     add_size(t, keys->width, c->width);
@@ -101,10 +83,10 @@ static void add_config(text_t *t, const zero_model_config_t *c, const zero_famil
     add_size(t, keys->kv_heads, c->kv_heads);
     add_size(t, keys->head_dim, c->head_dim);
     if (!c->gated && c->hidden == 4 * c->width)
-        add(t, "  \"%s\": null,\n", keys->hidden);
+        fprintf(t, "  \"%s\": null,\n", keys->hidden);
     else
         add_size(t, keys->hidden, c->hidden);
-    add(t, "  \"%s\": \"%s\",\n", keys->activation, activations[c->activation]);
+    fprintf(t, "  \"%s\": \"%s\",\n", keys->activation, activations[c->activation]);
     add_real(t, keys->norm_eps, c->norm_eps);
     add_rope(t, &c->rope);
     if (family->attention_bias == ZERO_SWITCH_KEY)
@@ -119,12 +101,12 @@ static void add_config(text_t *t, const zero_model_config_t *c, const zero_famil
     if (family->sliding_window > 0 && c->sliding_window > 0)
         add_size(t, "sliding_window", c->sliding_window);
     else if (family->sliding_window > 0)
-        add(t, "  \"sliding_window\": null,\n");
+        fprintf(t, "  \"sliding_window\": null,\n");
     add_real(t, "initializer_range", c->init_std);
     if (learned)
-        add(t, "  \"attn_pdrop\": 0.0,\n  \"embd_pdrop\": 0.0,\n  \"resid_pdrop\": 0.0,\n");
+        fprintf(t, "  \"attn_pdrop\": 0.0,\n  \"embd_pdrop\": 0.0,\n  \"resid_pdrop\": 0.0,\n");
     add_bool(t, "tie_word_embeddings", c->tied);
-    add(t, "  \"bos_token_id\": %s,\n  \"eos_token_id\": %s,\n  \"torch_dtype\": \"%s\"\n}\n", token, token, dtype);
+    fprintf(t, "  \"bos_token_id\": %s,\n  \"eos_token_id\": %s,\n  \"torch_dtype\": \"%s\"\n}\n", token, token, dtype);
 }
 
 void zero_model_export_tensor(const zero_model_config_t *config, int index, char name[ZERO_EXPORT_NAME_BYTES],
@@ -144,14 +126,21 @@ void zero_model_export_tensor(const zero_model_config_t *config, int index, char
 zero_status_t zero_model_config_text(const zero_model_config_t *config, zero_dtype_t dtype, char **text,
                                      zero_error_t *error)
 {
-    enum { ROOM = 4096 };
-    text_t t = {.at = malloc(ROOM), .room = ROOM};
+    size_t bytes;
+    FILE *t = open_memstream(text, &bytes);
+    bool written = t != NULL;
 
-    *text = t.at;
-    if (t.at == NULL)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for config.json");
-    add_config(&t, config, zero_family_find(config->family), dtype_names[dtype]);
-    return ZERO_OK;
+    if (t != NULL) {
+        add_config(t, config, zero_family_find(config->family), dtype_names[dtype]);
+        written = !ferror(t);
+        written = fclose(t) == 0 && written;
+    }
+    if (written)
+        return ZERO_OK;
+    if (t != NULL)
+        free(*text);
+    *text = NULL;
+    return zero_fail(error, ZERO_ERR_MEMORY, "no memory for config.json");
 }
 
 /* ---- a config.json that is taken over --------------------------------------------------------------------------- */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* linear.c - the linear layers of a model: products of weights that a family stores (in, out) or (out, in), whole or in
- * parts. Every product with a weight of a layer is here. Parts are stored (out, in), and mostly lie one behind another
- * in memory: each tensor begins at a multiple of 128 elements, as sizes of real models are. Where they do not, they are
- * copied to one place before a product, and their gradients back behind it. */
+ * parts. Every product with a weight of a layer is here. Parts are stored (out, in). libzero begins each tensor at a
+ * multiple of 128 elements, so parts of such sizes, which real models have, lie one behind another in memory. Other
+ * parts are copied to one place before a product, and their gradients are copied back after it. */
 #include "models/decoder.h"
 
 /* ---- description ------------------------------------------------------------------------------------------------ */
@@ -44,6 +44,8 @@ void zero_model_linears(zero_model_t *m)
 }
 
 /* ---- parts ------------------------------------------------------------------------------------------------------ */
+
+enum { TENSOR_ELEMENTS = 128 }; /* a tensor begins at a multiple of them */
 
 /* A weight (bias = false) or bias of a linear layer, with all of its parts. */
 typedef struct tensor {
@@ -109,7 +111,7 @@ static int64_t gathered_elements(const zero_model_linear_t *l, bool bias)
     const int64_t each = bias ? 1 : l->in;
 
     for (int i = 0; i + 1 < l->parts; i++)
-        if (l->columns[i] * each % 128 != 0)
+        if (l->columns[i] * each % TENSOR_ELEMENTS != 0)
             return l->out * each;
     return 0;
 }
