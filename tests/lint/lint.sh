@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Checks all files that git tracks, for `make lint`; `make format` (--fix) formats them.
 #
-#   lint.sh [--fix] [format] [cppcheck] [includes] [columns] [idioms]        (default: all of them)
+#   lint.sh [--fix] [format] [cppcheck] [includes] [columns] [idioms] [stems]        (default: all)
 #
 # Run it in the sources. CONFIG is the config.h of a build, for cppcheck. Needs git, clang-format 14 and cppcheck. All
 # checks run, even after a failure. The exit status is 1 if any check failed, 2 if a tool is missing.
@@ -16,7 +16,7 @@ if [ "${1:-}" = --fix ]; then
     fix=yes
     shift
 fi
-[ $# -gt 0 ] || set -- format cppcheck includes columns idioms
+[ $# -gt 0 ] || set -- format cppcheck includes columns idioms stems
 tmp=$(mktemp -d) || exit 2
 trap 'rm -rf "$tmp"' EXIT
 
@@ -63,7 +63,7 @@ check_cppcheck() {
         --template='{file}:{line}: {message} ({id})' --file-list="$tmp/c"
 }
 
-# ---- includes, columns, idioms ---------------------------------------------------------------------------------------
+# ---- includes, columns, idioms, stems --------------------------------------------------------------------------------
 
 check_includes() {
     srcdir=. sh tests/check_includes.sh
@@ -121,13 +121,21 @@ check_idioms() {
     END { exit faults > 0 }'
 }
 
+# Automake names the log of a test after the test without its ending. Of two tests with one log, only one runs.
+check_stems() {
+    git ls-files 'tests/*.sh' 'tests/*.c' 'tests/*.cc' | grep -E '/(test|check|fuzz)_' | sed 's/\.[a-z]*$//' | sort |
+        uniq -d | sed 's/$/: a script and a program have this name, and only one of them would run: rename one/' |
+        tee "$tmp/faults"
+    [ ! -s "$tmp/faults" ]
+}
+
 # ----------------------------------------------------------------------------------------------------------------------
 
 status=0
 for check; do
     case $check in
-    format | cppcheck | includes | columns | idioms) ;;
-    *) echo "lint: there is no check '$check': format, cppcheck, includes, columns, idioms" >&2; exit 2 ;;
+    format | cppcheck | includes | columns | idioms | stems) ;;
+    *) echo "lint: there is no check '$check': format, cppcheck, includes, columns, idioms, stems" >&2; exit 2 ;;
     esac
     check_"$check" >"$tmp/out" 2>&1
     found=$?
