@@ -3,6 +3,7 @@
  * acquire and release ends the program; an access inside does not (engine_matrix.c tests more of these). */
 #include "tests/engine_suites.h"
 #include "tests/ranks.h"
+#include "tests/sanitized.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -10,18 +11,6 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#if defined(__SANITIZE_ADDRESS__)
-enum { SANITIZED = 1 };
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-enum { SANITIZED = 1 };
-#else
-enum { SANITIZED = 0 };
-#endif
-#else
-enum { SANITIZED = 0 };
-#endif
 
 /* Units 'a' and 'b' have one parameter each. The pass reads both in turn, then reads 'b' and adds to its gradient, then
  * adds to the gradient of 'a'. */
@@ -148,7 +137,7 @@ static int play(int rank, int world, const zero_bootstrap_t *bootstrap, void *ar
 static int status_of(play_t p)
 {
     int status = -1;
-    if (!SANITIZED) /* so that a mistake leaves no core file */
+    if (!ADDRESS_SANITIZED) /* so that a mistake leaves no core file */
         setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
     ranks_run_status(1, 30, play, &p, &status);
     return status;
@@ -157,8 +146,8 @@ static int status_of(play_t p)
 /* Whether the process ended by the guard's signal, or with AddressSanitizer's report. */
 static bool found(int status)
 {
-    return SANITIZED ? status != 0 && !(WIFEXITED(status) && WEXITSTATUS(status) == SETUP_FAILED)
-                     : WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV;
+    return ADDRESS_SANITIZED ? status != 0 && !(WIFEXITED(status) && WEXITSTATUS(status) == SETUP_FAILED)
+                             : WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV;
 }
 
 START_TEST(mistakes_end_where_they_are_made)
@@ -185,7 +174,8 @@ END_TEST
 START_TEST(mistakes_without_a_guard)
 {
     int status = status_of((play_t){.mistake = (mistake_t)_i, .stage = 3});
-    ck_assert_msg(_i == NONE || !SANITIZED ? status == 0 : found(status), "mistake %d ends with %d", _i, status);
+    ck_assert_msg(_i == NONE || !ADDRESS_SANITIZED ? status == 0 : found(status), "mistake %d ends with %d", _i,
+                  status);
 }
 END_TEST
 

@@ -6,23 +6,12 @@
 #include "tests/engine_suites.h"
 #include "tests/engine_toy.h"
 #include "tests/ranks.h"
+#include "tests/sanitized.h"
 #include "zero/device/device.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-
-/* Sanitizers need memory that grows with what a program does. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
 
 enum { MIB = 1 << 20, STEPS = 8, EXTERNAL_SLACK = 256 << 10, EXTERNAL_MOST = 100 * MIB };
 
@@ -206,7 +195,7 @@ static int run(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg
     bool constant = plot->defect != ALLOCATES_EACH_STEP && plot->defect != ARENA_EACH_STEP,
          equal = plot->defect != LOSES_A_PAGE;
     bool returned = plot->defect != KEEPS_ARENAS;
-    if (SANITIZED)
+    if (SANITIZED) /* a sanitizer needs memory that grows with what a program does */
         constant = f.constant, returned = f.returned;
     if (result == 0 && f.constant == constant && f.equal == equal && f.returned == returned)
         return 0;

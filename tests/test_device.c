@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_device.c - arenas, streams and events of the CPU device. */
 #include "tests/expect.h"
+#include "tests/sanitized.h"
 #include "zero/device/device.h"
 #include "zero/device/host.h"
 
@@ -13,15 +14,6 @@
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
-
-/* Sanitizers reserve terabytes of addresses, so the test cannot limit them. */
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#define SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
-#else
-#define SANITIZED 0
-#endif
 
 #define OK(call)                                                    \
     do {                                                            \
@@ -97,7 +89,7 @@ START_TEST(arena_refuses_what_does_not_fit)
     ck_assert(d->ops->arena_create(d, ZERO_TIER_DEVICE, 0, &a, &e) == ZERO_ERR_ARG);
     ck_assert(d->ops->arena_create(d, ZERO_TIER_NVME, 1, &a, &e) == ZERO_ERR_UNSUPPORTED);
 #if !SANITIZED
-    /* Exceeding a limit on address space is an error. */
+    /* Exceeding a limit on address space is an error. A sanitizer reserves terabytes, so there can be no limit. */
     struct rlimit limit = {1 << 30, 1 << 30};
     ck_assert(setrlimit(RLIMIT_AS, &limit) == 0);
     if (there > (uint64_t)2 << 30)
