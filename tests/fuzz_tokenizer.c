@@ -19,7 +19,7 @@ static void encode(const zero_tokenizer_t *t, const char *text, size_t bytes)
     zero_ids_t one = {0}, many = {0};
     zero_error_t error = {0};
     int64_t ends[2], failed;
-    zero_encoders_t *encoders;
+    zero_encoders_t *encoders = NULL;
     zero_encoder_t *encoder;
     char *decoded;
     size_t length;
