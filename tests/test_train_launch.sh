@@ -80,8 +80,10 @@ fi
 
 # ---- a signal that dumps core ----------------------------------------------------------------------------------------
 # A sanitizer handles some of these signals itself.
-sanitizer=${ASAN_OPTIONS-}
-export ASAN_OPTIONS="$sanitizer:handle_segv=0:handle_sigbus=0"
+address=${ASAN_OPTIONS-}
+thread=${TSAN_OPTIONS-}
+export ASAN_OPTIONS="$address:handle_segv=0:handle_sigbus=0"
+export TSAN_OPTIONS="$thread:handle_segv=0:handle_sigbus=0"
 for signal in SEGV:11 ABRT:6 BUS:7; do
     # shellcheck disable=SC2086
     begin $long --ranks 2
@@ -92,7 +94,8 @@ for signal in SEGV:11 ABRT:6 BUS:7; do
     sentence "SIG${signal%:*} to a rank" "$2" "${signal#*:}"
     nobody "SIG${signal%:*} to a rank"
 done
-export ASAN_OPTIONS="$sanitizer"
+export ASAN_OPTIONS="$address"
+export TSAN_OPTIONS="$thread"
 
 # ---- hangups ---------------------------------------------------------------------------------------------------------
 for ranks in 1 2; do
