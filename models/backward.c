@@ -6,17 +6,22 @@
 
 /* The gradient of a bias is the sum of its dy over rows. Where a call processes this dy anyway, it adds it up: the
  * activation's gradient writes the dy of the MLP's first linear layer, and attention's gradient may write the dy of
- * queries, keys and values. Norm 2's gradient writes the dy of attention's projection and reads the dy of the MLP's. */
+ * queries, keys and values. The gradient of a norm writes the dy of the sublayer before it. The last norm's reads the
+ * dy of the last sublayer. */
 
-static void recompute_norm(zero_model_t *m, int64_t l, void *y, const void *x, zero_model_role_t w, zero_model_role_t b,
-                           int64_t rows)
+/* What sublayer k of layer l reads: its norm's output, recomputed from x in the selective mode. */
+static const void *sublayer_input(zero_model_t *m, int64_t l, const zero_model_layer_t *a, zero_sublayer_t k,
+                                  const void *x, int64_t rows)
 {
-    zero_nn_norm_t norm =
-        zero_model_norm(m, zero_model_role_param(m, l, w), zero_model_role_param(m, l, b), NULL, NULL, rows);
+    if (m->options.recompute == ZERO_RECOMPUTE_SELECTIVE) {
+        zero_nn_norm_t norm = zero_model_sublayer_norm(m, l, a, k, rows);
 
-    norm.x = x;
-    norm.y = y;
-    zero_nn_norm_forward(m->nn, &norm);
+        norm.x = x;
+        norm.y = a->norm[k];
+        norm.mean = norm.rstd = NULL;
+        zero_nn_norm_forward(m->nn, &norm);
+    }
+    return a->norm[k];
 }
 
 /* dx -> the gradient of the MLP's first linear layer's output, which is returned: (rows, F), or (rows, 2 F) in place of
@@ -51,7 +56,8 @@ static void attention_backward(zero_model_t *m, int64_t l, const zero_model_laye
 {
     const zero_model_config_t *c = &m->config;
     const int64_t keys = c->heads * c->head_dim, values = keys + c->kv_heads * c->head_dim;
-    const zero_nn_attention_t attention = zero_model_attention(m, a, m->options.micro_batch, m->options.seq_len);
+    const zero_model_stack_t *s = zero_model_stack(m, l);
+    const zero_nn_attention_t attention = zero_model_attention(m, s, a, m->options.micro_batch, s->T);
     const bool rotary = c->rope.theta > 0, direct = !rotary && !c->qk_norm && m->linears[ZERO_LINEAR_QKV].parts == 1;
     void *dqk = c->qk_norm ? m->dqk : m->wide;
 
@@ -59,8 +65,7 @@ static void attention_backward(zero_model_t *m, int64_t l, const zero_model_laye
                                zero_model_at(m, m->wide, values),
                                direct ? zero_model_grad(zero_model_role_param(m, l, ZERO_ROLE_QKV_B)) : NULL);
     if (rotary) {
-        zero_nn_rotary_t turn =
-            zero_model_rotary(m, dqk, attention.q_stride, m->options.micro_batch, m->options.seq_len);
+        zero_nn_rotary_t turn = zero_model_rotary(m, dqk, attention.q_stride, attention.B, attention.T);
 
         turn.backward = true;
         zero_nn_rotary(m->nn, &turn);
@@ -76,43 +81,46 @@ static void attention_backward(zero_model_t *m, int64_t l, const zero_model_laye
         zero_model_linear_bias(m, l, ZERO_LINEAR_QKV, m->wide, rows);
 }
 
+/* The gradient of a sublayer's output, in dx -> that of its input, in narrow. x: the residual stream before it. */
+static void sublayer_backward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, zero_sublayer_t k, const void *x,
+                              int64_t rows)
+{
+    const void *dy = m->wide;
+    zero_model_linear_id_t id = ZERO_LINEAR_QKV;
+
+    if (k == ZERO_SUBLAYER_ATTENTION) {
+        zero_model_linear_backward(m, l, ZERO_LINEAR_PROJ, m->narrow, m->dx, a->attention, rows);
+        attention_backward(m, l, a, rows);
+    } else {
+        id = ZERO_LINEAR_UP;
+        dy = mlp_backward(m, l, a, rows);
+    }
+    zero_model_linear_backward(m, l, id, m->narrow, dy, sublayer_input(m, l, a, k, x, rows), rows);
+}
+
 void zero_model_layer_backward(zero_model_t *m, int64_t l)
 {
-    const int64_t B = m->options.micro_batch, T = m->options.seq_len, rows = B * T;
-    const bool selective = m->options.recompute == ZERO_RECOMPUTE_SELECTIVE;
+    static const zero_model_role_t biases[] = {ZERO_ROLE_PROJ_B, ZERO_ROLE_DOWN_B}; /* behind a sublayer */
+    const zero_model_stack_t *s = zero_model_stack(m, l);
+    const int64_t B = m->options.micro_batch, rows = B * s->T;
     const zero_model_layer_t *a = &m->layers[l];
-    zero_nn_norm_t norm;
+    const void *input = s->x[l - s->first];
 
     if (m->options.recompute == ZERO_RECOMPUTE_FULL)
-        zero_model_layer_forward(m, l, a, m->x[l], NULL, B, T);
+        zero_model_layer_forward(m, l, a, input, NULL, B, s->T);
+    for (int k = ZERO_SUBLAYERS - 1; k >= 0; k--) {
+        const void *x = k > 0 ? a->sum[k - 1] : input;
+        zero_nn_norm_t norm = zero_model_sublayer_norm(m, l, a, k, rows);
 
-    /* MLP: dx -> dup -> dnorm2 (in narrow) -> + dx */
-    const void *dup = mlp_backward(m, l, a, rows);
-
-    if (selective)
-        recompute_norm(m, l, a->norm2, a->mid, ZERO_ROLE_NORM2_W, ZERO_ROLE_NORM2_B, rows);
-    zero_model_linear_backward(m, l, ZERO_LINEAR_UP, m->narrow, dup, a->norm2, rows);
-    norm = zero_model_norm(m, zero_model_role_param(m, l, ZERO_ROLE_NORM2_W),
-                           zero_model_role_param(m, l, ZERO_ROLE_NORM2_B), a->mean2, a->rstd2, rows);
-    norm.x = a->mid;
-    norm.dy = m->narrow;
-    norm.dx = m->dx;
-    norm.dresidual = m->dx;
-    norm.dbias = zero_model_grad(zero_model_role_param(m, l, ZERO_ROLE_PROJ_B));
-    norm.dbias_residual = zero_model_grad(zero_model_role_param(m, l, ZERO_ROLE_DOWN_B));
-    zero_nn_norm_backward(m->nn, &norm);
-
-    /* attention: dx -> dattention (in narrow) -> dqkv (in wide) -> dnorm1 (in narrow) -> + dx */
-    zero_model_linear_backward(m, l, ZERO_LINEAR_PROJ, m->narrow, m->dx, a->attention, rows);
-    attention_backward(m, l, a, rows);
-    if (selective)
-        recompute_norm(m, l, a->norm1, m->x[l], ZERO_ROLE_NORM1_W, ZERO_ROLE_NORM1_B, rows);
-    zero_model_linear_backward(m, l, ZERO_LINEAR_QKV, m->narrow, m->wide, a->norm1, rows);
-    norm = zero_model_norm(m, zero_model_role_param(m, l, ZERO_ROLE_NORM1_W),
-                           zero_model_role_param(m, l, ZERO_ROLE_NORM1_B), a->mean1, a->rstd1, rows);
-    norm.x = m->x[l];
-    norm.dy = m->narrow;
-    norm.dx = m->dx;
-    norm.dresidual = m->dx;
-    zero_nn_norm_backward(m->nn, &norm);
+        sublayer_backward(m, l, a, k, x, rows);
+        norm.x = x;
+        norm.dy = m->narrow;
+        norm.dx = m->dx;
+        norm.dresidual = m->dx;
+        if (k > 0)
+            norm.dbias = zero_model_grad(zero_model_role_param(m, l, biases[k - 1]));
+        if (k + 1 == ZERO_SUBLAYERS)
+            norm.dbias_residual = zero_model_grad(zero_model_role_param(m, l, biases[k]));
+        zero_nn_norm_backward(m->nn, &norm);
+    }
 }

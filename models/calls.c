@@ -49,8 +49,8 @@ static void set_documents(zero_model_t *m, const int32_t *starts, int64_t count,
     for (int64_t i = 0; m->options.packed && i < count; i++) {
         const int32_t t = (int32_t)(i % T), start = starts ? starts[i] : 0;
 
-        m->ranges[2 * i] = start;
-        m->ranges[2 * i + 1] = (int32_t)T; /* attention is causal as well */
+        m->decoder.ranges[2 * i] = start;
+        m->decoder.ranges[2 * i + 1] = (int32_t)T; /* attention is causal as well */
         m->positions_in[i] = t - start;
     }
 }
@@ -61,10 +61,10 @@ static void copy_batch(zero_model_t *m, int64_t at, const zero_model_batch_t *ba
     const int64_t T = m->options.seq_len, used = rows * T, all = m->options.micro_batch * T;
 
     if (used > 0) { /* else tokens may be NULL */
-        memcpy(m->tokens + at, batch->tokens, (size_t)used * sizeof *batch->tokens);
+        memcpy(m->decoder.tokens + at, batch->tokens, (size_t)used * sizeof *batch->tokens);
         memcpy(m->targets + at, batch->targets, (size_t)used * sizeof *batch->targets);
     }
-    memset(m->tokens + at + used, 0, (size_t)(all - used) * sizeof *batch->tokens);
+    memset(m->decoder.tokens + at + used, 0, (size_t)(all - used) * sizeof *batch->tokens);
     memset(m->targets + at + used, 0, (size_t)(all - used) * sizeof *batch->targets);
     set_documents(m, NULL, all, T);
     if (batch->starts)
@@ -138,7 +138,7 @@ zero_status_t zero_model_train(zero_model_t *m, const zero_model_batch_t *batch,
         return status;
     at = place(m, m->pending++);
     copy_batch(m, at, batch, m->options.micro_batch);
-    status = zero_model_pass_train(m, m->tokens + at, m->targets + at, m->losses + at, flags, error);
+    status = zero_model_pass_train(m, m->decoder.tokens + at, m->targets + at, m->losses + at, flags, error);
     if (status != ZERO_OK || !(flags & ZERO_LAST))
         return status;
     status = wait_for_losses(m, error);
@@ -168,7 +168,7 @@ zero_status_t zero_model_eval(zero_model_t *m, const zero_model_batch_t *batch, 
     if (status != ZERO_OK)
         return status;
     copy_batch(m, 0, batch, rows);
-    status = zero_model_pass_eval(m, m->tokens, m->targets, m->losses, rows, error);
+    status = zero_model_pass_eval(m, m->decoder.tokens, m->targets, m->losses, rows, error);
     if (status == ZERO_OK)
         status = wait_for_losses(m, error);
     if (status == ZERO_OK)
@@ -193,10 +193,10 @@ zero_status_t zero_model_logits(zero_model_t *m, const int32_t *tokens, int64_t 
         status = wait_for_losses(m, error);
     if (status != ZERO_OK)
         return status;
-    memset(m->tokens, 0, (size_t)zero_model_sample_shape(m, n) * sizeof *tokens);
-    memcpy(m->tokens, tokens, (size_t)n * sizeof *tokens);
+    memset(m->decoder.tokens, 0, (size_t)zero_model_sample_shape(m, n) * sizeof *tokens);
+    memcpy(m->decoder.tokens, tokens, (size_t)n * sizeof *tokens);
     set_documents(m, NULL, zero_model_sample_shape(m, n), zero_model_sample_shape(m, n));
-    status = zero_model_pass_sample(m, m->tokens, n, error);
+    status = zero_model_pass_sample(m, m->decoder.tokens, n, error);
     if (status == ZERO_OK)
         status = wait_for_losses(m, error);
     if (status != ZERO_OK)

@@ -15,7 +15,7 @@ typedef enum zero_model_start { ZERO_START_ZERO = 0, ZERO_START_ONE, ZERO_START_
 typedef struct zero_model_tensor {
     char name[ZERO_MODEL_NAME_BYTES]; /* of the parameter */
     zero_model_place_t place;
-    int64_t layer;          /* of ZERO_PLACE_LAYER */
+    int64_t layer;          /* of ZERO_PLACE_LAYER: in its stack */
     zero_model_role_t role; /* of ZERO_PLACE_LAYER */
     int32_t ndim;
     int64_t shape[2];
@@ -60,21 +60,42 @@ typedef enum zero_model_linear_id {
     ZERO_LINEAR_COUNT
 } zero_model_linear_id_t;
 
+/* The sublayers of a layer, in order. Each has a norm and a residual connection. */
+typedef enum zero_sublayer { ZERO_SUBLAYER_ATTENTION = 0, ZERO_SUBLAYER_MLP, ZERO_SUBLAYERS } zero_sublayer_t;
+
 /* The activations that the forward pass of a layer keeps for the backward pass. The recompute mode decides which
  * buffers layers share. */
 typedef struct zero_model_layer {
-    void *norm1;                          /* (rows, C) */
-    void *qkv;                            /* (rows, Q) */
-    void *qk;                             /* (rows, (H + KV) D): normalised queries and keys; NULL without qk_norm */
-    void *attention;                      /* (rows, H D), before the projection */
-    void *mid;                            /* (rows, C): the residual stream between attention and MLP */
-    void *norm2;                          /* (rows, C) */
-    void *up;                             /* (rows, F), or (rows, 2 F) if gated: before the activation */
-    void *active;                         /* (rows, F): after the activation */
-    float *mean1, *rstd1, *mean2, *rstd2; /* (rows); means are NULL for RMS norms */
-    float *rstd_q, *rstd_k;               /* (rows, H), (rows, KV) */
-    float *lse;                           /* (B, H, T) */
+    void *norm[ZERO_SUBLAYERS];  /* (rows, C): what a sublayer reads */
+    void *sum[ZERO_SUBLAYERS];   /* (rows, C): the stream behind a sublayer; NULL behind the last */
+    float *mean[ZERO_SUBLAYERS]; /* (rows); NULL for RMS norms */
+    float *rstd[ZERO_SUBLAYERS]; /* (rows) */
+    void *qkv;                   /* (rows, Q) */
+    void *qk;                    /* (rows, (H + KV) D): normalised queries and keys; NULL without qk_norm */
+    void *attention;             /* (rows, H D), before the projection */
+    void *up;                    /* (rows, F), or (rows, 2 F) if gated: before the activation */
+    void *active;                /* (rows, F): after the activation */
+    float *rstd_q, *rstd_k;      /* (rows, H), (rows, KV) */
+    float *lse;                  /* (B, H, T) */
 } zero_model_layer_t;
+
+/* A stack of equal layers, with its embedding before them and its norm behind them. A layer's number l counts the
+ * layers of all stacks. */
+typedef struct zero_model_stack {
+    int64_t first, layers; /* its layers are l = first to first + layers - 1 */
+    int64_t T;             /* tokens of a sequence */
+    int params;            /* the index of its first layer's first parameter */
+    int layer_tensors;
+    int role[ZERO_ROLE_COUNT];                   /* of a layer's tensor: its index in the layer, or -1 */
+    zero_model_param_t *embed, *norm_w, *norm_b; /* in params; NULL: the model has none */
+    zero_unit_t embed_unit, norm_unit;
+    void **x;           /* layers + 1 times (rows, C): the residual stream before each layer and after the last. With
+                           offload_activations two buffers alternate */
+    float *mean, *rstd; /* (rows), of its norm */
+    void *out, *dout;   /* (rows, C): the output of its norm, and the gradient of that */
+    int32_t *tokens;    /* (places, rows), in memory that the host and the device access */
+    int32_t *ranges;    /* (rows, 2), likewise: the keys that a token attends to; NULL: those of its sequence */
+} zero_model_stack_t;
 
 struct zero_model {
     zero_model_config_t config;
@@ -88,14 +109,13 @@ struct zero_model {
     int64_t qkv_width; /* Q */
     int64_t up_width;  /* F or 2 F */
 
-    int param_count, layer_tensors;
-    int role[ZERO_ROLE_COUNT]; /* of a layer's tensor: its index in the layer, or -1 */
+    int param_count;
     zero_model_param_t *params;
-    zero_model_param_t *embed, *positions, *norm_w, *norm_b, *head; /* in params; NULL: the model has none. A tied
-                                                                       head is the embedding */
+    zero_model_param_t *positions, *head; /* in params; NULL: the model has none. A tied head is the embedding */
     zero_model_linear_t linears[ZERO_LINEAR_COUNT];
-    float frequencies[ZERO_HEAD_DIM_MOST / 2];            /* of rotary positions */
-    zero_unit_t embed_unit, norm_unit, head_unit, *units; /* units: one per layer. head_unit is embed_unit if tied */
+    float frequencies[ZERO_HEAD_DIM_MOST / 2]; /* of rotary positions */
+    zero_model_stack_t decoder;
+    zero_unit_t head_unit, *units; /* units: one per layer. head_unit is that of the embedding if tied */
     zero_pass_t train, eval, sample;
     zero_reserve_t activations, shared, workspace;
     uint64_t workspace_bytes;
@@ -107,28 +127,24 @@ struct zero_model {
     int64_t head_rows, logits_ld; /* rows in a block of logits; elements from one row to the next */
     int64_t head_columns;         /* tokens of the vocabulary in one product */
     bool head_sums;               /* dhead accumulates the head's gradient before it is rounded */
-    void **x;    /* layers + 1 times (rows, C): the residual stream before each layer and after the last. With
-                    offload_activations two buffers alternate */
-    void **kept; /* layers times (rows, C) in memory that host and device access: holds x until the backward pass; NULL:
-                    x stays in x */
+    void **kept; /* by layer: (rows, C) in memory that host and device access: holds the layer's input until the
+                    backward pass; NULL: it stays in x */
     zero_model_layer_t *layers;
-    float *mean_f, *rstd_f; /* (rows), of the final norm */
-    void *logits;           /* (head_rows, logits_ld) */
-    float *dhead;           /* (V, C), from the head alone; NULL without head_sums */
-    void *dx;               /* (rows, C): the gradient of the residual stream */
-    void *narrow;           /* (rows, max(C, H D)): the output of the final norm, then gradients of attention and of the
-                               outputs of norms */
-    void *wide;             /* (rows, max(F, Q)): gradients of activations and of qkv */
-    void *dqk;              /* (rows, (H + KV) D): gradients of qk; NULL without qk_norm */
-    void *weight, *bias;    /* of a linear layer whose parts do not lie one behind another, or its gradient; NULL: no
-                               layer has such parts */
+    void *logits; /* (head_rows, logits_ld) */
+    float *dhead; /* (V, C), from the head alone; NULL without head_sums */
+    void *dx;     /* (rows, C): the gradient of the residual stream */
+    void *narrow; /* (rows, max(C, H D)): the output of the final norm, then gradients of attention and of the outputs
+                     of norms */
+    void *wide;   /* (rows, max(F, Q)): gradients of activations and of qkv */
+    void *dqk;    /* (rows, (H + KV) D): gradients of qk; NULL without qk_norm */
+    void *weight, *bias; /* of a linear layer whose parts do not lie one behind another, or its gradient; NULL: no layer
+                            has such parts */
 
     /* In memory that the host and the device access: */
-    int32_t *tokens, *targets; /* (places, rows) */
-    int32_t *ranges;           /* (rows, 2): the keys that a token attends to, of options.packed; else NULL */
-    int32_t *positions_in;     /* (rows): a token's position in its document, of options.packed; else NULL */
-    float *losses;             /* (places, rows) */
-    void *sampled;             /* (vocab): logits of a sample; NULL without a sampling pass */
+    int32_t *targets;      /* (places, rows) */
+    int32_t *positions_in; /* (rows): a token's position in its document, of options.packed; else NULL */
+    float *losses;         /* (places, rows) */
+    void *sampled;         /* (vocab): logits of a sample; NULL without a sampling pass */
 
     int64_t places;  /* micro-steps that may be in flight */
     int64_t pending; /* micro-steps in flight whose losses are not yet added to loss */
@@ -145,12 +161,18 @@ static inline void *zero_model_at(const zero_model_t *m, void *p, int64_t elemen
  * NULL start gives NULL addresses. Sets the total bytes of each memory. Returns false on overflow. */
 bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *device_bytes, uint64_t *host_bytes);
 
-/* The parameter of a layer that has this role; NULL if the model has none. */
-static inline zero_model_param_t *zero_model_role_param(const zero_model_t *m, int64_t layer, zero_model_role_t role)
+/* The stack of layer l. */
+static inline const zero_model_stack_t *zero_model_stack(const zero_model_t *m, int64_t l)
 {
-    const int first = m->positions ? 2 : 1;
+    (void)l;
+    return &m->decoder;
+}
+/* The parameter of layer l that has this role; NULL if the layer has none. */
+static inline zero_model_param_t *zero_model_role_param(const zero_model_t *m, int64_t l, zero_model_role_t role)
+{
+    const zero_model_stack_t *s = zero_model_stack(m, l);
 
-    return m->role[role] < 0 ? NULL : &m->params[first + layer * m->layer_tensors + m->role[role]];
+    return s->role[role] < 0 ? NULL : &m->params[s->params + (l - s->first) * s->layer_tensors + s->role[role]];
 }
 static inline void *zero_model_weight(const zero_model_param_t *p)
 {
@@ -193,11 +215,15 @@ void zero_model_linear_bias(zero_model_t *m, int64_t layer, zero_model_linear_id
  * If out is NULL, it stops after the activation: a recomputation needs no more. */
 void zero_model_layer_forward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *x, void *out,
                               int64_t B, int64_t T);
-/* On entry m->dx (rows, C) is the gradient of layer l's output; on return it is the gradient of its input m->x[l]. Adds
- * to the gradients of the layer's parameters. */
+/* On entry m->dx (rows, C) is the gradient of layer l's output; on return it is that of its input. Adds to the
+ * gradients of the layer's parameters. */
 void zero_model_layer_backward(zero_model_t *m, int64_t l);
-/* The arguments of a layer's attention. */
-zero_nn_attention_t zero_model_attention(const zero_model_t *m, const zero_model_layer_t *a, int64_t B, int64_t T);
+/* The arguments of the attention of a layer of the stack. */
+zero_nn_attention_t zero_model_attention(const zero_model_t *m, const zero_model_stack_t *s,
+                                         const zero_model_layer_t *a, int64_t B, int64_t T);
+/* The arguments of the norm of a sublayer of layer l, without inputs and outputs. */
+zero_nn_norm_t zero_model_sublayer_norm(const zero_model_t *m, int64_t l, const zero_model_layer_t *a,
+                                        zero_sublayer_t k, int64_t rows);
 /* The arguments of a norm of rows (rows, C), without inputs and outputs. w and b: its parameters, NULL: none. */
 zero_nn_norm_t zero_model_norm(const zero_model_t *m, const zero_model_param_t *w, const zero_model_param_t *b,
                                float *mean, float *rstd, int64_t rows);

@@ -5,7 +5,8 @@
 
 #include <math.h>
 
-zero_nn_attention_t zero_model_attention(const zero_model_t *m, const zero_model_layer_t *a, int64_t B, int64_t T)
+zero_nn_attention_t zero_model_attention(const zero_model_t *m, const zero_model_stack_t *s,
+                                         const zero_model_layer_t *a, int64_t B, int64_t T)
 {
     const zero_model_config_t *c = &m->config;
     const int64_t D = c->head_dim, keys = c->heads * D, values = keys + c->kv_heads * D;
@@ -18,7 +19,7 @@ zero_nn_attention_t zero_model_attention(const zero_model_t *m, const zero_model
                                  .KV = c->kv_heads,
                                  .D = D,
                                  .causal = true,
-                                 .ranges = m->ranges,
+                                 .ranges = s->ranges,
                                  .q_stride = ld,
                                  .k_stride = ld,
                                  .v_stride = m->qkv_width,
@@ -45,6 +46,16 @@ zero_nn_norm_t zero_model_norm(const zero_model_t *m, const zero_model_param_t *
                             .db = zero_model_grad(b),
                             .mean = mean,
                             .rstd = rstd};
+}
+
+zero_nn_norm_t zero_model_sublayer_norm(const zero_model_t *m, int64_t l, const zero_model_layer_t *a,
+                                        zero_sublayer_t k, int64_t rows)
+{
+    static const zero_model_role_t w[] = {ZERO_ROLE_NORM1_W, ZERO_ROLE_NORM2_W},
+                                   b[] = {ZERO_ROLE_NORM1_B, ZERO_ROLE_NORM2_B};
+
+    return zero_model_norm(m, zero_model_role_param(m, l, w[k]), zero_model_role_param(m, l, b[k]), a->mean[k],
+                           a->rstd[k], rows);
 }
 
 zero_nn_norm_t zero_model_head_norm(const zero_model_t *m, int64_t l, const zero_model_layer_t *a, bool key,
@@ -82,20 +93,20 @@ zero_nn_rotary_t zero_model_rotary(const zero_model_t *m, void *x, int64_t ld, i
                               .x = x};
 }
 
-/* Queries, keys and values of norm1's output. */
-static void project(zero_model_t *m, int64_t l, const zero_model_layer_t *a, int64_t B, int64_t T)
+/* Queries, keys and values. */
+static void project(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const zero_nn_attention_t *at)
 {
     const zero_model_config_t *c = &m->config;
-    const zero_nn_attention_t at = zero_model_attention(m, a, B, T);
+    const int64_t rows = at->B * at->T;
 
-    zero_model_linear(m, l, ZERO_LINEAR_QKV, a->qkv, a->norm1, B * T);
+    zero_model_linear(m, l, ZERO_LINEAR_QKV, a->qkv, a->norm[ZERO_SUBLAYER_ATTENTION], rows);
     for (int key = 0; key < 2 && c->qk_norm; key++) {
-        const zero_nn_norm_t norm = zero_model_head_norm(m, l, a, key, B * T);
+        const zero_nn_norm_t norm = zero_model_head_norm(m, l, a, key, rows);
 
         zero_nn_norm_forward(m->nn, &norm);
     }
     if (c->rope.theta > 0) {
-        const zero_nn_rotary_t rotary = zero_model_rotary(m, (void *)at.q, at.q_stride, B, T);
+        const zero_nn_rotary_t rotary = zero_model_rotary(m, (void *)at->q, at->q_stride, at->B, at->T);
 
         zero_nn_rotary(m->nn, &rotary);
     }
@@ -106,43 +117,56 @@ static void activate(zero_model_t *m, int64_t l, const zero_model_layer_t *a, in
 {
     const zero_model_config_t *c = &m->config;
     const zero_dtype_t dtype = m->options.dtype;
+    const void *x = a->norm[ZERO_SUBLAYER_MLP];
 
     /* selective: as the backward pass recomputes it */
     if (!c->gated && c->activation == ZERO_NN_GELU_NEW && m->options.recompute != ZERO_RECOMPUTE_SELECTIVE) {
-        zero_model_linear_gelu(m, l, ZERO_LINEAR_UP, a->active, a->up, a->norm2, rows);
+        zero_model_linear_gelu(m, l, ZERO_LINEAR_UP, a->active, a->up, x, rows);
         return;
     }
-    zero_model_linear(m, l, ZERO_LINEAR_UP, a->up, a->norm2, rows);
+    zero_model_linear(m, l, ZERO_LINEAR_UP, a->up, x, rows);
     if (c->gated)
         zero_nn_gated_forward(m->nn, c->activation, a->active, a->up, rows, c->hidden, dtype);
     else
         zero_nn_act_forward(m->nn, c->activation, a->active, a->up, rows * c->hidden, dtype);
 }
 
+/* Runs a sublayer on its norm's output. out NULL: up to the last product. */
+static void run_sublayer(zero_model_t *m, int64_t l, const zero_model_layer_t *a, zero_sublayer_t k, void *out,
+                         int64_t B, int64_t T)
+{
+    const zero_nn_attention_t attention = zero_model_attention(m, zero_model_stack(m, l), a, B, T);
+
+    if (k == ZERO_SUBLAYER_ATTENTION) {
+        project(m, l, a, &attention);
+        zero_nn_attention_forward(m->nn, &attention);
+        zero_model_linear(m, l, ZERO_LINEAR_PROJ, out, a->attention, B * T);
+        return;
+    }
+    activate(m, l, a, B * T);
+    if (out != NULL || m->dry)
+        zero_model_linear(m, l, ZERO_LINEAR_DOWN, out, a->active, B * T);
+}
+
 void zero_model_layer_forward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *x, void *out,
                               int64_t B, int64_t T)
 {
     const int64_t rows = B * T;
-    const zero_nn_attention_t attention = zero_model_attention(m, a, B, T);
-    zero_nn_norm_t norm = zero_model_norm(m, zero_model_role_param(m, l, ZERO_ROLE_NORM1_W),
-                                          zero_model_role_param(m, l, ZERO_ROLE_NORM1_B), a->mean1, a->rstd1, rows);
+    const void *stream = x; /* before the sublayer */
 
-    norm.x = x;
-    norm.y = a->norm1;
-    zero_nn_norm_forward(m->nn, &norm);
-    project(m, l, a, B, T);
-    zero_nn_attention_forward(m->nn, &attention);
-    zero_model_linear(m, l, ZERO_LINEAR_PROJ, a->mid, a->attention, rows);
-    norm = zero_model_norm(m, zero_model_role_param(m, l, ZERO_ROLE_NORM2_W),
-                           zero_model_role_param(m, l, ZERO_ROLE_NORM2_B), a->mean2, a->rstd2, rows);
-    norm.x = a->mid;
-    norm.residual = x;
-    norm.total = a->mid;
-    norm.y = a->norm2;
-    zero_nn_norm_forward(m->nn, &norm);
-    activate(m, l, a, rows);
-    if (out == NULL && !m->dry)
-        return;
-    zero_model_linear(m, l, ZERO_LINEAR_DOWN, out, a->active, rows);
-    zero_nn_add(m->nn, out, out, a->mid, rows * m->config.width, m->options.dtype);
+    for (int k = 0; k < ZERO_SUBLAYERS; k++) {
+        zero_nn_norm_t norm = zero_model_sublayer_norm(m, l, a, k, rows);
+
+        norm.x = x;
+        norm.y = a->norm[k];
+        if (k > 0) { /* sum has the output of the sublayer before, to which the norm adds the stream */
+            norm.x = norm.total = a->sum[k - 1];
+            norm.residual = stream;
+            stream = a->sum[k - 1];
+        }
+        zero_nn_norm_forward(m->nn, &norm);
+        run_sublayer(m, l, a, k, k + 1 < ZERO_SUBLAYERS ? a->sum[k] : out, B, T);
+    }
+    if (out != NULL || m->dry)
+        zero_nn_add(m->nn, out, out, stream, rows * m->config.width, m->options.dtype);
 }

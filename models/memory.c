@@ -18,71 +18,78 @@ static void *take(carve_t *c, int64_t rows, int64_t columns, size_t element)
     return c->ok && c->base ? c->base + at : NULL;
 }
 
-/* The buffers of layer l for n rows, of which the recompute mode shares some with the first layer. */
-static void take_layer(zero_model_t *m, carve_t *c, int64_t l, int64_t n)
+/* The buffers of layer l of a stack for n rows. The recompute mode shares some of them with the stack's first layer. */
+static void take_layer(zero_model_t *m, carve_t *c, const zero_model_stack_t *s, int64_t l, int64_t n)
 {
     const zero_model_config_t *g = &m->config;
     const int64_t C = g->width, H = g->heads, KV = g->kv_heads, D = g->head_dim;
     const size_t e = m->element, f = sizeof(float);
     const bool selective = m->options.recompute == ZERO_RECOMPUTE_SELECTIVE, means = g->norm == ZERO_MODEL_LAYER_NORM;
-    zero_model_layer_t *a = &m->layers[l];
+    zero_model_layer_t *a = &m->layers[l], *first = &m->layers[s->first];
 
-    if (l > 0 && m->options.recompute == ZERO_RECOMPUTE_FULL) {
-        *a = m->layers[0];
+    if (a != first && m->options.recompute == ZERO_RECOMPUTE_FULL) {
+        *a = *first;
         return;
     }
-    a->mean1 = means ? take(c, n, 1, f) : NULL;
-    a->rstd1 = take(c, n, 1, f);
+    for (int k = 0; k < ZERO_SUBLAYERS; k++) {
+        a->mean[k] = means ? take(c, n, 1, f) : NULL;
+        a->rstd[k] = take(c, n, 1, f);
+        a->sum[k] = k + 1 < ZERO_SUBLAYERS ? take(c, n, C, e) : NULL;
+        /* selective: one for all, as they are recomputed */
+        a->norm[k] = selective && (a != first || k > 0) ? first->norm[0] : take(c, n, C, e);
+    }
     a->qkv = take(c, n, m->qkv_width, e);
     a->qk = g->qk_norm ? take(c, n, (H + KV) * D, e) : NULL;
     a->rstd_q = g->qk_norm ? take(c, n, H, f) : NULL;
     a->rstd_k = g->qk_norm ? take(c, n, KV, f) : NULL;
     a->attention = take(c, n, H * D, e);
     a->lse = take(c, n, H, f);
-    a->mid = take(c, n, C, e);
-    a->mean2 = means ? take(c, n, 1, f) : NULL;
-    a->rstd2 = take(c, n, 1, f);
     a->up = take(c, n, m->up_width, e);
-    if (l > 0 && selective) {
-        a->norm1 = a->norm2 = m->layers[0].norm1;
-        a->active = m->layers[0].active;
-        return;
-    }
-    a->norm1 = take(c, n, C, e);
-    a->norm2 = selective ? a->norm1 : take(c, n, C, e);
-    a->active = take(c, n, g->hidden, e);
+    a->active = selective && a != first ? first->active : take(c, n, g->hidden, e);
+}
+
+/* The residual stream and the layers of a stack, for n rows, and for most in a pass without a backward pass, which uses
+ * the first layer's buffers. */
+static void take_stack(zero_model_t *m, zero_model_stack_t *s, carve_t *c, carve_t *h, int64_t n, int64_t most)
+{
+    const int64_t C = m->config.width, L = s->layers;
+    const bool offload = m->options.offload_activations;
+    const size_t e = m->element, f = sizeof(float);
+
+    for (int64_t l = 0; l <= L; l++)
+        s->x[l] = offload && l >= 2 ? s->x[l - 2] : take(c, l == 0 ? most : n, C, e);
+    for (int64_t l = 0; offload && l < L - 1; l++) /* the last layer's input stays in x */
+        m->kept[s->first + l] = take(h, n, C, e);
+    for (int64_t l = 0; l < L; l++)
+        take_layer(m, c, s, s->first + l, l == 0 ? most : n);
+    s->mean = m->config.norm == ZERO_MODEL_LAYER_NORM ? take(c, n, 1, f) : NULL;
+    s->rstd = take(c, n, 1, f);
+    s->tokens = take(h, m->places, most, sizeof(int32_t));
 }
 
 bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *device_bytes, uint64_t *host_bytes)
 {
     const zero_model_options_t *o = &m->options;
     const zero_model_config_t *g = &m->config;
-    const int64_t C = g->width, F = g->hidden, L = g->layers, Q = m->qkv_width, A = g->heads * g->head_dim;
+    const int64_t C = g->width, F = g->hidden, Q = m->qkv_width, A = g->heads * g->head_dim;
     const int64_t rows = o->micro_batch * o->seq_len, most = rows > o->sample_len ? rows : o->sample_len;
     const int64_t weight = zero_model_gathered(m, false), bias = zero_model_gathered(m, true);
     const bool anew = o->packed && m->positions != NULL; /* narrow then holds positions of a sample */
     const size_t e = m->element, f = sizeof(float);
     carve_t c = {device, 0, true}, h = {host, 0, true};
 
-    for (int64_t l = 0; l <= L; l++)
-        m->x[l] = o->offload_activations && l >= 2 ? m->x[l - 2] : take(&c, l == 0 ? most : rows, C, e);
-    for (int64_t l = 0; o->offload_activations && l < L - 1; l++) /* the last layer's input stays in x */
-        m->kept[l] = take(&h, rows, C, e);
-    for (int64_t l = 0; l < L; l++) /* evaluation and sampling use the first layer's buffers too */
-        take_layer(m, &c, l, l == 0 ? most : rows);
-    m->mean_f = g->norm == ZERO_MODEL_LAYER_NORM ? take(&c, rows, 1, f) : NULL;
-    m->rstd_f = take(&c, rows, 1, f);
+    take_stack(m, &m->decoder, &c, &h, rows, most);
     m->logits = take(&c, m->head_rows, m->logits_ld, e);
     m->dhead = m->head_sums ? take(&c, m->config.vocab, C, f) : NULL;
     m->dx = take(&c, rows, C, e);
     m->narrow = take(&c, anew ? most : rows, C > A ? C : A, e);
+    m->decoder.out = m->decoder.dout = m->narrow;
     m->wide = take(&c, rows, F > Q ? F : Q, e);
     m->dqk = g->qk_norm ? take(&c, rows, Q - g->kv_heads * g->head_dim, e) : NULL;
     m->weight = weight > 0 ? take(&c, 1, weight, e) : NULL;
     m->bias = bias > 0 ? take(&c, 1, bias, e) : NULL;
-    m->tokens = take(&h, m->places, most, sizeof(int32_t));
     m->targets = take(&h, m->places, rows, sizeof(int32_t));
-    m->ranges = o->packed ? take(&h, most, 2, sizeof(int32_t)) : NULL;
+    m->decoder.ranges = o->packed ? take(&h, most, 2, sizeof(int32_t)) : NULL;
     m->positions_in = o->packed ? take(&h, most, 1, sizeof(int32_t)) : NULL;
     m->losses = take(&h, m->places, rows, f);
     m->sampled = o->sample_len > 0 ? take(&h, m->config.vocab, 1, e) : NULL;

@@ -112,13 +112,15 @@ static void head_shape(zero_model_t *m)
 /* Fills the table of parameters, and points at those outside the layers. */
 static void name_params(zero_model_t *m)
 {
+    zero_model_stack_t *s = &m->decoder;
+
     for (int role = 0; role < ZERO_ROLE_COUNT; role++)
-        m->role[role] = zero_model_has(&m->config, (zero_model_role_t)role) ? m->layer_tensors++ : -1;
-    for (int i = 0; i < m->param_count; i++) {
-        zero_model_param_t *p = &m->params[i], **at[ZERO_PLACE_COUNT] = {[ZERO_PLACE_EMBEDDING] = &m->embed,
+        s->role[role] = zero_model_has(&m->config, (zero_model_role_t)role) ? s->layer_tensors++ : -1;
+    for (int i = m->param_count - 1; i >= 0; i--) {
+        zero_model_param_t *p = &m->params[i], **at[ZERO_PLACE_COUNT] = {[ZERO_PLACE_EMBEDDING] = &s->embed,
                                                                          [ZERO_PLACE_POSITIONS] = &m->positions,
-                                                                         [ZERO_PLACE_NORM_W] = &m->norm_w,
-                                                                         [ZERO_PLACE_NORM_B] = &m->norm_b,
+                                                                         [ZERO_PLACE_NORM_W] = &s->norm_w,
+                                                                         [ZERO_PLACE_NORM_B] = &s->norm_b,
                                                                          [ZERO_PLACE_HEAD] = &m->head};
         zero_model_tensor_t t;
 
@@ -128,9 +130,11 @@ static void name_params(zero_model_t *m)
         p->id = -1;
         if (at[t.place])
             *at[t.place] = p;
+        else
+            s->params = i; /* the first one at last */
     }
     if (m->head == NULL)
-        m->head = m->embed;
+        m->head = s->embed;
 }
 
 zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t *config,
@@ -164,11 +168,13 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
     m->up_width = config->gated ? 2 * config->hidden : config->hidden;
     m->param_count = zero_model_tensor_count(config);
     m->params = calloc((size_t)m->param_count, sizeof *m->params);
+    m->decoder.layers = config->layers;
+    m->decoder.T = options->seq_len;
+    m->decoder.x = calloc((size_t)config->layers + 1, sizeof *m->decoder.x);
     m->units = calloc((size_t)config->layers, sizeof *m->units);
-    m->x = calloc((size_t)config->layers + 1, sizeof *m->x);
     m->kept = calloc((size_t)config->layers, sizeof *m->kept);
     m->layers = calloc((size_t)config->layers, sizeof *m->layers);
-    if (!m->params || !m->units || !m->x || !m->kept || !m->layers)
+    if (!m->params || !m->units || !m->decoder.x || !m->kept || !m->layers)
         goto memory;
     name_params(m);
     zero_model_linears(m);
@@ -202,7 +208,7 @@ void zero_model_destroy(zero_model_t *m)
     zero_nn_destroy(m->muon);
     free(m->layers);
     free(m->kept);
-    free(m->x);
+    free(m->decoder.x);
     free(m->units);
     free(m->params);
     free(m);
@@ -216,9 +222,9 @@ static zero_unit_t *unit_of(zero_model_t *m, const zero_model_tensor_t *t, char 
     switch (t->place) {
     case ZERO_PLACE_EMBEDDING:
         snprintf(name, size, "embed");
-        return &m->embed_unit;
+        return &m->decoder.embed_unit;
     case ZERO_PLACE_LAYER:
-        if (m->role[t->role] > 0)
+        if (m->decoder.role[t->role] > 0)
             return NULL;
         snprintf(name, size, family->places[ZERO_PLACE_LAYER], (long long)t->layer);
         name[strlen(name) - 1] = '\0'; /* the dot */
@@ -226,7 +232,7 @@ static zero_unit_t *unit_of(zero_model_t *m, const zero_model_tensor_t *t, char 
     case ZERO_PLACE_NORM_W:
         snprintf(name, size, "%.*s", (int)(strlen(family->places[t->place]) - strlen(".weight")),
                  family->places[t->place]);
-        return &m->norm_unit;
+        return &m->decoder.norm_unit;
     case ZERO_PLACE_HEAD:
         snprintf(name, size, "head");
         return &m->head_unit;
@@ -265,7 +271,7 @@ static zero_status_t add_units(zero_model_t *m, zero_error_t *error)
         status = zero_param_add(m->engine, unit, &desc, &m->params[i].id);
     }
     if (m->config.tied)
-        m->head_unit = m->embed_unit;
+        m->head_unit = m->decoder.embed_unit;
     return zero_model_engine_error(m, status, error);
 }
 

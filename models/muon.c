@@ -8,7 +8,7 @@
 /* Tensors of a layer that are matrices; all layers have the same shapes. */
 static bool is_matrix(const zero_model_t *m, int tensor, zero_model_tensor_t *t)
 {
-    zero_model_tensor(&m->config, (m->positions ? 2 : 1) + tensor, t);
+    zero_model_tensor(&m->config, m->decoder.params + tensor, t);
     return t->ndim == 2;
 }
 
@@ -22,7 +22,7 @@ zero_status_t zero_model_declare_muon(zero_model_t *m, zero_error_t *error)
     if (status != ZERO_OK)
         return status;
     zero_nn_set_dry(m->muon, true);
-    for (int i = 0; i < m->layer_tensors; i++) {
+    for (int i = 0; i < m->decoder.layer_tensors; i++) {
         zero_model_tensor_t t;
         if (!is_matrix(m, i, &t))
             continue;

@@ -67,77 +67,138 @@ static void repeat(zero_model_t *m, int64_t l, int kind, void (*calls)(void *ctx
     zero_nn_repeat(m->nn, (int)(l * KINDS + kind), calls, &(layer_call_t){m, l});
 }
 
-static uint64_t kept_bytes(const zero_model_t *m)
+static uint64_t kept_bytes(const zero_model_t *m, const zero_model_stack_t *s)
 {
-    return (uint64_t)(m->options.micro_batch * m->options.seq_len * m->config.width) * m->element;
+    return (uint64_t)(m->options.micro_batch * s->T * m->config.width) * m->element;
 }
 
 static void train_forward(void *ctx)
 {
     zero_model_t *m = ((layer_call_t *)ctx)->m;
     const int64_t l = ((layer_call_t *)ctx)->l;
+    const zero_model_stack_t *s = zero_model_stack(m, l);
+    void **x = &s->x[l - s->first];
 
     if (m->kept[l] != NULL)
-        zero_nn_copy(m->nn, m->kept[l], m->x[l], kept_bytes(m));
-    zero_model_layer_forward(m, l, &m->layers[l], m->x[l], m->x[l + 1], m->options.micro_batch, m->options.seq_len);
+        zero_nn_copy(m->nn, m->kept[l], x[0], kept_bytes(m, s));
+    zero_model_layer_forward(m, l, &m->layers[l], x[0], x[1], m->options.micro_batch, s->T);
 }
 
 static void train_backward(void *ctx)
 {
     zero_model_t *m = ((layer_call_t *)ctx)->m;
     const int64_t l = ((layer_call_t *)ctx)->l;
+    const zero_model_stack_t *s = zero_model_stack(m, l);
 
     if (m->kept[l] != NULL)
-        zero_nn_copy(m->nn, m->x[l], m->kept[l], kept_bytes(m));
+        zero_nn_copy(m->nn, s->x[l - s->first], m->kept[l], kept_bytes(m, s));
     zero_model_layer_backward(m, l);
 }
 
 /* A pass without a backward pass runs all layers in the buffers of the first, with the residual stream in place. */
+static void forward_in_place(zero_model_t *m, int64_t l, int64_t B, int64_t T)
+{
+    const zero_model_stack_t *s = zero_model_stack(m, l);
+
+    zero_model_layer_forward(m, l, &m->layers[s->first], s->x[0], s->x[0], B, T);
+}
+
 static void eval_forward(void *ctx)
 {
     zero_model_t *m = ((layer_call_t *)ctx)->m;
+    const int64_t l = ((layer_call_t *)ctx)->l;
 
-    zero_model_layer_forward(m, ((layer_call_t *)ctx)->l, &m->layers[0], m->x[0], m->x[0], m->options.micro_batch,
-                             m->options.seq_len);
+    forward_in_place(m, l, m->options.micro_batch, zero_model_stack(m, l)->T);
 }
 
 /* ---- the ends --------------------------------------------------------------------------------------------------- */
 
 /* Positions that begin anew with each document are looked up as tokens are. */
-static void embed(zero_model_t *m, const int32_t *tokens, int64_t B, int64_t T)
+static void embed(zero_model_t *m, const zero_model_stack_t *s, const int32_t *tokens, int64_t B, int64_t T)
 {
     const int64_t C = m->config.width;
     const zero_dtype_t dtype = m->options.dtype;
     const bool anew = m->options.packed && m->positions != NULL;
 
-    zero_nn_embedding_forward(m->nn, m->x[0], tokens, m->embed->data, anew ? NULL : zero_model_weight(m->positions), B,
+    zero_nn_embedding_forward(m->nn, s->x[0], tokens, s->embed->data, anew ? NULL : zero_model_weight(m->positions), B,
                               T, C, dtype);
     if (!anew)
         return;
     zero_nn_embedding_forward(m->nn, m->narrow, m->positions_in, m->positions->data, NULL, B, T, C, dtype);
-    zero_nn_add(m->nn, m->x[0], m->x[0], m->narrow, B * T * C, dtype);
+    zero_nn_add(m->nn, s->x[0], s->x[0], m->narrow, B * T * C, dtype);
 }
 
-static void embed_backward(zero_model_t *m, const int32_t *tokens, int64_t B, int64_t T)
+static void embed_backward(zero_model_t *m, const zero_model_stack_t *s, const int32_t *tokens)
 {
     const zero_model_config_t *c = &m->config;
+    const int64_t B = m->options.micro_batch;
     const bool anew = m->options.packed && m->positions != NULL;
 
-    zero_nn_embedding_backward(m->nn, m->embed->grad, anew ? NULL : zero_model_grad(m->positions), m->dx, tokens, B, T,
-                               c->width, c->vocab, m->options.dtype);
+    zero_nn_embedding_backward(m->nn, s->embed->grad, anew ? NULL : zero_model_grad(m->positions), m->dx, tokens, B,
+                               s->T, c->width, c->vocab, m->options.dtype);
     if (anew)
-        zero_nn_embedding_backward(m->nn, m->positions->grad, NULL, m->dx, m->positions_in, B, T, c->width,
+        zero_nn_embedding_backward(m->nn, m->positions->grad, NULL, m->dx, m->positions_in, B, s->T, c->width,
                                    c->positions, m->options.dtype);
 }
 
-/* The final norm of x (rows, C), to narrow. */
-static void final_norm(zero_model_t *m, const void *x, int64_t rows)
+/* The arguments of a stack's norm of x (rows, C). */
+static zero_nn_norm_t last_norm(const zero_model_t *m, const zero_model_stack_t *s, const void *x, int64_t rows)
 {
-    zero_nn_norm_t norm = zero_model_norm(m, m->norm_w, m->norm_b, m->mean_f, m->rstd_f, rows);
+    zero_nn_norm_t norm = zero_model_norm(m, s->norm_w, s->norm_b, s->mean, s->rstd, rows);
 
     norm.x = x;
-    norm.y = m->narrow;
-    zero_nn_norm_forward(m->nn, &norm);
+    norm.y = s->out;
+    norm.dy = s->dout;
+    norm.dx = m->dx;
+    return norm;
+}
+
+/* ---- stacks ----------------------------------------------------------------------------------------------------- */
+
+/* Runs the units of a stack. B: sequences; 0: it only takes part in the gathers. */
+static void forward(run_t *r, const zero_model_stack_t *s, const int32_t *tokens, int kind, int64_t B)
+{
+    zero_model_t *m = r->m;
+
+    if (use(r, s->embed_unit, ZERO_READ)) {
+        if (B > 0)
+            embed(m, s, tokens, B, s->T);
+        done(r, s->embed_unit);
+    }
+    for (int64_t l = s->first; l < s->first + s->layers; l++)
+        if (use(r, m->units[l], ZERO_READ)) {
+            if (B > 0)
+                repeat(m, l, kind, kind == TRAIN_FORWARD ? train_forward : eval_forward);
+            done(r, m->units[l]);
+        }
+    if (use(r, s->norm_unit, ZERO_READ)) {
+        const zero_nn_norm_t norm = last_norm(m, s, s->x[kind == TRAIN_FORWARD ? s->layers : 0], B * s->T);
+
+        zero_nn_norm_forward(m->nn, &norm);
+        done(r, s->norm_unit);
+    }
+}
+
+/* From the gradient of the norm's output to that of the embedding. */
+static void backward(run_t *r, const zero_model_stack_t *s, const int32_t *tokens)
+{
+    zero_model_t *m = r->m;
+
+    if (use(r, s->norm_unit, ZERO_READ | ZERO_GRAD)) {
+        const zero_nn_norm_t norm = last_norm(m, s, s->x[s->layers], m->options.micro_batch * s->T);
+
+        zero_nn_norm_backward(m->nn, &norm);
+        done(r, s->norm_unit);
+    }
+    for (int64_t l = s->first + s->layers - 1; l >= s->first; l--)
+        if (use(r, m->units[l], ZERO_READ | ZERO_GRAD)) {
+            repeat(m, l, TRAIN_BACKWARD, train_backward);
+            done(r, m->units[l]);
+        }
+    if (use(r, s->embed_unit, ZERO_GRAD)) {
+        embed_backward(m, s, tokens);
+        done(r, s->embed_unit);
+    }
 }
 
 /* ---- passes ----------------------------------------------------------------------------------------------------- */
@@ -145,45 +206,15 @@ static void final_norm(zero_model_t *m, const void *x, int64_t rows)
 zero_status_t zero_model_pass_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses,
                                     uint32_t flags, zero_error_t *error)
 {
-    const zero_model_config_t *c = &m->config;
-    const int64_t B = m->options.micro_batch, T = m->options.seq_len, rows = B * T;
+    const int64_t B = m->options.micro_batch;
     run_t r = begin(m, m->train, flags, error);
 
-    if (use(&r, m->embed_unit, ZERO_READ)) {
-        embed(m, tokens, B, T);
-        done(&r, m->embed_unit);
-    }
-    for (int64_t l = 0; l < c->layers; l++)
-        if (use(&r, m->units[l], ZERO_READ)) {
-            repeat(m, l, TRAIN_FORWARD, train_forward);
-            done(&r, m->units[l]);
-        }
-    if (use(&r, m->norm_unit, ZERO_READ)) {
-        final_norm(m, m->x[c->layers], rows);
-        done(&r, m->norm_unit);
-    }
+    forward(&r, &m->decoder, tokens, TRAIN_FORWARD, B);
     if (use(&r, m->head_unit, ZERO_READ | ZERO_GRAD)) {
-        zero_model_head(m, losses, targets, rows, true);
+        zero_model_head(m, losses, targets, B * m->decoder.T, true);
         done(&r, m->head_unit);
     }
-    if (use(&r, m->norm_unit, ZERO_READ | ZERO_GRAD)) {
-        zero_nn_norm_t norm = zero_model_norm(m, m->norm_w, m->norm_b, m->mean_f, m->rstd_f, rows);
-
-        norm.x = m->x[c->layers];
-        norm.dy = m->narrow;
-        norm.dx = m->dx;
-        zero_nn_norm_backward(m->nn, &norm);
-        done(&r, m->norm_unit);
-    }
-    for (int64_t l = c->layers - 1; l >= 0; l--)
-        if (use(&r, m->units[l], ZERO_READ | ZERO_GRAD)) {
-            repeat(m, l, TRAIN_BACKWARD, train_backward);
-            done(&r, m->units[l]);
-        }
-    if (use(&r, m->embed_unit, ZERO_GRAD)) {
-        embed_backward(m, tokens, B, T);
-        done(&r, m->embed_unit);
-    }
+    backward(&r, &m->decoder, tokens);
     return end(&r);
 }
 
@@ -191,27 +222,12 @@ zero_status_t zero_model_pass_eval(zero_model_t *m, const int32_t *tokens, const
                                    int64_t rows, zero_error_t *error)
 {
     /* A rank without sequences takes part in the gathers and computes nothing. */
-    const int64_t B = rows > 0 ? m->options.micro_batch : 0, T = m->options.seq_len;
+    const int64_t B = rows > 0 ? m->options.micro_batch : 0;
     run_t r = begin(m, m->eval, 0, error);
 
-    if (use(&r, m->embed_unit, ZERO_READ)) {
-        if (B > 0)
-            embed(m, tokens, B, T);
-        done(&r, m->embed_unit);
-    }
-    for (int64_t l = 0; l < m->config.layers; l++)
-        if (use(&r, m->units[l], ZERO_READ)) {
-            if (B > 0)
-                repeat(m, l, EVAL_FORWARD, eval_forward);
-            done(&r, m->units[l]);
-        }
-    if (use(&r, m->norm_unit, ZERO_READ)) {
-        if (B > 0)
-            final_norm(m, m->x[0], B * T);
-        done(&r, m->norm_unit);
-    }
+    forward(&r, &m->decoder, tokens, EVAL_FORWARD, B);
     if (use(&r, m->head_unit, ZERO_READ)) {
-        zero_model_head(m, losses, targets, B * T, false);
+        zero_model_head(m, losses, targets, B * m->decoder.T, false);
         done(&r, m->head_unit);
     }
     return end(&r);
@@ -220,22 +236,25 @@ zero_status_t zero_model_pass_eval(zero_model_t *m, const int32_t *tokens, const
 zero_status_t zero_model_pass_sample(zero_model_t *m, const int32_t *tokens, int64_t n, zero_error_t *error)
 {
     const zero_model_config_t *c = &m->config;
+    const zero_model_stack_t *s = &m->decoder;
     const int64_t T = zero_model_sample_shape(m, n);
     run_t r = begin(m, m->sample, 0, error);
 
-    if (use(&r, m->embed_unit, 0)) {
-        embed(m, tokens, 1, T);
-        done(&r, m->embed_unit);
+    if (use(&r, s->embed_unit, 0)) {
+        embed(m, s, tokens, 1, T);
+        done(&r, s->embed_unit);
     }
-    for (int64_t l = 0; l < c->layers; l++)
-        if (use(&r, m->units[l], 0)) { /* in the first layer's buffers, as in an evaluation */
-            zero_model_layer_forward(m, l, &m->layers[0], m->x[0], m->x[0], 1, T);
+    for (int64_t l = s->first; l < s->first + s->layers; l++)
+        if (use(&r, m->units[l], 0)) {
+            forward_in_place(m, l, 1, T);
             done(&r, m->units[l]);
         }
-    if (use(&r, m->norm_unit, 0)) {
+    if (use(&r, s->norm_unit, 0)) {
         /* Only the last token: attention is causal, so the padding after it has no effect. */
-        final_norm(m, zero_model_at(m, m->x[0], (n - 1) * c->width), 1);
-        done(&r, m->norm_unit);
+        const zero_nn_norm_t norm = last_norm(m, s, zero_model_at(m, s->x[0], (n - 1) * c->width), 1);
+
+        zero_nn_norm_forward(m->nn, &norm);
+        done(&r, s->norm_unit);
     }
     if (use(&r, m->head_unit, 0)) {
         zero_model_head_logits(m, m->narrow, 1);

@@ -246,20 +246,20 @@ START_TEST(calls_of_a_micro_step)
     start(&b, &SMALL, &options);
     find_calls();
     zero_model_t *m = b.model;
-    memset(m->tokens, 0, ROWS * sizeof *m->tokens);
+    memset(m->decoder.tokens, 0, ROWS * sizeof *m->decoder.tokens);
     memset(m->targets, 0, ROWS * sizeof *m->targets);
     COUNT("the embedding",
-          zero_nn_embedding_forward(m->nn, m->x[0], m->tokens, m->embed->data, m->positions->data, B, T, SMALL.width,
-                                    dtype),
+          zero_nn_embedding_forward(m->nn, m->decoder.x[0], m->decoder.tokens, m->decoder.embed->data,
+                                    m->positions->data, B, T, SMALL.width, dtype),
           0, 1, 0);
-    COUNT("a layer forward", zero_model_layer_forward(m, 0, &m->layers[0], m->x[0], m->x[1], B, T), 4,
+    COUNT("a layer forward", zero_model_layer_forward(m, 0, &m->layers[0], m->decoder.x[0], m->decoder.x[1], B, T), 4,
           CALLS[_i].forward, 0);
     COUNT("the head", zero_model_head(m, m->losses, m->targets, ROWS, true), 6, 1, 0);
     COUNT("a layer backward", zero_model_layer_backward(m, 0), 8, CALLS[_i].backward, 0);
     /* It sorts by two bytes of a token, with three launches each. */
     COUNT("the embedding backward",
-          zero_nn_embedding_backward(m->nn, m->embed->grad, m->positions->grad, m->dx, m->tokens, B, T, SMALL.width,
-                                     SMALL.vocab, dtype),
+          zero_nn_embedding_backward(m->nn, m->decoder.embed->grad, m->positions->grad, m->dx, m->decoder.tokens, B, T,
+                                     SMALL.width, SMALL.vocab, dtype),
           0, 8, 0);
     OK(zero_wait(b.engine));
     end(&b);
@@ -367,7 +367,7 @@ START_TEST(layers_as_graphs)
     /* a layer's own calls, forward and backward */
     zero_model_t *m = b.model;
     const count_t none = {0}, before = counted(&none);
-    zero_model_layer_forward(m, 0, &m->layers[0], m->x[0], m->x[1], B, T);
+    zero_model_layer_forward(m, 0, &m->layers[0], m->decoder.x[0], m->decoder.x[1], B, T);
     count_t forward = counted(&before);
     zero_model_layer_backward(m, 0);
     count_t both = counted(&before);
