@@ -83,7 +83,7 @@ static void adamw(const operands_t *o)
 }
 static void entropy(const operands_t *o)
 {
-    zero_nn_cross_entropy(nn, o->losses, o->d, o->targets, o->rows, VOCABULARY, ROW, true, ZERO_BF16);
+    zero_nn_cross_entropy(nn, o->losses, o->d, o->targets, o->rows, VOCABULARY, ROW, true, 1, ZERO_BF16);
 }
 
 /* Fills bytes at p with ordinary numbers, a block repeatedly: kernels may run faster on zeros. */

@@ -242,7 +242,7 @@ static void call_embedding_backward(const bench_t *b, const void *arg)
 
 static void call_entropy(const bench_t *b, const void *arg)
 {
-    zero_nn_cross_entropy(b->nn, b->statistics, b->x, b->tokens, ROWS, V, V, *(const bool *)arg, b->dtype);
+    zero_nn_cross_entropy(b->nn, b->statistics, b->x, b->tokens, ROWS, V, V, *(const bool *)arg, 1, b->dtype);
 }
 
 static const zero_nn_activation_t SILU = ZERO_NN_SILU, GELU = ZERO_NN_GELU;

@@ -52,7 +52,7 @@ void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int
 
         zero_model_head_logits(m, x, n);
         zero_nn_cross_entropy(m->nn, losses ? losses + r : NULL, m->logits, targets ? targets + r : NULL, n, V, ld,
-                              grad, dtype);
+                              grad, 1, dtype);
         if (!grad)
             continue;
         head_weight_backward(m, x, n, r == 0);

@@ -208,7 +208,7 @@ static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
                                                     .db = x[7],
                                                     .dbias = x[3],
                                                     .dbias_residual = behind(x[3], C, dtype)});
-        zero_nn_cross_entropy(nn, host, x[6], index, ROWS, V, 0, true, dtype);
+        zero_nn_cross_entropy(nn, host, x[6], index, ROWS, V, 0, true, 1, dtype);
         zero_nn_embedding_backward(nn, x[1], x[7], x[5], index, B, T, C, V, dtype);
     }
 }
@@ -354,7 +354,7 @@ START_TEST(memory_of_the_host)
         const char *what;
     } bad[] = {{plain, b.pinned, "targets"}, {pinned, losses, "losses"}};
     for (int i = 0; i < 2; i++) {
-        zero_nn_cross_entropy(b.nn, bad[i].losses, b.base, bad[i].targets, ROWS, V, 0, true, ZERO_FP32);
+        zero_nn_cross_entropy(b.nn, bad[i].losses, b.base, bad[i].targets, ROWS, V, 0, true, 1, ZERO_FP32);
         says(zero_nn_status(b.nn, &why), ZERO_ERR_ARG, "cross_entropy 140 40 1 fp32");
         says(ZERO_ERR_ARG, ZERO_ERR_ARG, bad[i].what);
         says(ZERO_ERR_ARG, ZERO_ERR_ARG, "");

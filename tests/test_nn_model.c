@@ -9,6 +9,7 @@
 typedef struct entropy {
     int64_t rows, V, ld;
     bool grad;
+    float scale;
     int32_t *targets;
     buf_t logits, losses;
 } entropy_t;
@@ -17,14 +18,19 @@ static void call_entropy(zero_nn_t *nn, void *arg)
 {
     entropy_t *e = arg;
     zero_nn_cross_entropy(nn, (float *)e->losses.data, e->logits.data, e->targets, e->rows, e->V, e->ld, e->grad,
-                          e->logits.dtype);
+                          e->scale, e->logits.dtype);
 }
 
-static entropy_t entropy_new(zero_dtype_t dtype, int64_t rows, int64_t V, int64_t pad, double scale)
+static entropy_t entropy_new(zero_dtype_t dtype, int64_t rows, int64_t V, int64_t pad, double largest)
 {
     seed_state = (uint64_t)(rows * V);
-    entropy_t e = {.rows = rows, .V = V, .ld = V + pad, .grad = true, .targets = calloc((size_t)rows, sizeof(int32_t))};
-    e.logits = buf_random(dtype, rows * e.ld, scale);
+    entropy_t e = {.rows = rows,
+                   .V = V,
+                   .ld = V + pad,
+                   .grad = true,
+                   .scale = 1,
+                   .targets = calloc((size_t)rows, sizeof(int32_t))};
+    e.logits = buf_random(dtype, rows * e.ld, largest);
     e.losses = buf_new(ZERO_FP32, rows);
     for (int64_t r = 0; r < rows; r++)
         e.targets[r] = (int32_t)((r * 7919) % V);
@@ -102,6 +108,52 @@ START_TEST(ignored_targets)
             }
             entropy_free(&e[0]);
             entropy_free(&e[1]);
+        }
+    }
+}
+END_TEST
+
+/* A factor scales the gradient before it is rounded, and leaves the losses alone: by a power of two exactly, by another
+ * number with one rounding. */
+START_TEST(scaled_gradients)
+{
+    static const float SCALES[] = {1, 1024, 0.125f, 3};
+    for (int i = -1; i < WAY_COUNT; i++) {
+        const way_t *way = i < 0 ? NULL : &WAYS[i];
+        for (size_t d = 0; d < sizeof DTYPES / sizeof DTYPES[0] && (way == NULL || way_runs(way)); d++) {
+            entropy_t first = entropy_new(DTYPES[d], 5, 77, 3, 4);
+            entropy_t exact = entropy_new(ZERO_FP32, 5, 77, 3, 4); /* the same logits, gradients in fp32 */
+            for (int64_t j = 0; j < exact.logits.count; j++)
+                ((float *)exact.logits.data)[j] = (float)buf_at(&first.logits, j);
+            buf_t logits = buf_copy(&first.logits);
+            run(way, call_entropy, &first);
+            run(way, call_entropy, &exact);
+            const double eps = DTYPES[d] == ZERO_FP32 ? EPS32 : EPS16;
+            for (size_t s = 0; s < sizeof SCALES / sizeof SCALES[0]; s++) {
+                entropy_t e = first;
+                e.scale = SCALES[s];
+                e.logits = buf_copy(&logits);
+                e.losses = buf_new(ZERO_FP32, 5);
+                run(way, call_entropy, &e);
+                same_bits("losses with a scale", &first.losses, &e.losses);
+                for (int64_t r = 0; r < 5; r++) {
+                    for (int64_t j = 0; j < 77; j++) {
+                        const double got = buf_at(&e.logits, r * 80 + j), scale = (double)SCALES[s],
+                                     plain = scale * buf_at(&first.logits, r * 80 + j),
+                                     want = scale * buf_at(&exact.logits, r * 80 + j);
+                        EXPECT(s == 3 || got == plain, "row %lld, column %lld: %.9g, not %.9g", (long long)r,
+                               (long long)j, got, plain);
+                        EXPECT(fabs(got - want) <= eps * fabs(want) + 64 * EPS32 * scale,
+                               "row %lld, column %lld: %.9g is not %.9g, rounded once", (long long)r, (long long)j, got,
+                               want);
+                    }
+                }
+                buf_free(&e.logits);
+                buf_free(&e.losses);
+            }
+            buf_free(&logits);
+            entropy_free(&first);
+            entropy_free(&exact);
         }
     }
 }
@@ -365,7 +417,7 @@ static void call_all_dry(zero_nn_t *nn)
         .B = 1, .T = 3, .H = 2, .KV = 1, .D = 4, .q_stride = 8, .k_stride = 4, .v_stride = 4, .scale = 0.5};
     zero_nn_attention_forward(nn, &a);
     zero_nn_attention_backward(nn, &a, NULL, NULL, NULL, NULL, NULL);
-    zero_nn_cross_entropy(nn, NULL, NULL, NULL, 5, 6, 0, true, ZERO_FP32);
+    zero_nn_cross_entropy(nn, NULL, NULL, NULL, 5, 6, 0, true, 1, ZERO_FP32);
 }
 
 START_TEST(dry_runs)
@@ -465,11 +517,11 @@ START_TEST(errors)
         a.KV = 3;
         zero_nn_attention_backward(nn, &a, NULL, NULL, NULL, NULL, NULL);
         expect_error(nn, ZERO_ERR_ARG, "8");
-        zero_nn_cross_entropy(nn, NULL, NULL, NULL, 3, 5, 4, false, ZERO_FP32);
+        zero_nn_cross_entropy(nn, NULL, NULL, NULL, 3, 5, 4, false, 1, ZERO_FP32);
         expect_error(nn, ZERO_ERR_ARG, "cross_entropy");
 
         /* Indices out of range: nothing is written. Calls with no elements do nothing. */
-        zero_nn_cross_entropy(nn, NULL, NULL, NULL, 3, 5, 0, true, ZERO_FP32);
+        zero_nn_cross_entropy(nn, NULL, NULL, NULL, 3, 5, 0, true, 1, ZERO_FP32);
         zero_nn_embedding_forward(nn, NULL, NULL, NULL, NULL, 1, 3, 2, ZERO_FP32);
         zero_nn_embedding_backward(nn, NULL, NULL, NULL, NULL, 1, 3, 2, 4, ZERO_FP32);
         uint64_t bytes = zero_nn_workspace_bytes(nn);
@@ -482,7 +534,7 @@ START_TEST(errors)
             for (int j = 0; j < 16; j++)
                 out[j] = 3;
             losses[0] = 3;
-            zero_nn_cross_entropy(nn, losses, out, bad[i], 3, 5, 0, true, ZERO_FP32);
+            zero_nn_cross_entropy(nn, losses, out, bad[i], 3, 5, 0, true, 1, ZERO_FP32);
             expect_error(nn, ZERO_ERR_ARG, i == 0 ? "5 2 [0" : "-1 1");
             zero_nn_embedding_backward(nn, out, NULL, x, bad[i], 1, 3, 2, 4, ZERO_FP32);
             expect_error(nn, ZERO_ERR_ARG, i == 0 ? "5 2" : "-1 1");
@@ -512,6 +564,7 @@ int main(void)
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, entropy_against_ref, 0, WAY_COUNT);
     tcase_add_test(tc, ignored_targets);
+    tcase_add_test(tc, scaled_gradients);
 #if !defined(ZERO_TEST_CUDA)
     tcase_add_test(tc, exp_within_an_ulp);
 #endif

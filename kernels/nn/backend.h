@@ -110,6 +110,7 @@ static inline int64_t zero_nn_attention_width(int64_t H, int64_t KV, int64_t D)
 typedef struct zero_nn_entropy {
     int64_t rows, V, ld;
     bool grad;
+    float scale; /* of the gradient */
     zero_dtype_t dtype;
     float *losses;          /* (rows) */
     void *logits;           /* (rows, V) */

@@ -293,7 +293,7 @@ void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *given,
 }
 
 void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int32_t *targets, int64_t rows, int64_t V,
-                           int64_t ld, bool grad, zero_dtype_t dtype)
+                           int64_t ld, bool grad, float scale, zero_dtype_t dtype)
 {
     zero_nn_op_t op = ZERO_NN_CROSS_ENTROPY;
     if (ld == 0)
@@ -302,6 +302,7 @@ void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int
                            .V = V,
                            .ld = ld,
                            .grad = grad,
+                           .scale = scale,
                            .dtype = dtype,
                            .losses = losses,
                            .logits = logits,

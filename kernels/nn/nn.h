@@ -287,12 +287,13 @@ void zero_nn_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a);
 void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const void *dout, void *dq, void *dk,
                                 void *dv, void *dbias);
 
-/* losses[r] (fp32) = -log softmax(logits[r])[targets[r]]. With grad, the gradient softmax - onehot (for the sum over
- * rows, not the mean) overwrites logits. logits (rows, V) has ld elements from row to row. A row whose target is
- * ZERO_NN_IGNORE has the loss 0 and the gradient 0. Any other target < 0 or >= V is an error. */
+/* losses[r] (fp32) = -log softmax(logits[r])[targets[r]]. With grad, the gradient scale * (softmax - onehot), rounded
+ * once, overwrites logits. It is the gradient of scale times the sum of the losses; the losses themselves are not
+ * scaled. logits (rows, V) has ld elements from row to row. A row whose target is ZERO_NN_IGNORE has the loss 0 and the
+ * gradient 0. Any other target < 0 or >= V is an error. */
 #define ZERO_NN_IGNORE (-100)
 void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int32_t *targets, int64_t rows, int64_t V,
-                           int64_t ld, bool grad, zero_dtype_t dtype);
+                           int64_t ld, bool grad, float scale, zero_dtype_t dtype);
 
 /* y = alpha * a + beta * b in fp32; y may be either. */
 void zero_nn_combine(zero_nn_t *nn, float *y, double alpha, const float *a, double beta, const float *b, int64_t count);

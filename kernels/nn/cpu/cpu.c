@@ -390,7 +390,7 @@ static void cpu_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
     for (int64_t r = 0; r < e->rows; r++) {
         void *logits = element_out(e->logits, r * e->ld, e->dtype);
         if (e->targets[r] != ZERO_NN_IGNORE) {
-            e->losses[r] = simd->entropy(logits, e->targets[r], e->V, e->grad, e->dtype);
+            e->losses[r] = simd->entropy(logits, e->targets[r], e->V, e->grad, e->scale, e->dtype);
             continue;
         }
         e->losses[r] = 0;

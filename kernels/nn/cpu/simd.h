@@ -51,8 +51,8 @@ typedef struct zero_nn_simd {
     void (*rms_grad)(void *dx, float *dw, const void *residual, const void *dy, const void *x, const void *w,
                      float rstd, int64_t C, zero_dtype_t dtype);
 
-    /* One row of logits (V). Returns its loss. With grad, softmax - onehot overwrites the logits. */
-    float (*entropy)(void *logits, int64_t target, int64_t V, bool grad, zero_dtype_t dtype);
+    /* One row of logits (V). Returns its loss. With grad, scale * (softmax - onehot) overwrites the logits. */
+    float (*entropy)(void *logits, int64_t target, int64_t V, bool grad, float scale, zero_dtype_t dtype);
 
     /* C (m, n) = A (m, k) B (k, n), + C with add. fp32. n is a multiple of ZERO_NN_LANES, and every row of b and c is
      * aligned to ZERO_NN_LANES floats. A is (m, k) with rows of ZERO_NN_BLOCK floats, or with trans_a its transpose (k,

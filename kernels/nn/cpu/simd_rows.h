@@ -209,7 +209,7 @@ KERNEL void rows_sum(void *y, const void *a, const void *b, int64_t n, zero_dtyp
 
 /* The row stays in cache between its three passes: maximum, sum of exponentials, gradient. The maximum ignores a NaN,
  * but the sum does not. */
-INLINE float entropy_row(void *logits, int64_t target, int64_t V, bool grad, const zero_dtype_t dtype)
+INLINE float entropy_row(void *logits, int64_t target, int64_t V, bool grad, float scale, const zero_dtype_t dtype)
 {
     vf top[4], sum[4];
     for (int j = 0; j < 4; j++) {
@@ -233,10 +233,11 @@ INLINE float entropy_row(void *logits, int64_t target, int64_t V, bool grad, con
     float at_target = dtype == ZERO_FP32 ? ((float *)logits)[target] : zero_bf16_to_fp32(((uint16_t *)logits)[target]);
 
     if (grad) {
-        float inverse = 1.0f / total;
+        float inverse = 1.0f / total, factor = inverse * scale;
         for (i = 0; i < V; i += LANES)
-            row_put_to(logits, i, V, dtype, vf_exp(row_get_to(logits, i, V, dtype) - max) * inverse);
-        float p = vf_exp(vf_set(at_target - max))[0] * inverse - 1.0f; /* in fp32, so p - 1 is rounded once */
+            row_put_to(logits, i, V, dtype, vf_exp(row_get_to(logits, i, V, dtype) - max) * factor);
+        /* in fp32, so scale * (p - 1) is rounded once */
+        float p = (vf_exp(vf_set(at_target - max))[0] * inverse - 1.0f) * scale;
         if (dtype == ZERO_FP32)
             ((float *)logits)[target] = p;
         else
@@ -245,10 +246,10 @@ INLINE float entropy_row(void *logits, int64_t target, int64_t V, bool grad, con
     return logf(total) + max - at_target;
 }
 
-KERNEL float rows_entropy(void *logits, int64_t target, int64_t V, bool grad, zero_dtype_t dtype)
+KERNEL float rows_entropy(void *logits, int64_t target, int64_t V, bool grad, float scale, zero_dtype_t dtype)
 {
-    return dtype == ZERO_FP32 ? entropy_row(logits, target, V, grad, ZERO_FP32)
-                              : entropy_row(logits, target, V, grad, ZERO_BF16);
+    return dtype == ZERO_FP32 ? entropy_row(logits, target, V, grad, scale, ZERO_FP32)
+                              : entropy_row(logits, target, V, grad, scale, ZERO_BF16);
 }
 
 /* ---- blocks ----------------------------------------------------------------------------------------------------- */

@@ -27,7 +27,7 @@ static __device__ __forceinline__ online_t join(online_t a, online_t b)
 
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
-    entropy(T *logits, float *losses, const int32_t *targets, int64_t V, int64_t ld, bool grad, bool wide)
+    entropy(T *logits, float *losses, const int32_t *targets, int64_t V, int64_t ld, bool grad, float scale, bool wide)
 {
     const int N = zero_pack<T>::N;
     __shared__ online_t warps[WARPS];
@@ -67,12 +67,12 @@ static __global__ void __launch_bounds__(THREADS)
         losses[blockIdx.x] = ignore ? 0.0f : logf(all.sum) + all.max - right;
     if (!grad)
         return;
-    const float scale = 1.0f / all.sum;
+    const float inverse = 1.0f / all.sum;
     for (int64_t c = (int64_t)threadIdx.x * N; c < V; c += THREADS * N) {
         zero_load(x, logits + c, V - c, wide);
         for (int i = 0; i < N; i++) {
-            float p = expf(x[i] - all.max) * scale;
-            x[i] = ignore ? 0.0f : c + i == target ? p - 1.0f : p;
+            float p = expf(x[i] - all.max) * inverse;
+            x[i] = ignore ? 0.0f : (c + i == target ? p - 1.0f : p) * scale;
         }
         zero_store(logits + c, x, V - c, wide);
     }
@@ -84,7 +84,7 @@ template <typename T> static cudaError_t launch(const zero_nn_entropy_t *e, cuda
     if (e->rows > INT32_MAX)
         return cudaErrorInvalidConfiguration;
     ZERO_LAUNCH((entropy<T>), dim3((unsigned)e->rows), dim3(THREADS), 0, stream, (T *)e->logits, e->losses, e->targets,
-                e->V, e->ld, e->grad, wide);
+                e->V, e->ld, e->grad, e->scale, wide);
     return cudaGetLastError();
 }
 

@@ -216,7 +216,7 @@ static void ref_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
         e->losses[r] = logf(sum) + max - zero_nn_load(e->logits, row + e->targets[r], e->dtype);
         for (int64_t j = 0; j < e->V && e->grad; j++) {
             float p = expf(zero_nn_load(e->logits, row + j, e->dtype) - max) / sum;
-            zero_nn_store(e->logits, row + j, e->dtype, j == e->targets[r] ? p - 1.0f : p);
+            zero_nn_store(e->logits, row + j, e->dtype, (j == e->targets[r] ? p - 1.0f : p) * e->scale);
         }
     }
 }
