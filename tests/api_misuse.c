@@ -352,6 +352,7 @@ static void contents(void)
     REFUSES(zero_step_weight(e, -1), "-1");
     REFUSES(zero_step_weight(e, NAN), "nan");
     REFUSES(zero_step_weight(e, 1e300), "1e+300");
+    REFUSES(zero_loss_scale(e, NULL), "zero_loss_scale");
     REFUSES(zero_trace_begin(e, 0), "0");
     OK(zero_trace_begin(e, 1));
     OK(zero_trace_read(e, NULL, NULL, NULL));
@@ -437,8 +438,8 @@ static const struct group {
     {overflows, "zero_commit"},
     {contents, "zero_param_fill zero_param_read zero_param_get zero_param_set zero_micro_begin zero_micro_end "
                "zero_acquire zero_release zero_step zero_wait "
-               "zero_step_stats zero_sum zero_set_step zero_step_weight zero_trace_begin zero_trace_read "
-               "zero_trace_end zero_forecast "
+               "zero_step_stats zero_sum zero_set_step zero_step_weight zero_loss_scale zero_trace_begin "
+               "zero_trace_read zero_trace_end zero_forecast "
                "zero_measure zero_forecast_traffic zero_explain"},
 };
 enum { GROUPS = sizeof groups / sizeof *groups };

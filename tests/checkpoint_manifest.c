@@ -25,7 +25,7 @@ START_TEST(test_round_trip)
     ck_assert_str_eq(read.library, ZERO_VERSION);
     ck_assert_str_eq(read.optimizer, "adamw");
     ck_assert_str_eq(read.about, "{\"program\":\"test\"}");
-    ck_assert(read.step == 12 && read.applied == 12 && read.caller_bytes == sizeof(int64_t));
+    ck_assert(read.step == 12 && read.applied == 12 && read.caller_bytes == sizeof(int64_t) && read.loss_scale == 0);
     ck_assert(memcmp(read.caller, &(int64_t){12}, sizeof(int64_t)) == 0);
     ck_assert_int_eq(read.param_count, CASE_TENSORS);
     ck_assert_str_eq(read.params[1].name, "layer.0.weight");
@@ -66,8 +66,11 @@ START_TEST(test_extremes)
         blob[k] = (char)(k * 7);
     OK(zero_manifest_begin(&made, INT64_MAX, 0, name, "{}", blob, ZERO_MANIFEST_CALLER_MOST, &why));
     OK(zero_manifest_add(&made, &param, &why));
+    made.loss_scale = 0x1.fffffep+127f;
+    made.good_steps = made.overflows = INT32_MAX;
     OK(zero_manifest_text(&made, &text, &length, &why));
     OK(zero_manifest_parse(&read, text, length, "x", &why));
+    ck_assert(read.loss_scale == made.loss_scale && read.good_steps == INT32_MAX && read.overflows == INT32_MAX);
     ck_assert(read.step == INT64_MAX && read.applied == 0 && read.caller_bytes == ZERO_MANIFEST_CALLER_MOST);
     ck_assert(memcmp(read.caller, blob, ZERO_MANIFEST_CALLER_MOST) == 0);
     ck_assert_str_eq(read.optimizer, name);
@@ -123,6 +126,7 @@ START_TEST(test_flipped)
 END_TEST
 
 /* A manifest with one thing replaced, and the hash of what it says then. status and names are what is wanted. */
+#define ADAMW "\"optimizer\":\"adamw\""
 static const struct lie {
     const char *old, *new, *names;
     zero_status_t status;
@@ -142,6 +146,13 @@ static const struct lie {
     {"\"step\":3", "\"step\":3,\"step\":3", "JSON", ZERO_ERR_FORMAT},
     {"\"applied\":3", "\"applied\":4", "applied 3", ZERO_ERR_FORMAT},
     {"\"optimizer\":\"adamw\"", "\"optimizer\":null", "optimizer", ZERO_ERR_FORMAT},
+    {ADAMW, ADAMW ",\"loss_scale\":{\"value\":0.5,\"good_steps\":0,\"overflows\":1}", "", ZERO_OK},
+    {ADAMW, ADAMW ",\"loss_scale\":65536", "loss_scale value", ZERO_ERR_FORMAT},
+    {ADAMW, ADAMW ",\"loss_scale\":{\"value\":0,\"good_steps\":0,\"overflows\":1}", "loss_scale", ZERO_ERR_FORMAT},
+    {ADAMW, ADAMW ",\"loss_scale\":{\"value\":1e39,\"good_steps\":0,\"overflows\":1}", "loss_scale", ZERO_ERR_FORMAT},
+    {ADAMW, ADAMW ",\"loss_scale\":{\"value\":\"1\",\"good_steps\":0,\"overflows\":1}", "loss_scale", ZERO_ERR_FORMAT},
+    {ADAMW, ADAMW ",\"loss_scale\":{\"value\":1,\"good_steps\":-1,\"overflows\":1}", "good_steps", ZERO_ERR_FORMAT},
+    {ADAMW, ADAMW ",\"loss_scale\":{\"value\":1,\"good_steps\":1}", "overflows", ZERO_ERR_FORMAT},
     {"\"library\":\"" ZERO_VERSION "\"", "\"library\":1", "library", ZERO_ERR_FORMAT},
     {"\"params\":[", "\"params\":[7,", "name", ZERO_ERR_FORMAT},
     {"\"params\":[", "\"params\":7,\"p\":[", "params", ZERO_ERR_FORMAT},

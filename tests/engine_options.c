@@ -106,6 +106,16 @@ START_TEST(wrong_options_are_named_at_once)
     BAD(c.eps = INFINITY, "config.eps");
     BAD(c.weight_decay = -1, "config.weight_decay -1");
     BAD(c.timeout_s = 0, "config.timeout_s 0");
+    BAD(c.loss_scale = 0, "config.loss_scale 0 fp32");
+    BAD(c.loss_scale = 1e39, "config.loss_scale 1e+39 fp32");
+    BAD(c.loss_scale = NAN, "config.loss_scale");
+    BAD(c.growth_interval = -1, "config.growth_interval -1");
+    BAD(c.growth_factor = 1, "config.growth_factor 1");
+    BAD(c.backoff_factor = 1, "config.backoff_factor 1");
+    BAD(c.backoff_factor = 0, "config.backoff_factor 0");
+    BAD(c.hysteresis = 0, "config.hysteresis 0");
+    BAD(c.min_loss_scale = 0, "config.min_loss_scale 0 fp32");
+    BAD((c.growth_interval = 9, c.min_loss_scale = 2), "config.loss_scale 1 config.min_loss_scale 2");
     good.comm = NULL;
     good.device = NULL;
     REFUSED(c.plan_world = (1 << 20) + 1, ZERO_ERR_ARG, "config.plan_world 1048577", "");

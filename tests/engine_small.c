@@ -217,7 +217,14 @@ int small_copy(small_t *s, void *to, const void *from, size_t bytes)
     return 0;
 }
 
-static int add_gradients(small_t *s, int p, int64_t step, int micro)
+static float widen(zero_dtype_t dtype, const void *values, int64_t i)
+{
+    return dtype == ZERO_FP32   ? ((const float *)values)[i]
+           : dtype == ZERO_BF16 ? zero_bf16_to_fp32(((const uint16_t *)values)[i])
+                                : zero_fp16_to_fp32(((const uint16_t *)values)[i]);
+}
+
+static int add_gradients(small_t *s, int p, int64_t step, int micro, float scale)
 {
     static float grad[SMALL_ELEMENTS], data[SMALL_ELEMENTS];
     static char there[SMALL_ELEMENTS * sizeof(float)];
@@ -230,32 +237,35 @@ static int add_gradients(small_t *s, int p, int64_t step, int micro)
     if (small_copy(s, there, zero_param_data(s->engine, s->param[p]), bytes))
         return -1;
     for (int64_t i = 0; i < count; i++)
-        data[i] = dtype == ZERO_BF16 ? zero_bf16_to_fp32(((uint16_t *)(void *)there)[i]) : ((float *)(void *)there)[i];
+        data[i] = widen(dtype, there, i);
     if (small_copy(s, there, gradients, bytes))
         return -1;
     for (int64_t i = 0; i < count; i++) {
-        grad[i] = dtype == ZERO_BF16 ? zero_bf16_to_fp32(((uint16_t *)(void *)there)[i]) : ((float *)(void *)there)[i];
-        grad[i] +=
+        const float own =
             0.01f * noise((uint64_t)(step * 64 + micro * 8 + s->rank), (uint64_t)p, (uint64_t)i) + 0.125f * data[i];
+        grad[i] = widen(dtype, there, i) + scale * own;
         if (s->infinite && s->rank == s->c.world - 1 && i == count / 2)
             grad[i] = INFINITY;
-        if (dtype == ZERO_BF16)
-            ((uint16_t *)(void *)there)[i] = zero_fp32_to_bf16(grad[i]);
-        else
+        if (dtype == ZERO_FP32)
             ((float *)(void *)there)[i] = grad[i];
+        else
+            ((uint16_t *)(void *)there)[i] =
+                dtype == ZERO_BF16 ? zero_fp32_to_bf16(grad[i]) : zero_fp32_to_fp16(grad[i]);
     }
     return small_copy(s, gradients, there, bytes);
 }
 
 int small_micros(small_t *s, int64_t step)
 {
+    float scale;
+    SMALL_TRY(zero_loss_scale(s->engine, &scale));
     for (int micro = 0; micro < s->c.micro_steps; micro++) {
         SMALL_TRY(zero_micro_begin(s->engine, s->train, micro + 1 == s->c.micro_steps ? ZERO_LAST : 0));
         for (int u = 0; u < USES; u++) {
             SMALL_TRY(zero_acquire(s->engine, s->unit[uses[u].unit]));
             for (int p = 0; p < SMALL_PARAMS && (uses[u].flags & ZERO_GRAD); p++)
                 if (small_params[p].unit == uses[u].unit && small_params[p].trainable &&
-                    add_gradients(s, p, step, micro))
+                    add_gradients(s, p, step, micro, scale))
                     return -1;
             SMALL_TRY(zero_release(s->engine, s->unit[uses[u].unit]));
         }
@@ -283,7 +293,7 @@ int small_stats(small_t *s, zero_stats_t *stats)
 
 bool small_has(const small_t *s, int param, zero_state_t state)
 {
-    int moments = s->c.rule == ZERO_RULE_SGD ? s->c.momentum > 0 : 2;
+    int moments = s->c.rule == ZERO_RULE_SGD ? s->c.momentum > 0 : s->c.rule == ZERO_RULE_LION ? 1 : 2;
     switch (state) {
     case ZERO_STATE_PARAM:
         return true;

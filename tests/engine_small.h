@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* engine_small.h - a small trainer on the public API, for tests that compare two runs. Its gradients depend only on
- * rank, step, micro-step, element and parameter value. */
+ * rank, step, micro-step, element and parameter value, and are multiplied by the engine's loss scale. */
 #ifndef ZERO_TESTS_ENGINE_SMALL_H
 #define ZERO_TESTS_ENGINE_SMALL_H
 

@@ -16,5 +16,6 @@ Suite *engine_values_suite(void);
 Suite *engine_guests_suite(void);
 Suite *engine_allocators_suite(void);
 Suite *engine_trace_suite(void);
+Suite *engine_scale_suite(void);
 
 #endif

@@ -147,6 +147,7 @@ static const char *const words[] = {
     ".",
     "\"version\":2",
     "\"about\":",
+    "\"loss_scale\":{\"value\":65536,\"good_steps\":7,\"overflows\":1},",
     "\"caller\":",
     "\"blocks\":",
     "\"blocks\":[]",

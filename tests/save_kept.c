@@ -65,6 +65,8 @@ START_TEST(test_rules)
         other.stage = 3 - r.stage;
         save_run(&r, save_and_go_on);
         save_run(&r, load_and_go_on);
+        r.scaled = true; /* by powers of two, which change no bits */
+        save_run(&r, load_and_go_on);
         save_run(&other, load_only);
         save_teardown();
         save_setup();

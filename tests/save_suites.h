@@ -26,7 +26,7 @@ typedef struct save_run {
     zero_rule_t rule;
     double beta1;
     zero_dtype_t dtype;
-    bool elementwise, evaluates, guard;
+    bool elementwise, evaluates, guard, scaled; /* scaled: with a loss scale */
 } save_run_t;
 
 typedef struct save_values {

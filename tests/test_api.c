@@ -109,6 +109,11 @@ static zero_status_t step_weight(zero_engine_t *e)
 {
     return zero_step_weight(e, 3);
 }
+static zero_status_t loss_scale(zero_engine_t *e)
+{
+    float scale;
+    return zero_loss_scale(e, &scale);
+}
 static zero_status_t trace_begin(zero_engine_t *e)
 {
     return zero_trace_begin(e, 1);
@@ -176,6 +181,7 @@ const api_call_t api_calls[API_CALLS] = {
     {"zero_param_set", param_set, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_set_step", set_step, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_step_weight", step_weight, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
+    {"zero_loss_scale", loss_scale, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_trace_begin", trace_begin, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_micro_begin", micro_begin, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_acquire", acquire, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},

@@ -35,6 +35,29 @@ static void saves(zero_config_t *config, void *ctx)
     (void)ctx;
 }
 
+/* The loss scale begins with 1024. The skipped step before the save makes it 512, and the second update after that,
+ * which follows the save, makes it 1024 again. */
+static void scales(zero_config_t *config, void *ctx)
+{
+    config->loss_scale = 1024;
+    config->growth_interval = 2;
+    (void)ctx;
+}
+
+static void saves_and_scales(zero_config_t *config, void *ctx)
+{
+    saves(config, ctx);
+    scales(config, ctx);
+}
+
+static int expect_scale(small_t *s, float wanted)
+{
+    float scale;
+    SMALL_TRY(zero_loss_scale(s->engine, &scale));
+    SMALL_IS(scale == wanted);
+    return 0;
+}
+
 static int keep(small_t *s, record_t *r)
 {
     small_states_t states;
@@ -135,6 +158,8 @@ static int load(small_t *s, const pair_t *pair)
     if (small_stats(s, &stats))
         return -1;
     SMALL_IS(stats.step == BEFORE && stats.skipped == 1);
+    if (expect_scale(s, !pair->second.edit ? 1 : pair->first.edit == saves_and_scales ? 512 : 1024))
+        return -1;
     return same(s, pair, pair->saved, "after zero_load");
 }
 
@@ -148,7 +173,8 @@ static int second_run(int rank, int world, const zero_bootstrap_t *bootstrap, vo
     if (result == 0)
         result = load(s, pair);
     for (int i = 0; i < AFTER && result == 0; i++)
-        result = small_step(s, BEFORE + i);
+        result = small_step(s, BEFORE + i) ||
+                 (pair->first.edit == saves_and_scales && pair->second.edit && expect_scale(s, 1024));
     bool same_bits = pair->first.world == pair->second.world && pair->first.dtype == pair->second.dtype &&
                      pair->first.rule == pair->second.rule &&
                      (pair->first.threaded < SMALL_CUDA) == (pair->second.threaded < SMALL_CUDA);
@@ -171,10 +197,11 @@ static void try_all(const small_case_t *first, const small_case_t *seconds, int 
 {
     pair_t pair = {.first = *first, .saved = ranks_shared(sizeof(record_t)), .ended = ranks_shared(sizeof(record_t))};
     snprintf(pair.folder, sizeof pair.folder, "test_save.%d", (int)getpid());
-    pair.first.edit = saves;
+    pair.first.edit = first->stage % 2 ? saves : saves_and_scales;
     ck_assert_int_eq(ranks_run(first->world, 60, first_run, &pair), 0);
     for (int i = 0; i < count; i++) {
         pair.second = seconds[i];
+        pair.second.edit = (seconds[i].stage + seconds[i].world) % 2 ? scales : NULL;
         ck_assert_int_eq(ranks_run(pair.second.world, 60, second_run, &pair), 0);
     }
     remove_folder(pair.folder);

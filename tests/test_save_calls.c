@@ -62,6 +62,8 @@ static int start(small_t *s, const save_run_t *r, zero_comm_t *comm)
     config.guard = r->guard;
     config.persist_bytes = 0;
     config.timeout_s = 30;
+    config.loss_scale = r->scaled ? 0x1p20 : 1;
+    config.growth_interval = r->scaled; /* it grows at every step */
     config.rule = r->rule;
     config.beta1 = r->beta1;
     config.update = r->rule == ZERO_RULE_CUSTOM ? update : NULL;
@@ -93,13 +95,15 @@ static int start(small_t *s, const save_run_t *r, zero_comm_t *comm)
 
 int save_step(small_t *s, int64_t number)
 {
+    float scale;
+    SMALL_TRY(zero_loss_scale(s->engine, &scale));
     SMALL_TRY(zero_micro_begin(s->engine, s->train, ZERO_LAST));
     SMALL_TRY(zero_acquire(s->engine, s->unit[0]));
     for (int p = 0; p < SAVE_PARAMS; p++) {
         float *g = zero_param_grad(s->engine, s->param[p]);
         uint16_t *narrow = (uint16_t *)(void *)g;
         for (int64_t i = 0; g && i < zero_param_elements(s->engine, s->param[p]); i++) {
-            float add = (float)((i * 5 + number * 13 + s->rank * 3 + p) % 17 - 8) / 32;
+            float add = scale * (float)((i * 5 + number * 13 + s->rank * 3 + p) % 17 - 8) / 32;
             if (s->c.dtype == ZERO_FP32)
                 g[i] += add;
             else

@@ -42,6 +42,7 @@ static const char *rule_name(int value)
 #define ANY -INFINITY, INFINITY
 #define POSITIVE 0x1p-1074, DBL_MAX     /* from the smallest positive number to the largest finite one */
 #define BELOW_1 0, 0x1.fffffffffffffp-1 /* up to the largest number below 1 */
+#define NORMAL FLT_MIN, FLT_MAX         /* positive, and not subnormal in fp32 */
 #define POINTER ZERO_FIELD_POINTER, 0, ANY, NULL, NULL
 #define SHARDING ZERO_FIELD_ENUM, ZERO_SHARDED, 0, ZERO_SHARDED, "ZERO_FULL or ZERO_SHARDED", sharding_name
 #define TIER                                                                                                         \
@@ -95,6 +96,12 @@ static const zero_field_t fields[] = {
     {RANK(name_change), POINTER},
     {RANK(name_change_ctx), POINTER},
     {PLAN(saves), ZERO_FIELD_SWITCH, false, false, true, NULL, NULL},
+    {RANKS(loss_scale), ZERO_FIELD_REAL, 1, NORMAL, "a positive number that fp32 can hold", NULL},
+    {RANKS(growth_interval), ZERO_FIELD_INT, 0, 0, INT_MAX, "at least 0 (0: the loss scale is fixed)", NULL},
+    {RANKS(growth_factor), ZERO_FIELD_REAL, 2, 0x1.0000000000001p0, FLT_MAX, "above 1", NULL},
+    {RANKS(backoff_factor), ZERO_FIELD_REAL, 0.5, 0x1p-1074, 0x1.fffffffffffffp-1, "above 0 and below 1", NULL},
+    {RANKS(hysteresis), ZERO_FIELD_INT, 1, 1, INT_MAX, "at least 1: the number of skipped steps", NULL},
+    {RANKS(min_loss_scale), ZERO_FIELD_REAL, 0x1p-24, NORMAL, "a positive number that fp32 can hold", NULL},
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 _Static_assert((int)FIELDS <= (int)ZERO_CONFIG_MOST, "ranks send a word for each field");
@@ -297,5 +304,9 @@ zero_status_t zero_config_check(const zero_config_t *c, zero_error_t *error)
     if (zero_rule(c->rule)->reads_eps && c->eps == 0)
         return zero_fail(error, ZERO_ERR_ARG, "config.eps is 0, but config.rule '%s' needs a positive number",
                          zero_rule(c->rule)->name);
+    if (c->growth_interval > 0 && c->loss_scale < c->min_loss_scale)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "config.loss_scale is %g, but must be at least config.min_loss_scale, which is %g",
+                         c->loss_scale, c->min_loss_scale);
     return c->plan_world == 0 ? check_place(c, error) : ZERO_OK;
 }

@@ -309,6 +309,17 @@ static zero_status_t check_same(zero_engine_t *engine, const zero_checkpoint_t *
     return failed;
 }
 
+/* The loss scale with which training continues. */
+static zero_scale_t scale_of(const zero_engine_t *engine, const zero_manifest_t *m)
+{
+    zero_scale_t scale = zero_scale_first(&engine->config);
+    if (engine->config.growth_interval == 0 || m->loss_scale == 0)
+        return scale;
+    return (zero_scale_t){.value = m->loss_scale,
+                          .good = (int32_t)m->good_steps,
+                          .left = m->overflows < scale.left ? (int32_t)m->overflows : scale.left};
+}
+
 static zero_status_t load(zero_engine_t *engine, const zero_checkpoint_t *c, zero_status_t *status)
 {
     zero_status_t failed = zero_exec_call(engine->exec, &(zero_exec_call_t){ZERO_CALL_LOAD, 0, 0, -1}, &engine->error);
@@ -326,7 +337,9 @@ static zero_status_t load(zero_engine_t *engine, const zero_checkpoint_t *c, zer
     if (*status != ZERO_OK) /* half of it is loaded */
         return *status;
     const zero_manifest_t *m = zero_checkpoint_manifest(c);
-    return zero_exec_set_step(engine->exec, m->step, m->applied, &engine->error);
+    const zero_scale_t scale = scale_of(engine, m);
+    failed = zero_exec_set_scale(engine->exec, &scale, &engine->error);
+    return failed == ZERO_OK ? zero_exec_set_step(engine->exec, m->step, m->applied, &engine->error) : failed;
 }
 
 zero_status_t zero_load(zero_engine_t *engine, const zero_checkpoint_t *checkpoint)

@@ -74,6 +74,8 @@ static zero_status_t save(zero_engine_t *engine, const void *caller, size_t byte
     zero_status_t failed = zero_exec_call(engine->exec, &(zero_exec_call_t){ZERO_CALL_SAVE, 0, 0, -1}, &engine->error);
     if (failed == ZERO_OK)
         failed = zero_exec_stats(engine->exec, &stats, &engine->error);
+    if (failed == ZERO_OK)
+        failed = zero_exec_scale(engine->exec, &s->scale, &engine->error);
     if (failed != ZERO_OK)
         return failed;
     s->step = stats.step;
@@ -178,6 +180,11 @@ static zero_status_t finish(struct zero_saver *s, const zero_piece_t *pieces, ui
     zero_manifest_t manifest = {0};
     zero_status_t status = zero_manifest_begin(&manifest, s->step, s->applied, zero_rule(engine->config.rule)->name,
                                                s->about, s->caller, s->caller_bytes, error);
+    if (engine->config.growth_interval > 0) {
+        manifest.loss_scale = s->scale.value;
+        manifest.good_steps = s->scale.good;
+        manifest.overflows = s->scale.left;
+    }
     for (int32_t p = 0; p < engine->spec.param_count && status == ZERO_OK; p++) {
         const zero_spec_param_t *from = &engine->spec.params[p];
         zero_manifest_param_t param = {

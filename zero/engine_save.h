@@ -29,6 +29,7 @@ struct zero_saver {
     zero_writer_t *writer;
     char *path;
     int64_t step, applied;
+    zero_scale_t scale;
     uint64_t began_ns;
     void *caller;
     size_t caller_bytes;

@@ -193,6 +193,37 @@ zero_status_t zero_step_weight(zero_engine_t *engine, double weight)
     return status == ZERO_OK ? zero_engine_leave(engine, step_weight(engine, weight)) : status;
 }
 
+static zero_status_t loss_scale(zero_engine_t *engine, float *scale)
+{
+    zero_scale_t now;
+    zero_stats_t stats = {.size = sizeof stats};
+    zero_status_t status = zero_exec_scale(engine->exec, &now, &engine->error);
+    if (status == ZERO_OK && now.exhausted)
+        status = zero_exec_stats(engine->exec, &stats, &engine->error);
+    if (status != ZERO_OK)
+        return status;
+    if (now.exhausted)
+        return zero_fail_reason(
+            &engine->error, ZERO_ERR_ARG, ZERO_REASON_LOSS_SCALE, -1,
+            "the gradients of step %lld are not finite%s%s%s, although the loss scale is %g, which is "
+            "config.min_loss_scale: use a smaller learning rate, or look for bad values in the data and the loss",
+            (long long)stats.step, stats.not_finite ? ", in the backward pass first in unit '" : "",
+            stats.not_finite ? stats.not_finite : "", stats.not_finite ? "'" : "", now.value);
+    *scale = now.value;
+    return ZERO_OK;
+}
+
+zero_status_t zero_loss_scale(zero_engine_t *engine, float *scale)
+{
+    ZERO_ENTRY(entry);
+    zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_loss_scale");
+    if (status != ZERO_OK)
+        return status;
+    if (!scale)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_loss_scale has no address for the scale");
+    return zero_engine_leave(engine, loss_scale(engine, scale));
+}
+
 void *zero_stream(zero_engine_t *engine)
 {
     return engine && engine->exec ? zero_exec_stream(engine->exec) : NULL;

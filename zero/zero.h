@@ -169,6 +169,7 @@ typedef enum zero_reason {
     ZERO_REASON_DRIVE_FULL,       /* the folder's drive has too little free space */
     ZERO_REASON_LFS_POINTER,      /* the file is a git-lfs pointer */
     ZERO_REASON_NO_CHECKPOINT,    /* the folder has no whole checkpoint */
+    ZERO_REASON_LOSS_SCALE,       /* gradients are not finite with the smallest loss scale either */
     ZERO_REASON_CALLER = 1000     /* first of the numbers that the library leaves to programs */
 } zero_reason_t;
 
@@ -279,7 +280,8 @@ typedef struct zero_update_args {
     int64_t step;       /* updates applied, including this one; skipped steps do not count */
     double lr;          /* zero_step's, times the parameter's lr_scale */
     double decay_scale; /* the parameter's */
-    double grad_factor; /* grad_scale times the clip factor; grad is not yet multiplied by it */
+    double grad_factor; /* grad_scale times the clip factor, divided by the loss scale, and by the
+                           step's weight if it has one; grad is not yet multiplied by it */
     zero_dtype_t grad_dtype; /* fp32, or the parameter's dtype */
     const void *grad;        /* (count) */
     float *master;           /* (count): fp32 weights to update in place; the library then rounds
@@ -398,6 +400,13 @@ typedef struct zero_config {
     void *name_change_ctx;
     bool saves; /* plan for zero_save. A GPU and the nvme tier need 1 MiB of host memory for it
                    (false) */
+    double loss_scale;     /* the first loss scale, see zero_loss_scale; 1: none (1) */
+    int growth_interval;   /* updates in a row after which the loss scale grows. 0: it is fixed
+                              (0) */
+    double growth_factor;  /* by which it grows; above 1 (2) */
+    double backoff_factor; /* by which it shrinks after a skipped step; below 1 (0.5) */
+    int hysteresis;        /* skipped steps until it shrinks; counted anew when it has grown (1) */
+    double min_loss_scale; /* the smallest dynamic loss scale (2^-24) */
 } zero_config_t;
 
 /* Sets the defaults of *config; size is sizeof(zero_config_t) in the caller's header. */
@@ -568,6 +577,26 @@ ZERO_API zero_status_t zero_step(zero_engine_t *engine, double lr);
  * When: any time between one zero_step and the next. */
 ZERO_API zero_status_t zero_step_weight(zero_engine_t *engine, double weight);
 
+/* Sets *scale to the factor by which the caller multiplies the loss of the next zero_step, and so
+ * every gradient of its micro-steps, before they are rounded to fp16. The step divides by it: norm,
+ * clip factor and update are those of the loss itself. A factor that is a power of two does not
+ * change their bits, unless gradients overflow or underflow. *scale is the same on every rank.
+ *
+ * The scale is config.loss_scale. With config.growth_interval it is dynamic, like that of PyTorch's
+ * torch.amp.GradScaler: after a step whose norm is not finite, and which is therefore skipped, it
+ * is multiplied by config.backoff_factor. After growth_interval updates in a row it is multiplied
+ * by config.growth_factor, unless the product exceeds the range of fp32. Checkpoints contain a
+ * dynamic scale. zero_load restores it in an engine whose scale is dynamic; if the checkpoint has
+ * none, the scale begins anew with config.loss_scale.
+ *
+ * Waits for the last step's exchange, but not for its update.
+ * When: any time between one zero_step and the next; the scale stays the same until then.
+ * May fail with: ZERO_ERR_ARG with ZERO_REASON_LOSS_SCALE if the last step was skipped although the
+ * scale was config.min_loss_scale, so that it cannot shrink. The sentence names the step, and the
+ * unit where gradients were first not finite. The engine stays usable: zero_load of an earlier
+ * checkpoint restores an earlier scale. */
+ZERO_API zero_status_t zero_loss_scale(zero_engine_t *engine, float *scale);
+
 /* Returns the compute stream, on which acquire and release are ordered: a cudaStream_t. NULL on the
  * CPU, where it is the calling thread, and before zero_commit.
  * Owner: the engine, or the caller who passed it in zero_device_options_t. */
@@ -592,7 +621,8 @@ typedef struct zero_stats {
     int64_t step;           /* steps taken, including skipped ones */
     int64_t skipped;        /* steps skipped because the gradient norm was not finite */
     bool applied;           /* whether the last step's update was applied */
-    double grad_norm;       /* of the last step, after grad_scale, before clipping */
+    double grad_norm;       /* of the last step, without loss scale, after grad_scale, before
+                               clipping */
     double clip_factor;     /* that multiplied the last step's gradients */
     uint32_t signals;       /* OR of zero_signal over the ranks, as of the last step */
     zero_traffic_t traffic; /* of finished operations; does not wait for those still running */
@@ -605,7 +635,8 @@ typedef struct zero_stats {
                                copies, updates and reads that the program's own work does not hide.
                                CPU: the calling thread's, in waits and in collectives that it runs
                                itself. GPU: only while a trace is on, as zero_trace_read finds it */
-    double weight; /* of the last step: the sum of the ranks' zero_step_weight; -1: not set */
+    double weight;     /* of the last step: the sum of the ranks' zero_step_weight; -1: not set */
+    double loss_scale; /* by which the last step divided its gradients; 1 before the first step */
 } zero_stats_t;
 
 /* Fills *stats. Waits for the last step's exchange, but not for its update. */

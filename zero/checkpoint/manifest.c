@@ -262,6 +262,9 @@ zero_status_t zero_manifest_text(const zero_manifest_t *manifest, char **text, s
     put_string(&out, manifest->library);
     print(&out, ",\n\"step\":%" PRId64 ",\"applied\":%" PRId64 ",\n\"optimizer\":", manifest->step, manifest->applied);
     put_string(&out, manifest->optimizer);
+    if (manifest->loss_scale > 0)
+        print(&out, ",\n\"loss_scale\":{\"value\":%.17g,\"good_steps\":%" PRId64 ",\"overflows\":%" PRId64 "}",
+              (double)manifest->loss_scale, manifest->good_steps, manifest->overflows);
     print(&out, ",\n\"params\":[");
     for (int k = 0; k < manifest->param_count; k++) {
         print(&out, k > 0 ? ",\n" : "\n");

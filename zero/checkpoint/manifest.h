@@ -33,6 +33,8 @@ typedef struct zero_manifest_file {
 typedef struct zero_manifest {
     char *library; /* the version of libzero that wrote it */
     int64_t step, applied;
+    float loss_scale;              /* of the next step; 0: the engine's was not dynamic */
+    int64_t good_steps, overflows; /* updates since it changed; skipped steps until it shrinks */
     char *optimizer;
     zero_manifest_param_t *params; /* in the order of declaration */
     int param_count;

@@ -4,6 +4,7 @@
 #include "zero/checkpoint/manifest.h"
 #include "zero/checkpoint/manifest_text.h"
 
+#include <float.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -265,6 +266,22 @@ static zero_status_t parse_about(source_t *from, const json_t *root, zero_manife
     return manifest->about ? ZERO_OK : no_memory(from);
 }
 
+/* The dynamic loss scale, which older checkpoints lack. */
+static zero_status_t parse_loss_scale(source_t *from, const json_t *root, zero_manifest_t *manifest)
+{
+    const json_t *scale = json_object_get(root, "loss_scale"), *value = json_object_get(scale, "value");
+    zero_status_t status;
+    if (!scale)
+        return ZERO_OK;
+    const double number = json_number_value(value); /* 0 if it is no number */
+    if (!(number >= FLT_MIN && number <= FLT_MAX))
+        return LIE(from, "'%s': \"loss_scale\" has no \"value\" that is a positive number of fp32", from->path);
+    manifest->loss_scale = (float)number;
+    if ((status = take_int(from, scale, "good_steps", INT32_MAX, &manifest->good_steps)) != ZERO_OK)
+        return status;
+    return take_int(from, scale, "overflows", INT32_MAX, &manifest->overflows);
+}
+
 zero_status_t zero_manifest_check_text(const char *text, size_t length, const char *path, zero_error_t *error)
 {
     source_t own = {.path = path, .error = error}, *from = &own;
@@ -330,6 +347,7 @@ zero_status_t zero_manifest_parse(zero_manifest_t *manifest, const char *text, s
         (status = parse_files(&from, root, manifest)) != ZERO_OK ||
         (status = check_unique(&from, manifest, true)) != ZERO_OK ||
         (status = check_unique(&from, manifest, false)) != ZERO_OK ||
+        (status = parse_loss_scale(&from, root, manifest)) != ZERO_OK ||
         (status = parse_about(&from, root, manifest)) != ZERO_OK)
         goto end;
     status = parse_caller(&from, root, manifest);

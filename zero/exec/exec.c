@@ -112,8 +112,11 @@ static void resolve(zero_exec_t *x)
         x->base[b] = (char *)x->device->ops->arena_base(x->arenas[buffer->tier]) + buffer->offset;
     }
     x->scalars = (zero_exec_scalars_t *)x->base[plan->scalars];
-    if (x->scalars != NULL)
+    if (x->scalars != NULL) {
         x->scalars->weight = -1;
+        x->scalars->loss_scale = 1;
+        x->scalars->scale = zero_scale_first(&x->options);
+    }
 }
 
 /* Creates no streams without work, because each may be a thread. */
@@ -438,6 +441,7 @@ zero_status_t zero_exec_stats(zero_exec_t *x, zero_stats_t *stats, zero_error_t 
     stats->grad_norm = s->norm;
     stats->clip_factor = s->clip_factor;
     stats->weight = s->weight;
+    stats->loss_scale = s->loss_scale;
     stats->signals = s->signals;
     stats->not_finite = s->not_finite > 0 ? x->plan->spec->units[s->not_finite - 1].name : NULL;
     stats->traffic = (zero_traffic_t){.gathered = counted(x, ZERO_COUNT_GATHERED),
@@ -451,6 +455,22 @@ zero_status_t zero_exec_stats(zero_exec_t *x, zero_stats_t *stats, zero_error_t 
     /* A device that is not asynchronous runs collectives on the calling thread. */
     stats->exposed_seconds = 1e-9 * (double)x->exposed_ns + (x->device->caps.asynchronous ? 0 : stats->comm_seconds);
     return ZERO_OK;
+}
+
+zero_status_t zero_exec_scale(zero_exec_t *x, zero_scale_t *scale, zero_error_t *error)
+{
+    zero_status_t status = wait_exchanged(x, error);
+    if (status == ZERO_OK)
+        *scale = x->scalars->scale;
+    return status;
+}
+
+zero_status_t zero_exec_set_scale(zero_exec_t *x, const zero_scale_t *scale, zero_error_t *error)
+{
+    zero_status_t status = wait_exchanged(x, error);
+    if (status == ZERO_OK)
+        x->scalars->scale = *scale;
+    return status;
 }
 
 zero_status_t zero_exec_set_step(zero_exec_t *x, int64_t step, int64_t applied, zero_error_t *error)

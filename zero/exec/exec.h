@@ -4,6 +4,7 @@
 #define ZERO_EXEC_EXEC_H
 
 #include "kernels/flat/flat.h"
+#include "optim/scale.h"
 #include "zero/comm/comm.h"
 #include "zero/device/device.h"
 #include "zero/plan/plan.h"
@@ -67,6 +68,9 @@ void zero_exec_set_rate(zero_exec_t *exec, double lr);
 void zero_exec_set_weight(zero_exec_t *exec, double weight);
 void zero_exec_signal(zero_exec_t *exec, uint32_t bits);
 zero_status_t zero_exec_stats(zero_exec_t *exec, zero_stats_t *stats, zero_error_t *error);
+/* The loss scale of the next step (waits for the last exchange); sets it. Not while a step runs. */
+zero_status_t zero_exec_scale(zero_exec_t *exec, zero_scale_t *scale, zero_error_t *error);
+zero_status_t zero_exec_set_scale(zero_exec_t *exec, const zero_scale_t *scale, zero_error_t *error);
 /* Sets the numbers of steps taken and of updates applied. Not while a step runs. */
 zero_status_t zero_exec_set_step(zero_exec_t *exec, int64_t step, int64_t applied, zero_error_t *error);
 

@@ -42,10 +42,12 @@ enum { ZERO_EXEC_CALLS = 256 };
 /* The contents of plan->scalars: written by EXCHANGE, read by UPDATE in the same step. The counters are here too,
  * because only the exchange knows whether a step's update is applied. */
 typedef struct zero_exec_scalars {
-    double norm;        /* of the summed gradients, times grad_scale, before clipping */
+    double norm;        /* of the summed gradients, divided by loss_scale, times grad_scale, before clipping */
     double clip_factor; /* factor of clipping; 1 if it is off */
-    double grad_factor; /* clip_factor * grad_scale, divided by weight if that is set */
+    double grad_factor; /* clip_factor * grad_scale / loss_scale, divided by weight if that is set */
     double weight;      /* the sum of the ranks'; -1: not set */
+    double loss_scale;  /* of this step */
+    zero_scale_t scale; /* of the next one */
     double rate;
     int64_t step;    /* steps taken, this one included */
     int64_t applied; /* updates applied, which bias corrections use */

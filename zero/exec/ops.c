@@ -6,6 +6,7 @@
 #include "optim/rules.h"
 
 #include <math.h>
+#include <stdio.h>
 
 /* The address of an operand. NULL if the operation has none, or if the operand is on the nvme tier: READ and WRITE find
  * it in its file. */
@@ -67,6 +68,21 @@ static int32_t first_not_finite(const zero_plan_t *plan, const double *rows, int
     return 0;
 }
 
+/* Logs that the step is skipped, and what a dynamic loss scale does then. */
+static void warn_skipped(const zero_exec_t *x)
+{
+    const zero_exec_scalars_t *s = x->scalars;
+    const bool shrinks = s->scale.value<s->loss_scale, named = s->not_finite> 0;
+    char then[64] = "";
+    if (x->options.growth_interval > 0)
+        snprintf(then, sizeof then, "; the loss scale %s %g", shrinks ? "shrinks to" : "stays at", s->scale.value);
+    zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_WARNING,
+             "step %lld is skipped: the gradient norm is not finite (%g)%s%s%s; parameters and optimizer state are "
+             "unchanged%s",
+             (long long)s->step, fabs(s->norm), named ? ", in the backward pass first in unit '" : "",
+             named ? x->plan->spec->units[s->not_finite - 1].name : "", named ? "'" : "", then);
+}
+
 /* Exchanges the ranks' partial norms, rates and signals. From them every rank computes the same norm, clip factor and
  * decision to update. */
 static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native, zero_error_t *error)
@@ -109,9 +125,10 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
         if (weight >= 0)
             weight += row[segments + 2];
     }
-    const double scale = weight < 0 ? x->options.grad_scale : weight > 0 ? x->options.grad_scale / weight : 0;
-    zero_norm_t norm = zero_norm_combine(rows, segments, x->world, width, scale, x->options.clip);
     s->weight = weight;
+    s->loss_scale = (double)s->scale.value;
+    const double scale = weight < 0 ? x->options.grad_scale : weight > 0 ? x->options.grad_scale / weight : 0;
+    zero_norm_t norm = zero_norm_combine(rows, segments, x->world, width, scale / s->loss_scale, x->options.clip);
     s->norm = norm.norm;
     s->clip_factor = norm.clip_factor;
     s->grad_factor = norm.grad_factor;
@@ -120,17 +137,13 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     s->rate = x->rate;
     s->signals |= signals;
     s->step++;
+    zero_scale_next(&s->scale, &x->options, s->apply);
     if (s->apply) {
         s->applied++;
     } else {
         s->skipped++;
         if (x->rank == 0)
-            zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_WARNING,
-                     "step %lld is skipped: the gradient norm is not finite (%g)%s%s%s; parameters and optimizer state "
-                     "are unchanged",
-                     (long long)s->step, fabs(s->norm),
-                     s->not_finite > 0 ? ", in the backward pass first in unit '" : "",
-                     s->not_finite > 0 ? plan->spec->units[s->not_finite - 1].name : "", s->not_finite > 0 ? "'" : "");
+            warn_skipped(x);
     }
     return ZERO_OK;
 }
