@@ -137,17 +137,17 @@ static int play(int rank, int world, const zero_bootstrap_t *bootstrap, void *ar
 static int status_of(play_t p)
 {
     int status = -1;
-    if (!ADDRESS_SANITIZED) /* so that a mistake leaves no core file */
+    if (!SANITIZED) /* so that a mistake leaves no core file */
         setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
     ranks_run_status(1, 30, play, &p, &status);
     return status;
 }
 
-/* Whether the process ended by the guard's signal, or with AddressSanitizer's report. */
+/* Whether the process ended by the guard's signal, or with a sanitizer's report. */
 static bool found(int status)
 {
-    return ADDRESS_SANITIZED ? status != 0 && !(WIFEXITED(status) && WEXITSTATUS(status) == SETUP_FAILED)
-                             : WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV;
+    return SANITIZED ? status != 0 && !(WIFEXITED(status) && WEXITSTATUS(status) == SETUP_FAILED)
+                     : WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV;
 }
 
 START_TEST(mistakes_end_where_they_are_made)
