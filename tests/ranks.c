@@ -113,6 +113,14 @@ static int ranks_all_gather(void *ctx, const void *send, void *recv, size_t byte
     return 0;
 }
 
+/* What Check multiplies the time limits of its tests with. */
+static double patience(void)
+{
+    const char *text = getenv("CK_TIMEOUT_MULTIPLIER");
+    double factor = text ? strtod(text, NULL) : 1;
+    return factor > 0 ? factor : 1;
+}
+
 int ranks_run_status(int world, double timeout_s, ranks_fn fn, void *arg, int *status)
 {
     pid_t pid[RANKS_MAX], parent = getpid();
@@ -159,7 +167,7 @@ int ranks_run_status(int world, double timeout_s, ranks_fn fn, void *arg, int *s
         fprintf(stderr, "ranks: fork of rank %d: %s\n", started, strerror(errno));
         timed_out = 1;
     }
-    double end = ranks_now() + timeout_s;
+    double end = ranks_now() + timeout_s * patience();
     for (left = started; left > 0;) {
         if (!timed_out && ranks_now() > end)
             timed_out = 1;
@@ -187,7 +195,7 @@ int ranks_run(int world, double timeout_s, ranks_fn fn, void *arg)
     int result = ranks_run_status(world, timeout_s, fn, arg, status);
     if (result)
         fprintf(stderr, "ranks: %d ranks ran past %g s (or could not start); what still ran was killed\n", world,
-                timeout_s);
+                timeout_s * patience());
     for (int r = 0; r < world && r < RANKS_MAX; r++) {
         if (status[r] == 0)
             continue;

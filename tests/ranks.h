@@ -12,8 +12,8 @@ typedef int (*ranks_fn)(int rank, int world, const zero_bootstrap_t *bootstrap, 
 
 /* Forks world children, which call fn and exit with its result (_exit: no handlers of the parent run). Returns 0 if
  * every child exits with 0; otherwise prints to stderr which rank failed and how (result, signal, timeout), and returns
- * -1. After timeout_s seconds it kills the remaining children. A failed child does not end the others: they must notice
- * the failure themselves. A child dies with its parent. */
+ * -1. After timeout_s seconds (times CK_TIMEOUT_MULTIPLIER, if the environment has it) it kills the remaining children.
+ * A failed child does not end the others: they must notice the failure themselves. A child dies with its parent. */
 int ranks_run(int world, double timeout_s, ranks_fn fn, void *arg);
 
 /* As ranks_run, for tests in which ranks fail on purpose. Writes each rank's wait status (as from waitpid; SIGKILL
