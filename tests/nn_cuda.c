@@ -354,6 +354,13 @@ static void wrapped_add(zero_nn_t *nn, void *y, const void *a, const void *b, in
     end(nn);
 }
 
+static void wrapped_scale(zero_nn_t *nn, void *y, const void *x, float factor, int64_t count, zero_dtype_t dtype)
+{
+    note_elements(nn, y, x, x, count, dtype);
+    cuda.ops->scale(nn, at(y), at(x), factor, count, dtype);
+    end(nn);
+}
+
 static void wrapped_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype)
 {
     note_row(y, count, dtype);
@@ -474,6 +481,7 @@ zero_nn_t *nn_cuda_context(int level)
     cuda.wrapped.gated_backward = wrapped_gated_backward;
     cuda.wrapped.rotary = wrapped_rotary;
     cuda.wrapped.add = wrapped_add;
+    cuda.wrapped.scale = wrapped_scale;
     cuda.wrapped.add_sums = wrapped_add_sums;
     cuda.wrapped.combine = wrapped_combine;
     cuda.wrapped.normalize = wrapped_normalize;

@@ -174,6 +174,7 @@ static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
         zero_nn_norm_forward(nn, &heads);
         zero_nn_norm_backward(nn, &heads);
         zero_nn_add(nn, x[6], x[6], x[5], ROWS * 3 * C, dtype);
+        zero_nn_scale(nn, x[6], x[6], 0.5, ROWS * 3 * C, dtype);
         zero_nn_add_sums(nn, x[6], x[5], ROWS * 3 * C / 2, dtype);
         zero_nn_bias_backward(nn, x[7], x[6], ROWS, 3 * C, dtype);
         zero_nn_attention_t a = {.B = B,

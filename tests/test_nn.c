@@ -384,6 +384,12 @@ static void call_add(zero_nn_t *nn, void *arg)
     zero_nn_add(nn, r->y.data, r->x.data, r->in_place ? r->y.data : r->dy.data, r->n * r->C, r->x.dtype);
 }
 
+static void call_scale(zero_nn_t *nn, void *arg)
+{
+    rows_t *r = arg;
+    zero_nn_scale(nn, r->y.data, r->in_place ? r->y.data : r->x.data, 0.3, r->n * r->C, r->x.dtype);
+}
+
 /* x's values as fp32, whatever its dtype is. */
 static void call_add_sums(zero_nn_t *nn, void *arg)
 {
@@ -447,6 +453,7 @@ static const struct {
     {"gelu_forward", call_gelu, 16 * EPS32, 0, 0},
     {"gelu_backward", call_gelu_backward, 0, 32 * EPS32, 0},
     {"add", call_add, 0, 0, 0},
+    {"scale", call_scale, 0, 0, 0},
     {"add_sums", call_add_sums, 0, 0, 0},
     {"combine", call_combine, 4 * EPS32, 0, 0},
     {"normalize", call_normalize, 4 * EPS32, 0, 0},
@@ -524,7 +531,6 @@ START_TEST(norm_against_ref)
 }
 END_TEST
 
-/* Statistics are optional. */
 /* The norm's kernel adds the residual: the bits of the two calls. */
 START_TEST(norm_of_a_sum)
 {
@@ -552,6 +558,32 @@ START_TEST(norm_of_a_sum)
 }
 END_TEST
 
+/* Gradients of weights that nobody wants: dx stays as it is. */
+START_TEST(norm_of_frozen_weights)
+{
+    for (int i = -2; i < 2 * WAY_COUNT; i++) {
+        const way_t *way = i < 0 ? NULL : &WAYS[i / 2];
+        rows_t r[2];
+        if (way != NULL && !way_runs(way))
+            continue;
+        for (int k = 0; k < 2; k++) {
+            r[k] = rows_new(DTYPES[(i + 2) % 2], 9, 70, 1);
+            run(way, call_norm, &r[k]);
+            const buf_t dw = r[k].dw, db = r[k].db;
+            if (k == 1)
+                r[k].dw.data = r[k].db.data = NULL;
+            run(way, call_norm_backward, &r[k]);
+            r[k].dw = dw;
+            r[k].db = db;
+        }
+        same_bits("dx of a frozen layernorm", &r[0].dx, &r[1].dx);
+        for (int k = 0; k < 2; k++)
+            rows_free(&r[k]);
+    }
+}
+END_TEST
+
+/* Statistics are optional. */
 START_TEST(norm_without_statistics)
 {
     for (int i = -1; i < WAY_COUNT; i++) {
@@ -803,6 +835,7 @@ int main(void)
     tcase_add_loop_test(tc, rows_against_ref, 0, WAY_COUNT);
     tcase_add_loop_test(tc, norm_against_ref, 0, WAY_COUNT);
     tcase_add_loop_test(tc, norm_of_a_sum, 0, WAY_COUNT);
+    tcase_add_test(tc, norm_of_frozen_weights);
     tcase_add_test(tc, norm_without_statistics);
     tcase_add_test(tc, embedding_is_exact);
 #if !defined(ZERO_TEST_CUDA)

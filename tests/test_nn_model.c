@@ -413,6 +413,7 @@ static void call_all_dry(zero_nn_t *nn)
     zero_nn_act_forward(nn, ZERO_NN_GELU_NEW, NULL, NULL, 5, ZERO_FP32);
     zero_nn_act_backward(nn, ZERO_NN_GELU_NEW, NULL, NULL, NULL, NULL, 1, 5, ZERO_FP32);
     zero_nn_add(nn, NULL, NULL, NULL, 5, ZERO_FP32);
+    zero_nn_scale(nn, NULL, NULL, 2, 5, ZERO_FP32);
     zero_nn_attention_t a = {
         .B = 1, .T = 3, .H = 2, .KV = 1, .D = 4, .q_stride = 8, .k_stride = 4, .v_stride = 4, .scale = 0.5};
     zero_nn_attention_forward(nn, &a);

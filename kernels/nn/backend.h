@@ -21,6 +21,7 @@ typedef enum zero_nn_op {
     ZERO_NN_GATED_BACKWARD, /* the same */
     ZERO_NN_ROTARY,         /* rows, T, heads, D, ld, R, backward */
     ZERO_NN_ADD,            /* count */
+    ZERO_NN_SCALE,          /* count */
     ZERO_NN_ADD_SUMS,       /* count */
     ZERO_NN_ATTN_FORWARD,   /* B, T, H, KV, D, strides of q, k, v, S, causal */
     ZERO_NN_ATTN_BACKWARD,  /* the same */
@@ -153,6 +154,7 @@ typedef struct zero_nn_ops {
     void (*gated_backward)(zero_nn_t *nn, const zero_nn_gated_t *g);
     void (*rotary)(zero_nn_t *nn, const zero_nn_rotary_t *r);
     void (*add)(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype);
+    void (*scale)(zero_nn_t *nn, void *y, const void *x, float factor, int64_t count, zero_dtype_t dtype);
     void (*add_sums)(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype);
     void (*attention_forward)(zero_nn_t *nn, const zero_nn_attention_t *a);
     void (*attention_backward)(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g);

@@ -51,9 +51,8 @@ void zero_nn_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *given)
 {
     const zero_nn_op_t op = ZERO_NN_NORM_BACKWARD;
     zero_nn_norm_t l = *given;
-    if (norm_begin(nn, &l, op, l.dy, l.dx) && operand_ok(nn, l.dx, op, "dx") && operand_ok(nn, l.dw, op, "dw") &&
-        operand_ok(nn, l.dy, op, "dy") && operand_ok(nn, l.rstd, op, "rstd") &&
-        (l.rms || (operand_ok(nn, l.mean, op, "mean") && operand_ok(nn, l.db, op, "db"))) &&
+    if (norm_begin(nn, &l, op, l.dy, l.dx) && operand_ok(nn, l.dx, op, "dx") && operand_ok(nn, l.dy, op, "dy") &&
+        operand_ok(nn, l.rstd, op, "rstd") && (l.rms || operand_ok(nn, l.mean, op, "mean")) &&
         (l.dbias_residual == NULL || operand_ok(nn, l.dresidual, op, "dresidual")))
         nn->ops->norm_backward(nn, &l);
 }
@@ -174,6 +173,12 @@ void zero_nn_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t c
 {
     if (elements_begin(nn, ZERO_NN_ADD, y, a, b, count, dtype))
         nn->ops->add(nn, y, a, b, count, dtype);
+}
+
+void zero_nn_scale(zero_nn_t *nn, void *y, const void *x, double factor, int64_t count, zero_dtype_t dtype)
+{
+    if (elements_begin(nn, ZERO_NN_SCALE, y, x, x, count, dtype))
+        nn->ops->scale(nn, y, x, (float)factor, count, dtype);
 }
 
 void zero_nn_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype)

@@ -195,15 +195,15 @@ typedef struct zero_nn_norm {
     const void *dy;               /* like y: the gradient of y */
     const void *dresidual;        /* like x or NULL: added to dx; may be dx */
     void *dx;                     /* like x: the gradient of x */
-    void *dw, *db;                /* (C): accumulated */
+    void *dw, *db;                /* (C): accumulated; NULL: not wanted */
     void *dbias, *dbias_residual; /* (C) or NULL: += column sums of dx; of dresidual before the call
                                      (zero_nn_bias_backward). Only with one group and dense rows. */
 } zero_nn_norm_t;
 /* Reads x, w, b; writes y, and total, mean, rstd. With residual, the results have the bits of zero_nn_add and of a norm
  * of total. */
 void zero_nn_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *l);
-/* Reads dy, x, w, mean, rstd; writes dx, and adds to dw and db. x is what was normalized: after a forward pass with
- * residual, its total. eps is not read. */
+/* Reads dy, x, w, mean, rstd; writes dx, and adds to dw and db where they are wanted. x is what was normalized: after a
+ * forward pass with residual, its total. eps is not read. */
 void zero_nn_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l);
 
 /* Activations, element by element. GELU_NEW is the tanh approximation of GELU ("gelu_new" and "gelu_pytorch_tanh";
@@ -248,6 +248,9 @@ void zero_nn_rotary(zero_nn_t *nn, const zero_nn_rotary_t *r);
 
 /* y = a + b; y may be a or b. */
 void zero_nn_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype);
+
+/* y = factor * x, rounded once; y may be x. */
+void zero_nn_scale(zero_nn_t *nn, void *y, const void *x, double factor, int64_t count, zero_dtype_t dtype);
 
 /* y += sums, rounded once. */
 void zero_nn_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype);

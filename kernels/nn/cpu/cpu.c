@@ -247,6 +247,8 @@ static void cpu_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
         simd->add(partial, partial + 2 * width * t, 2 * width, ZERO_FP32);
     void *out[2] = {l->dw, l->db};
     for (int i = 0; i < (l->rms ? 1 : 2); i++) {
+        if (out[i] == NULL)
+            continue;
         simd->add(partial + i * width, out[i], C, l->dtype);
         simd->store(out[i], partial + i * width, C, l->dtype);
     }
@@ -364,6 +366,24 @@ static void cpu_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_
     }
 }
 
+static void cpu_scale(zero_nn_t *nn, void *y, const void *x, float factor, int64_t count, zero_dtype_t dtype)
+{
+    const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    int threads = zero_nn_threads(nn, count / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        int64_t begin, end;
+        zero_nn_part(count, UNIT, threads, t, &begin, &end);
+        for (int64_t j = begin; j < end; j += COLUMNS) {
+            int64_t width = end - j < COLUMNS ? end - j : COLUMNS;
+            float values[COLUMNS] __attribute__((aligned(64)));
+            simd->load(values, element(x, j, dtype), width, dtype);
+            simd->scale(values, values, factor, width);
+            simd->store(element_out(y, j, dtype), values, width, dtype);
+        }
+    }
+}
+
 static void cpu_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype)
 {
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
@@ -448,6 +468,7 @@ const zero_nn_ops_t zero_nn_cpu_ops = {
     .gated_backward = cpu_gated_backward,
     .rotary = cpu_rotary,
     .add = cpu_add,
+    .scale = cpu_scale,
     .add_sums = cpu_add_sums,
     .attention_forward = zero_nn_cpu_attention_forward,
     .attention_backward = cpu_attention_backward,

@@ -291,6 +291,11 @@ static void cuda_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64
     zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_add(y, a, b, count, dtype, zero_nn_cuda_stream(nn)));
 }
 
+static void cuda_scale(zero_nn_t *nn, void *y, const void *x, float factor, int64_t count, zero_dtype_t dtype)
+{
+    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_scale(y, x, factor, count, dtype, zero_nn_cuda_stream(nn)));
+}
+
 static void cuda_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype)
 {
     zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_add_sums(y, sums, count, dtype, zero_nn_cuda_stream(nn)));
@@ -417,6 +422,7 @@ static const zero_nn_ops_t OPS = {
     .gated_backward = cuda_gated_backward,
     .rotary = cuda_rotary,
     .add = cuda_add,
+    .scale = cuda_scale,
     .add_sums = cuda_add_sums,
     .attention_forward = cuda_attention_forward,
     .attention_backward = cuda_attention_backward,

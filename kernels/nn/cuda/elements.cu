@@ -21,6 +21,21 @@ static __global__ void __launch_bounds__(THREADS) add(T *y, const T *a, const T 
     zero_store(y + i, x, count - i, wide);
 }
 
+/* y = factor x, rounded once; y may be x. */
+template <typename T>
+static __global__ void __launch_bounds__(THREADS) scale(T *y, const T *x, float factor, int64_t count, bool wide)
+{
+    const int N = zero_pack<T>::N;
+    int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * N;
+    float v[N];
+    if (i >= count)
+        return;
+    zero_load(v, x + i, count - i, wide);
+    for (int j = 0; j < N; j++)
+        v[j] *= factor;
+    zero_store(y + i, v, count - i, wide);
+}
+
 /* y += sums, rounded once. */
 template <typename T>
 static __global__ void __launch_bounds__(THREADS) add_sums(T *y, const float *sums, int64_t count, bool wide)
@@ -58,6 +73,22 @@ cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t coun
     else
         ZERO_LAUNCH((add<zero_bf16_t>), dim3(blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)y,
                     (const zero_bf16_t *)a, (const zero_bf16_t *)b, count, wide);
+    return cudaGetLastError();
+}
+
+cudaError_t zero_nn_cuda_scale(void *y, const void *x, float factor, int64_t count, zero_dtype_t dtype,
+                               cudaStream_t stream)
+{
+    const unsigned blocks = blocks_of(count, dtype);
+    bool wide = ((uintptr_t)y | (uintptr_t)x) % 16 == 0;
+    if (blocks == 0)
+        return cudaErrorInvalidConfiguration;
+    if (dtype == ZERO_FP32)
+        ZERO_LAUNCH((scale<float>), dim3(blocks), dim3(THREADS), 0, stream, (float *)y, (const float *)x, factor, count,
+                    wide);
+    else
+        ZERO_LAUNCH((scale<zero_bf16_t>), dim3(blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)y,
+                    (const zero_bf16_t *)x, factor, count, wide);
     return cudaGetLastError();
 }
 

@@ -30,6 +30,9 @@ cudaError_t zero_nn_cuda_rotary(const zero_nn_rotary_t *r, cudaStream_t stream);
 /* elements.cu */
 cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype,
                              cudaStream_t stream);
+/* y = factor * x. */
+cudaError_t zero_nn_cuda_scale(void *y, const void *x, float factor, int64_t count, zero_dtype_t dtype,
+                               cudaStream_t stream);
 /* y = alpha * a + beta * b. */
 cudaError_t zero_nn_cuda_combine(float *y, float alpha, const float *a, float beta, const float *b, int64_t count,
                                  cudaStream_t stream);

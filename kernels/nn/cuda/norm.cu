@@ -348,7 +348,7 @@ cudaError_t zero_nn_cuda_norm_backward(const zero_nn_norm_t *l, float *partial, 
     else
         choose_backward<zero_bf16_t, 1>(l, partial, wide, stream);
     cudaError_t status = cudaGetLastError();
-    if (status != cudaSuccess)
+    if (status != cudaSuccess || (outs[0] == NULL && outs[1] == NULL && !biases))
         return status;
     return zero_nn_cuda_add_parts(outs, sums, partial, zero_nn_cuda_norm_parts(l->rows, l->C, l->groups), l->C,
                                   l->dtype, stream);

@@ -107,6 +107,13 @@ static void ref_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_
         zero_nn_store(y, i, dtype, zero_nn_load(a, i, dtype) + zero_nn_load(b, i, dtype));
 }
 
+static void ref_scale(zero_nn_t *nn, void *y, const void *x, float factor, int64_t count, zero_dtype_t dtype)
+{
+    (void)nn;
+    for (int64_t i = 0; i < count; i++)
+        zero_nn_store(y, i, dtype, factor * zero_nn_load(x, i, dtype));
+}
+
 static void ref_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype)
 {
     (void)nn;
@@ -255,6 +262,7 @@ const zero_nn_ops_t zero_nn_ref_ops = {
     .gated_backward = zero_nn_ref_gated_backward,
     .rotary = zero_nn_ref_rotary,
     .add = ref_add,
+    .scale = ref_scale,
     .add_sums = ref_add_sums,
     .attention_forward = ref_attention_forward,
     .attention_backward = ref_attention_backward,

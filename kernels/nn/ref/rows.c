@@ -78,8 +78,9 @@ void zero_nn_ref_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
         }
     }
     for (int64_t c = 0; c < C; c++) {
-        zero_nn_store(l->dw, c, l->dtype, zero_nn_load(l->dw, c, l->dtype) + dw[c]);
-        if (!l->rms)
+        if (l->dw != NULL)
+            zero_nn_store(l->dw, c, l->dtype, zero_nn_load(l->dw, c, l->dtype) + dw[c]);
+        if (!l->rms && l->db != NULL)
             zero_nn_store(l->db, c, l->dtype, zero_nn_load(l->db, c, l->dtype) + db[c]);
     }
     if (l->dbias != NULL)
