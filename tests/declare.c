@@ -248,4 +248,5 @@ void declare_random(declare_t *d, uint64_t seed, int max_world, bool small)
     if (declare_draw(&other, 3) == 0)
         declare_whole(d, &other);
     d->spec.saves = declare_draw(&other, 2) == 0;
+    d->spec.saves_frozen = declare_draw(&other, 2) == 0;
 }

@@ -137,6 +137,67 @@ START_TEST(test_other_states)
 }
 END_TEST
 
+/* ---- frozen parameters that are kept elsewhere ------------------------------------------------------------------ */
+
+/* Loads, with other values of the frozen parameter before. Sets *stays: they are still there after it. */
+static int load_over(small_t *s, bool *stays)
+{
+    float values[40], found[40];
+    for (int i = 0; i < 40; i++)
+        values[i] = 3;
+    SMALL_TRY(zero_param_set(s->engine, s->param[F], ZERO_STATE_PARAM, ZERO_FP32, values));
+    SMALL_TRY(save_load(s));
+    SMALL_TRY(zero_param_get(s->engine, s->param[F], ZERO_STATE_PARAM, ZERO_FP32, found));
+    *stays = memcmp(found, values, sizeof values) == 0;
+    return 0;
+}
+
+static int load_kept(small_t *s)
+{
+    bool stays;
+    if (load_over(s, &stays))
+        return -1;
+    SMALL_IS(stays);
+    SMALL_TRY(zero_param_fill(s->engine, s->param[F], save_fill, NULL));
+    if (save_look(s, save_before, true))
+        return -1;
+    for (int i = 2; i < 4; i++)
+        if (save_step(s, i))
+            return -1;
+    return save_look(s, save_after, true);
+}
+
+static int load_saved(small_t *s)
+{
+    bool stays;
+    if (load_over(s, &stays))
+        return -1;
+    SMALL_IS(!stays);
+    return save_look(s, save_before, true);
+}
+
+static int refuse_frozen(small_t *s)
+{
+    return refuse(s, "no parameter 'frozen'");
+}
+
+START_TEST(test_frozen_apart)
+{
+    save_run_t r = {.world = 2, .stage = 2 * _i, .beta1 = 0.9, .dtype = ZERO_BF16, .threaded = 2 * _i, .apart = true};
+    if (_i == 2)
+        r.stage = 3;
+    save_run(&r, save_and_go_on);
+    save_run(&r, load_kept);
+    r.apart = false; /* it wants all parameters */
+    save_run(&r, refuse_frozen);
+    save_teardown();
+    save_setup();
+    save_run(&r, save_and_go_on);
+    r.apart = true; /* takes what the checkpoint has */
+    save_run(&r, load_saved);
+}
+END_TEST
+
 /* ---- while a save runs ------------------------------------------------------------------------------------------ */
 
 static int change_all(small_t *s)
@@ -228,6 +289,7 @@ Suite *save_kept_suite(void)
     tcase_add_test(tcase, test_rules);
     tcase_add_test(tcase, test_evaluates);
     tcase_add_test(tcase, test_other_states);
+    tcase_add_loop_test(tcase, test_frozen_apart, 0, 3);
     tcase_add_test(tcase, test_beside);
     tcase_add_test(tcase, test_later);
     suite_add_tcase(suite, tcase);

@@ -20,13 +20,13 @@ typedef struct save_shape {
 } save_shape_t;
 extern const save_shape_t save_shapes[SAVE_PARAMS];
 
-/* An engine: elementwise: of parameter e. */
+/* An engine. elementwise: of parameter e. apart: without config.saves_frozen. */
 typedef struct save_run {
     int world, stage, threaded, update_states;
     zero_rule_t rule;
     double beta1;
     zero_dtype_t dtype;
-    bool elementwise, evaluates, guard, scaled; /* scaled: with a loss scale */
+    bool elementwise, evaluates, guard, scaled, apart; /* scaled: with a loss scale */
 } save_run_t;
 
 typedef struct save_values {

@@ -59,6 +59,7 @@ static int start(small_t *s, const save_run_t *r, zero_comm_t *comm)
     config.comm = comm;
     config.device = s->device;
     config.saves = true;
+    config.saves_frozen = !r->apart;
     config.guard = r->guard;
     config.persist_bytes = 0;
     config.timeout_s = 30;

@@ -102,6 +102,7 @@ static const zero_field_t fields[] = {
     {RANKS(backoff_factor), ZERO_FIELD_REAL, 0.5, 0x1p-1074, 0x1.fffffffffffffp-1, "above 0 and below 1", NULL},
     {RANKS(hysteresis), ZERO_FIELD_INT, 1, 1, INT_MAX, "at least 1: the number of skipped steps", NULL},
     {RANKS(min_loss_scale), ZERO_FIELD_REAL, 0x1p-24, NORMAL, "a positive number that fp32 can hold", NULL},
+    {PLAN(saves_frozen), ZERO_FIELD_SWITCH, true, false, true, NULL, NULL},
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 _Static_assert((int)FIELDS <= (int)ZERO_CONFIG_MOST, "ranks send a word for each field");

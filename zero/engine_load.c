@@ -39,9 +39,12 @@ static const char *family_of(const char *rule)
 
 static zero_status_t check_params(zero_engine_t *engine, const zero_manifest_t *m, const char *path)
 {
+    int found_there = 0;
     for (int32_t p = 0; p < engine->spec.param_count; p++) {
         const zero_spec_param_t *own = &engine->spec.params[p];
         const zero_manifest_param_t *there = find_param(m, own->name);
+        if (!there && !own->trainable && !engine->config.saves_frozen)
+            continue; /* it stays as it is */
         if (!there)
             return zero_fail(&engine->error, ZERO_ERR_ARG,
                              "the checkpoint '%s' has no parameter '%s': load it into the model that it was saved from",
@@ -53,8 +56,9 @@ static zero_status_t check_params(zero_engine_t *engine, const zero_manifest_t *
             return zero_fail(&engine->error, ZERO_ERR_ARG,
                              "parameter '%s' has the shape %s in the checkpoint '%s', but %s in the engine", own->name,
                              shape_of(there->ndim, there->shape).s, path, shape_of(own->ndim, own->shape).s);
+        found_there++;
     }
-    if (m->param_count == engine->spec.param_count)
+    if (found_there == m->param_count)
         return ZERO_OK;
     for (int i = 0; i < m->param_count; i++) {
         bool found = false;
@@ -201,6 +205,8 @@ static zero_status_t load_values(const load_t *l, zero_param_t param)
     zero_status_t status = ZERO_OK;
     if (!tensor)
         tensor = zero_checkpoint_find(l->checkpoint, ZERO_STATE_PARAM, name);
+    if (!tensor)
+        return ZERO_OK;
     for (zero_range_t range = {0, mine.begin}; range.end < mine.end && status == ZERO_OK;) {
         const float *values;
         range = range_at(range.end, mine.end, all.begin);

@@ -187,6 +187,8 @@ static zero_status_t finish(struct zero_saver *s, const zero_piece_t *pieces, ui
     }
     for (int32_t p = 0; p < engine->spec.param_count && status == ZERO_OK; p++) {
         const zero_spec_param_t *from = &engine->spec.params[p];
+        if (zero_saver_leaves_out(engine, p))
+            continue;
         zero_manifest_param_t param = {
             .name = from->name, .dtype = from->dtype, .trainable = from->trainable, .ndim = from->ndim};
         memcpy(param.shape, from->shape, sizeof param.shape);

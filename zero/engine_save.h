@@ -40,6 +40,8 @@ struct zero_saver {
     int64_t newest; /* the checkpoint for which old ones go */
 };
 
+/* Whether checkpoints lack the parameter, because it is frozen (config.saves_frozen). */
+bool zero_saver_leaves_out(const zero_engine_t *engine, int32_t param);
 /* How a parameter's state is stored: the i-th of ZERO_SAVER_STATES. False: it has no such state. */
 bool zero_saver_format(const zero_engine_t *engine, int32_t param, int i, zero_format_t *format);
 

@@ -38,6 +38,14 @@ void zero_saver_destroy(struct zero_saver *s)
 
 /* ---- the files -------------------------------------------------------------------------------------------------- */
 
+bool zero_saver_leaves_out(const zero_engine_t *engine, int32_t param)
+{
+    bool trains = false;
+    for (int32_t p = 0; p < engine->spec.pass_count; p++)
+        trains = trains || engine->spec.passes[p].kind == ZERO_PASS_TRAIN;
+    return trains && !engine->config.saves_frozen && !engine->spec.params[param].trainable;
+}
+
 bool zero_saver_format(const zero_engine_t *engine, int32_t param, int state, zero_format_t *format)
 {
     const zero_spec_param_t *p = &engine->spec.params[param];
@@ -45,7 +53,7 @@ bool zero_saver_format(const zero_engine_t *engine, int32_t param, int state, ze
     bool trainable = s >= 0 && engine->plan->segments[s].trainable;
     *format = zero_format_plain(state == 0 ? p->dtype : ZERO_FP32);
     if (state == 0)
-        return true;
+        return !zero_saver_leaves_out(engine, param);
     if (state == 1)
         return trainable && p->dtype != ZERO_FP32;
     const zero_spec_state_t *kept = trainable ? zero_plan_state(engine->plan, s) : NULL;

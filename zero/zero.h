@@ -407,6 +407,9 @@ typedef struct zero_config {
     double backoff_factor; /* by which it shrinks after a skipped step; below 1 (0.5) */
     int hysteresis;        /* skipped steps until it shrinks; counted anew when it has grown (1) */
     double min_loss_scale; /* the smallest dynamic loss scale (2^-24) */
+    bool saves_frozen;     /* false: zero_save leaves out frozen parameters, if there is a training
+                              pass, and zero_load leaves those as they are that the checkpoint
+                              lacks. The program keeps their values elsewhere (true) */
 } zero_config_t;
 
 /* Sets the defaults of *config; size is sizeof(zero_config_t) in the caller's header. */
@@ -1161,7 +1164,8 @@ ZERO_API void zero_checkpoint_close(zero_checkpoint_t *checkpoint);
  * Collective: every rank opens the same checkpoint, which stays the caller's.
  * When: between steps.
  * May fail with: ZERO_ERR_ARG if the checkpoint has another optimizer, parameters with other names
- * or shapes, or other state for one of them; the sentence names them, and nothing has changed. Also
+ * or shapes, or other state for one of them; the sentence names them, and nothing has changed.
+ * Without config.saves_frozen it may lack frozen parameters, which stay as they are. Also
  * if a rank gives none, or another one. ZERO_ERR_FORMAT if contents are damaged, ZERO_ERR_IO. */
 ZERO_API zero_status_t zero_load(zero_engine_t *engine, const zero_checkpoint_t *checkpoint);
 

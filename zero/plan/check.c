@@ -51,16 +51,21 @@ static zero_status_t end_of_step(zero_checker_t *c)
     return ZERO_OK;
 }
 
-/* A checkpoint is whole if each rank has saved all of its slice of each kind of state. */
+/* A checkpoint is whole if each rank has saved all of its slice of each kind of state. What is frozen may be kept
+ * elsewhere; without a training pass, nothing counts as frozen. */
 static zero_status_t end_of_save(zero_checker_t *c)
 {
     const zero_plan_t *plan = c->plan;
+    bool trains = false;
+    for (int32_t p = 0; p < plan->spec->pass_count; p++)
+        trains = trains || plan->spec->passes[p].kind == ZERO_PASS_TRAIN;
     for (int32_t s = 0; s < plan->segment_count; s++) {
         const zero_segment_t *segment = &plan->segments[s];
         bool master = segment->trainable && segment->dtype != ZERO_FP32;
         int states = segment->trainable ? zero_plan_state(plan, s)->count : 0;
         for (int i = 0; i < ZERO_CHECK_SAVED; i++) {
-            bool wanted = i == 0 || (i == 1 && master) || (i > 1 && i - 2 < states);
+            bool wanted = (i == 0 && (segment->trainable || plan->spec->saves_frozen || !trains)) ||
+                          (i == 1 && master) || (i > 1 && i - 2 < states);
             if (c->written[s * ZERO_CHECK_SAVED + i] != (wanted ? segment->slice : 0))
                 return zero_check_fail(c, "it has saved %lld elements of state %d of unit '%s' instead of %lld",
                                        (long long)c->written[s * ZERO_CHECK_SAVED + i], i,

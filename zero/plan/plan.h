@@ -77,6 +77,7 @@ typedef struct zero_spec {
     int64_t piece;        /* elements of a part that is not on the device, and of one staging buffer: a multiple of
                            * ZERO_PIECE_QUANTUM */
     bool saves;           /* the plan has a program that writes checkpoints */
+    bool saves_frozen;    /* which contain frozen segments, too */
     bool guard;           /* buffers of the device tier share no memory pages, so that each can be protected */
     double offload_ratio; /* share of the optimizer state that lies on its row's tier, if that is not the device */
     uint64_t options;     /* hash of the options that have a copy in this struct */

@@ -3,7 +3,7 @@
  * optimizer state.
  *
  * Nothing changes them between two updates, so SAVE reads them where they are, beside the next passes. An update of the
- * next step waits for the SAVE of what it changes (sync.c). */
+ * next step waits for the SAVE of what it changes (sync.c). Frozen segments are saved only if spec->saves_frozen. */
 #include "zero/plan/writer.h"
 
 static void save_buffer(zero_program_writer_t *w, int32_t segment, int32_t part, int32_t buffer)
@@ -46,7 +46,8 @@ void zero_write_save(zero_program_writer_t *w)
     for (int32_t i = 0; i < b->spec->unit_count; i++)
         FOR_SEGMENTS(b, b->order[i], s)
         {
-            save_segment(w, s);
+            if (b->spec->saves_frozen || b->train < 0 || b->plan->segments[s].trainable)
+                save_segment(w, s);
         }
     zero_write_plain(w, ZERO_OP_SYNC, ZERO_STREAM_SAVE, -1, -1, 0);
 }
