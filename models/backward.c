@@ -9,11 +9,17 @@
  * queries, keys and values. The gradient of a norm writes the dy of the sublayer before it. The last norm's reads the
  * dy of the last sublayer. */
 
+/* Whether the selective mode has to compute the input of a linear layer again. */
+static bool computes_again(const zero_model_t *m, zero_model_linear_id_t id)
+{
+    return m->options.recompute == ZERO_RECOMPUTE_SELECTIVE && zero_model_reads_input(m, id);
+}
+
 /* What sublayer k of layer l reads: its norm's output, recomputed from x in the selective mode. */
 static const void *sublayer_input(zero_model_t *m, int64_t l, const zero_model_layer_t *a, zero_sublayer_t k,
                                   const void *x, int64_t rows)
 {
-    if (m->options.recompute == ZERO_RECOMPUTE_SELECTIVE) {
+    if (computes_again(m, zero_model_first_linear(k))) {
         zero_nn_norm_t norm = zero_model_sublayer_norm(m, l, a, k, rows);
 
         norm.x = x;
@@ -33,14 +39,14 @@ static const void *mlp_backward(zero_model_t *m, int64_t l, const zero_model_lay
     void *dbias = zero_model_grad(zero_model_role_param(m, l, ZERO_ROLE_UP_B));
 
     if (c->gated) {
-        if (m->options.recompute == ZERO_RECOMPUTE_SELECTIVE)
+        if (computes_again(m, ZERO_LINEAR_DOWN))
             zero_nn_gated_forward(m->nn, c->activation, a->active, a->up, rows, c->hidden, dtype);
         zero_model_linear_backward(m, l, ZERO_LINEAR_DOWN, m->wide, m->dx, a->active, rows);
         zero_nn_gated_backward(m->nn, c->activation, a->up, m->wide, a->up, rows, c->hidden, dtype);
         zero_model_linear_bias(m, l, ZERO_LINEAR_UP, a->up, rows);
         return a->up;
     }
-    if (m->options.recompute == ZERO_RECOMPUTE_SELECTIVE)
+    if (computes_again(m, ZERO_LINEAR_DOWN))
         zero_nn_act_forward(m->nn, c->activation, a->active, a->up, rows * c->hidden, dtype);
     if (c->activation == ZERO_NN_GELU_NEW)
         zero_model_linear_gelu_backward(m, l, ZERO_LINEAR_DOWN, m->wide, m->dx, a->active, a->up, dbias, rows);
@@ -86,16 +92,14 @@ static void sublayer_backward(zero_model_t *m, int64_t l, const zero_model_layer
                               int64_t rows)
 {
     const void *dy = m->wide;
-    zero_model_linear_id_t id = ZERO_LINEAR_QKV;
 
     if (k == ZERO_SUBLAYER_ATTENTION) {
         zero_model_linear_backward(m, l, ZERO_LINEAR_PROJ, m->narrow, m->dx, a->attention, rows);
         attention_backward(m, l, a, rows);
-    } else {
-        id = ZERO_LINEAR_UP;
+    } else
         dy = mlp_backward(m, l, a, rows);
-    }
-    zero_model_linear_backward(m, l, id, m->narrow, dy, sublayer_input(m, l, a, k, x, rows), rows);
+    zero_model_linear_backward(m, l, zero_model_first_linear(k), m->narrow, dy, sublayer_input(m, l, a, k, x, rows),
+                               rows);
 }
 
 void zero_model_layer_backward(zero_model_t *m, int64_t l)

@@ -222,6 +222,11 @@ zero_param_t zero_model_param(const zero_model_t *model, int index)
     return model->params[index].id;
 }
 
+zero_state_t zero_model_param_state(const zero_model_t *model, int index)
+{
+    return zero_model_is_frozen(model) && index < model->base_count ? ZERO_STATE_PARAM : ZERO_STATE_MASTER;
+}
+
 int64_t zero_model_param_elements(const zero_model_t *model, int index)
 {
     return model->params[index].count;

@@ -8,15 +8,25 @@
 
 #include "models/family.h"
 
-/* The initial values of a tensor: all 0, all 1, or normal with mean 0 and standard deviation std. */
-typedef enum zero_model_start { ZERO_START_ZERO = 0, ZERO_START_ONE, ZERO_START_NORMAL } zero_model_start_t;
+/* The initial values of a tensor: all 0, all 1, normal with mean 0 and standard deviation std, or uniform between -std
+ * and std. */
+typedef enum zero_model_start {
+    ZERO_START_ZERO = 0,
+    ZERO_START_ONE,
+    ZERO_START_NORMAL,
+    ZERO_START_UNIFORM
+} zero_model_start_t;
+
+/* The matrices of a low-rank adapter (lora.c). */
+typedef enum zero_model_adapter { ZERO_ADAPTER_NONE = 0, ZERO_ADAPTER_A, ZERO_ADAPTER_B } zero_model_adapter_t;
 
 /* One tensor of the model. Its shape follows from the configuration. */
 typedef struct zero_model_tensor {
     char name[ZERO_MODEL_NAME_BYTES]; /* of the parameter */
     zero_model_place_t place;
     int64_t layer;          /* of ZERO_PLACE_LAYER: in its stack */
-    zero_model_role_t role; /* of ZERO_PLACE_LAYER */
+    zero_model_role_t role; /* of ZERO_PLACE_LAYER; of an adapter that of its weight */
+    zero_model_adapter_t adapter;
     int32_t ndim;
     int64_t shape[2];
     int64_t count;
@@ -50,6 +60,8 @@ typedef struct zero_model_linear {
     zero_model_role_t weight[ZERO_LINEAR_PARTS], bias[ZERO_LINEAR_PARTS];
     bool biased;
     int64_t in, out, columns[ZERO_LINEAR_PARTS]; /* out is the sum of columns */
+    int adapted, part[ZERO_LINEAR_PARTS];        /* the parts that have adapters: part[0 .. adapted) */
+    int first; /* the first of their tensors among those of a layer's adapters: all A, then all B */
 } zero_model_linear_t;
 
 typedef enum zero_model_linear_id {
@@ -109,7 +121,9 @@ struct zero_model {
     int64_t qkv_width; /* Q */
     int64_t up_width;  /* F or 2 F */
 
-    int param_count;
+    int param_count;    /* base_count and the adapters, layer by layer */
+    int base_count;     /* the tensors of zero_model_tensor */
+    int layer_adapters; /* tensors of the adapters of each layer */
     zero_model_param_t *params;
     zero_model_param_t *positions, *head; /* in params; NULL: the model has none. A tied head is the embedding */
     zero_model_linear_t linears[ZERO_LINEAR_COUNT];
@@ -137,6 +151,8 @@ struct zero_model {
                      of norms */
     void *wide;   /* (rows, max(F, Q)): gradients of activations and of qkv */
     void *dqk;    /* (rows, (H + KV) D): gradients of qk; NULL without qk_norm */
+    void *low, *dlow;    /* (rows, ranks of the adapters of a linear layer): s x A' and its gradient; NULL: there are no
+                         adapters */
     void *weight, *bias; /* of a linear layer whose parts do not lie one behind another, or its gradient; NULL: no layer
                             has such parts */
 
@@ -186,10 +202,26 @@ static inline void *zero_model_grad(const zero_model_param_t *p)
 /* The head_dim / 2 frequencies of rotary positions. */
 void zero_model_frequencies(const zero_rope_t *rope, int64_t head_dim, float *out);
 
+/* Whether all parameters but adapters are frozen: they have no gradients. */
+static inline bool zero_model_is_frozen(const zero_model_t *m)
+{
+    return m->options.lora.rank > 0;
+}
+
 /* linear.c: every linear layer of the model goes through these. */
 
-/* Describes the linear layers of the model's configuration. */
-void zero_model_linears(zero_model_t *m);
+/* Describes the linear layers of a model, without adapters. */
+void zero_model_linears(const zero_model_config_t *config, zero_model_linear_t linears[ZERO_LINEAR_COUNT]);
+/* Whether the backward pass reads the input of a linear layer, for the gradients of a weight or an adapter. */
+static inline bool zero_model_reads_input(const zero_model_t *m, zero_model_linear_id_t id)
+{
+    return !zero_model_is_frozen(m) || m->linears[id].adapted > 0;
+}
+/* The linear layer that reads the norm of a sublayer. */
+static inline zero_model_linear_id_t zero_model_first_linear(zero_sublayer_t k)
+{
+    return k == ZERO_SUBLAYER_ATTENTION ? ZERO_LINEAR_QKV : ZERO_LINEAR_UP;
+}
 /* The most elements of a weight, or of a bias, whose parts may not lie one behind another; 0: there is none. */
 int64_t zero_model_gathered(const zero_model_t *m, bool bias);
 /* After the addresses are known: whether all parts lie one behind another, or have a buffer. */
@@ -199,15 +231,43 @@ void zero_model_linear(zero_model_t *m, int64_t layer, zero_model_linear_id_t id
 /* The same with the activation gelu_new behind it: up (rows, out) receives the product, y its GELU. */
 void zero_model_linear_gelu(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *y, void *up, const void *x,
                             int64_t rows);
-/* Adds the gradient of W for dy (rows, out), and overwrites dx (rows, in) with that of x. The bias's gradient is left
- * to zero_model_linear_bias, or to the call that writes or reads dy anyway. */
+/* Adds the gradients of W and of its adapters, as far as they are trained, for dy (rows, out), and overwrites dx (rows,
+ * in) with that of x, which is read only if zero_model_reads_input. The bias's gradient is left to
+ * zero_model_linear_bias, or to the call that writes or reads dy anyway. */
 void zero_model_linear_backward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *dx, const void *dy,
                                 const void *x, int64_t rows);
 /* The same for x = gelu_new(up): dx is the gradient of up, and dbias (in) += its column sums if not NULL. */
 void zero_model_linear_gelu_backward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *dx,
                                      const void *dy, const void *x, void *up, void *dbias, int64_t rows);
-/* Adds the gradients of the biases, if there are any: the column sums of dy (rows, out). */
+/* Adds the gradients of the biases, if there are any that are trained: the column sums of dy (rows, out). */
 void zero_model_linear_bias(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, const void *dy, int64_t rows);
+
+/* lora.c: the table of the adapters' tensors. */
+
+/* Sets the parts of linear layers that have adapters. */
+void zero_model_lora_linears(const zero_lora_t *lora, zero_model_linear_t linears[ZERO_LINEAR_COUNT]);
+/* The number of tensors of all adapters, layer by layer; 0: there are none. */
+int zero_model_adapter_count(const zero_model_config_t *config, const zero_lora_t *lora);
+void zero_model_adapter(const zero_model_config_t *config, const zero_lora_t *lora, int index,
+                        zero_model_tensor_t *tensor);
+/* The adapter of a tensor of the model: its parameters A and B. Returns false if it has none. */
+bool zero_model_adapters_of(const zero_model_t *m, const zero_model_tensor_t *tensor, zero_model_param_t **a,
+                            zero_model_param_t **b);
+/* The tensor of a parameter of the model. */
+void zero_model_param_tensor(const zero_model_t *m, int index, zero_model_tensor_t *tensor);
+
+/* adapters.c: the products of adapters; for linear.c. */
+
+/* The columns of m->low. */
+int64_t zero_model_adapters_width(const zero_model_t *m);
+/* After the addresses are known: whether the A of a layer's linear layer lie as the products need them. */
+bool zero_model_adapters_fit(const zero_model_t *m, int64_t layer, const zero_model_linear_t *l);
+/* y (rows, out) += what the adapters of a linear layer make of x (rows, in). */
+void zero_model_adapters_forward(zero_model_t *m, int64_t layer, const zero_model_linear_t *l, void *y, const void *x,
+                                 int64_t rows);
+/* For dy (rows, out): adds the adapters' gradients, and their part of the gradient of x to dx (rows, in). */
+void zero_model_adapters_backward(zero_model_t *m, int64_t layer, const zero_model_linear_t *l, void *dx,
+                                  const void *dy, const void *x, int64_t rows);
 
 /* forward.c, backward.c */
 

@@ -14,17 +14,20 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BASE "model"
-#define WEIGHTS BASE ".safetensors"
+#define MODEL "model"
+#define ADAPTERS "adapter_model"
+#define WEIGHTS ".safetensors" /* behind MODEL or ADAPTERS */
 #define INDEX WEIGHTS ".index.json"
 #define PART ".part"
 /* With ".part" behind it, a file whose text shows ranks that they have the same folder. */
-#define PROOF BASE ".export"
+#define PROOF MODEL ".export"
 /* Hugging Face's size of a file. */
 #define FILE_BYTES UINT64_C(5000000000)
 
-/* What a folder has beside its weights. The first is made or taken over, the others are copied where they are. */
-static const char *const texts[] = {"config.json",
+/* What a folder has beside its weights. The first is made for adapters; the second is made for a model, or taken over;
+ * the others are copied where they are, the third only for a model. */
+static const char *const texts[] = {"adapter_config.json",
+                                    "config.json",
                                     "generation_config.json",
                                     "tokenizer.json",
                                     "tokenizer_config.json",
@@ -34,7 +37,7 @@ static const char *const texts[] = {"config.json",
                                     "merges.txt",
                                     "tokenizer.model",
                                     "chat_template.jinja"};
-enum { TEXTS = sizeof texts / sizeof *texts };
+enum { TEXTS = sizeof texts / sizeof *texts, ADAPTER_CONFIG = 0, MODEL_CONFIG, GENERATION_CONFIG };
 
 typedef struct export
 {
@@ -42,12 +45,15 @@ typedef struct export
     zero_comm_t *comm;
     const zero_model_export_t *to;
     bool first;                    /* this is rank 0 */
+    bool adapters;                 /* only these are written */
+    int begin, end;                /* the parameters that are written */
+    zero_merge_t merge;            /* of the tensor that is written */
     bool made;                     /* the folder: it was not there */
     bool part[TEXTS];              /* written, under a name that ends in ".part" */
     bool shown;                    /* PROOF was written */
     char proof[20];                /* its text: that of this export alone */
     zero_tensors_writer_t *writer; /* NULL: not open */
-    int index;                     /* of the tensor that is written */
+    int index;                     /* its parameter */
     zero_error_t error;
 }
 export_t;
@@ -96,18 +102,28 @@ static zero_status_t is_empty(const char *folder, bool *empty, zero_error_t *err
 }
 
 /* Whether the folder's weights are an earlier export. Other weights must not be overwritten. */
-static bool is_ours(const char *folder)
+static bool is_ours(const char *folder, bool adapters)
 {
+    const char *weights = adapters ? ADAPTERS WEIGHTS : MODEL WEIGHTS, *index = adapters ? ADAPTERS INDEX : MODEL INDEX;
+    char *path = path_of(folder, has(folder, weights) ? weights : index, "");
     zero_tensors_t *tensors = NULL;
-    const char *producer;
-    bool ours = has(folder, WEIGHTS PART) || has(folder, INDEX PART); /* an export that did not end */
+    bool ours;
 
-    if (zero_tensors_open(&tensors, folder, NULL) == ZERO_OK) {
-        producer = zero_tensors_metadata(tensors, "producer");
+    if (path && has(folder, has(folder, weights) ? weights : index)) {
+        zero_tensors_open(&tensors, path, NULL);
+        const char *producer = zero_tensors_metadata(tensors, "producer");
+
         ours = producer && strcmp(producer, "libzero") == 0;
-    } else if (has(folder, WEIGHTS) || has(folder, INDEX))
-        ours = false;
+    } else { /* an export that did not end */
+        char part[64];
+
+        snprintf(part, sizeof part, "%s%s", weights, PART);
+        ours = has(folder, part);
+        snprintf(part, sizeof part, "%s%s", index, PART);
+        ours = ours || has(folder, part);
+    }
     zero_tensors_close(tensors);
+    free(path);
     return ours;
 }
 
@@ -140,7 +156,7 @@ static zero_status_t check_parent(const char *folder, zero_error_t *error)
     return status;
 }
 
-zero_status_t zero_model_check_export(const char *folder, const char *source, zero_error_t *error)
+zero_status_t zero_model_check_export(const char *folder, const char *source, bool adapters, zero_error_t *error)
 {
     struct stat info;
     bool empty = false;
@@ -160,10 +176,11 @@ zero_status_t zero_model_check_export(const char *folder, const char *source, ze
     if (access(folder, W_OK | X_OK) != 0)
         return zero_fail(error, ZERO_ERR_IO, "cannot write to the folder '%s': %s", folder, strerror(errno));
     status = is_empty(folder, &empty, error);
-    if (status == ZERO_OK && !empty && !is_ours(folder))
+    if (status == ZERO_OK && !empty && !is_ours(folder, adapters))
         status =
             zero_fail(error, ZERO_ERR_ARG,
-                      "the folder '%s' is neither empty nor an earlier export: name another one, or remove it", folder);
+                      "the folder '%s' is neither empty nor an earlier export of %s: name another one, or remove it",
+                      folder, adapters ? "adapters" : "a model");
     return status;
 }
 
@@ -224,7 +241,7 @@ end:
     return status;
 }
 
-/* Text k of the source, or config.json made from the model. *text is NULL where the source lacks it. */
+/* Text k of the source, or one that is made from the model. *text is NULL where the export has no such text. */
 static zero_status_t get_text(const export_t *e, int k, char **text, size_t *bytes, zero_error_t *error)
 {
     const char *source = e->to->source;
@@ -234,18 +251,21 @@ static zero_status_t get_text(const export_t *e, int k, char **text, size_t *byt
     zero_status_t status = ZERO_OK;
 
     *text = NULL;
-    if (k == 0 && source == NULL) {
-        status = zero_model_config_text(&e->m->config, e->to->dtype, text, error);
+    if (e->adapters ? k == MODEL_CONFIG || k == GENERATION_CONFIG : k == ADAPTER_CONFIG)
+        return ZERO_OK;
+    if (k == ADAPTER_CONFIG || (k == MODEL_CONFIG && source == NULL)) {
+        status = e->adapters ? zero_model_adapter_config_text(e->m, source, text, error)
+                             : zero_model_config_text(&e->m->config, e->to->dtype, text, error);
         *bytes = *text ? strlen(*text) : 0;
         return status;
     }
-    if (source == NULL || (k > 0 && !(folder && has(source, texts[k]))))
+    if (source == NULL || (k != MODEL_CONFIG && !(folder && has(source, texts[k]))))
         return ZERO_OK;
     path = folder ? path_of(source, texts[k], "") : strdup(source);
     if (path == NULL)
         return no_memory(e->to->folder, error);
     status = read_text(path, &taken, bytes, error);
-    if (status == ZERO_OK && k == 0) {
+    if (status == ZERO_OK && k == MODEL_CONFIG) {
         status = zero_model_config_retype(taken, path, e->to->dtype, text, error);
         *bytes = *text ? strlen(*text) : 0;
         free(taken);
@@ -311,7 +331,7 @@ static zero_status_t name_texts(export_t *e, zero_error_t *error)
 static zero_status_t open_writer(export_t *e, zero_error_t *error)
 {
     static const char *const dtypes[ZERO_DTYPE_COUNT] = {"F32", "BF16", "F16"};
-    const int count = e->m->param_count;
+    const int count = e->end - e->begin;
     char(*names)[ZERO_EXPORT_NAME_BYTES] = calloc((size_t)count, sizeof *names);
     zero_tensor_info_t *infos = calloc((size_t)count, sizeof *infos);
     zero_status_t status = ZERO_OK;
@@ -323,9 +343,12 @@ static zero_status_t open_writer(export_t *e, zero_error_t *error)
     for (int i = 0; i < count; i++) {
         infos[i] = (zero_tensor_info_t){.size = sizeof infos[i], .name = names[i]};
         strcpy(infos[i].dtype, dtypes[e->to->dtype]);
-        zero_model_export_tensor(&e->m->config, i, names[i], &infos[i]);
+        if (e->adapters)
+            zero_model_adapter_export_tensor(e->m, e->begin + i, names[i], &infos[i]);
+        else
+            zero_model_export_tensor(&e->m->config, i, names[i], &infos[i]);
     }
-    status = zero_tensors_create(&e->writer, e->to->folder, BASE, infos, count,
+    status = zero_tensors_create(&e->writer, e->to->folder, e->adapters ? ADAPTERS : MODEL, infos, count,
                                  e->to->file_bytes > 0 ? e->to->file_bytes : FILE_BYTES, e->first, error);
 end:
     free(names);
@@ -333,11 +356,8 @@ end:
     return status;
 }
 
-static int write_values(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values)
+static int write_range(export_t *e, int64_t begin, int64_t count, const float *values)
 {
-    export_t *e = ctx;
-
-    (void)param;
     for (int64_t i = 0; e->to->dtype == ZERO_FP16 && i < count; i++)
         if (isfinite(values[i]) && fabsf(values[i]) >= 65520) { /* would round to infinity */
             zero_fail(&e->error, ZERO_ERR_ARG,
@@ -345,22 +365,56 @@ static int write_values(void *ctx, zero_param_t param, int64_t begin, int64_t co
                       begin + i, e->m->params[e->index].name, (double)values[i]);
             return -1;
         }
-    return zero_tensors_write(e->writer, e->index, begin, count, values, &e->error) == ZERO_OK ? 0 : -1;
+    return zero_tensors_write(e->writer, e->index - e->begin, begin, count, values, &e->error) == ZERO_OK ? 0 : -1;
 }
 
-/* Writes the ranges that this rank owns. */
+static int write_values(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values)
+{
+    export_t *e = ctx;
+    float *merged = NULL;
+
+    (void)param;
+    if (e->merge.left == NULL)
+        return write_range(e, begin, count, values);
+    merged = malloc((size_t)count * sizeof *merged);
+    if (merged == NULL) {
+        no_memory(e->to->folder, &e->error);
+        return -1;
+    }
+    memcpy(merged, values, (size_t)count * sizeof *merged);
+    zero_model_merge_add(&e->merge, begin, count, merged);
+    const int failed = write_range(e, begin, count, merged);
+
+    free(merged);
+    return failed;
+}
+
+/* Writes the ranges of a parameter that this rank owns. */
+static zero_status_t write_tensor(export_t *e, zero_error_t *error)
+{
+    /* fp32 master weights: rounded to the run's dtype, they are its parameters */
+    const zero_state_t state = zero_model_param_state(e->m, e->index);
+    const zero_status_t status = zero_param_read(e->m->engine, e->m->params[e->index].id, state, write_values, e);
+
+    if (e->error.status != ZERO_OK)
+        return zero_pass(error, e->error.status, &e->error);
+    return zero_model_engine_error(e->m, status, error);
+}
+
 static zero_status_t write_weights(export_t *e, zero_error_t *error)
 {
     zero_status_t status = ZERO_OK;
 
     e->error = (zero_error_t){.status = ZERO_OK};
-    for (e->index = 0; e->index < e->m->param_count && status == ZERO_OK; e->index++) {
-        /* fp32 master weights: rounded to the run's dtype, they are its parameters */
-        status = zero_param_read(e->m->engine, e->m->params[e->index].id, ZERO_STATE_MASTER, write_values, e);
-        if (e->error.status != ZERO_OK)
-            status = zero_pass(error, e->error.status, &e->error);
-        else
-            zero_model_engine_error(e->m, status, error);
+    for (e->index = e->begin; e->index < e->end && status == ZERO_OK; e->index++) {
+        if (e->to->merged)
+            status = zero_model_merge_begin(e->m, e->index, e->comm, &e->merge, error);
+        if (status == ZERO_OK)
+            status = write_tensor(e, error);
+        if (e->to->merged) { /* the ranks gather the next adapter together */
+            zero_model_merge_end(&e->merge);
+            status = zero_comm_agree(e->comm, status, NULL, error);
+        }
     }
     return status;
 }
@@ -372,7 +426,7 @@ static zero_status_t write_weights(export_t *e, zero_error_t *error)
 static zero_status_t begin(export_t *e, zero_error_t *error)
 {
     const char *folder = e->to->folder;
-    zero_status_t status = zero_model_check_export(folder, e->to->source, error);
+    zero_status_t status = zero_model_check_export(folder, e->to->source, e->adapters, error);
 
     if (status != ZERO_OK)
         return status;
@@ -457,7 +511,14 @@ static zero_status_t choose_proof(export_t *e, zero_error_t *error)
 
 zero_status_t zero_model_export(zero_model_t *m, zero_comm_t *comm, const zero_model_export_t *to, zero_error_t *error)
 {
-    export_t e = {.m = m, .comm = comm, .to = to, .first = zero_comm_rank(comm) == 0};
+    const bool adapters = zero_model_is_frozen(m) && !to->merged;
+    export_t e = {.m = m,
+                  .comm = comm,
+                  .to = to,
+                  .first = zero_comm_rank(comm) == 0,
+                  .adapters = adapters,
+                  .begin = adapters ? m->base_count : 0,
+                  .end = adapters ? m->param_count : m->base_count};
     zero_status_t status;
 
     if (!m->bound)

@@ -32,12 +32,12 @@ static const zero_family_keys_t llama_keys = {
 #define LLAMA_ARITHMETIC                                                                                 \
     .norm = ZERO_MODEL_RMS_NORM, .norm_eps = 1e-6, .rope = {.theta = 10000}, .activation = ZERO_NN_SILU, \
     .gated = true, .init_std = 0.02
-#define LLAMA_NAMES                                                            \
-    .prefix = "model.", .prefixed = true, .out_in = true, .keys = &llama_keys, \
-    .computed = {".self_attn.rotary_emb.inv_freq"},                            \
-    .places = {[ZERO_PLACE_EMBEDDING] = "embed_tokens.weight",                 \
-               [ZERO_PLACE_LAYER] = "layers.%lld.",                            \
-               [ZERO_PLACE_NORM_W] = "norm.weight",                            \
+#define LLAMA_NAMES                                                                                        \
+    .prefix = "model.", .prefixed = true, .out_in = true, .keys = &llama_keys, .adapted = "q_proj,v_proj", \
+    .computed = {".self_attn.rotary_emb.inv_freq"},                                                        \
+    .places = {[ZERO_PLACE_EMBEDDING] = "embed_tokens.weight",                                             \
+               [ZERO_PLACE_LAYER] = "layers.%lld.",                                                        \
+               [ZERO_PLACE_NORM_W] = "norm.weight",                                                        \
                [ZERO_PLACE_HEAD] = "lm_head.weight"}
 #define LLAMA_TENSORS                                                                                      \
     [ZERO_ROLE_NORM1_W] = "input_layernorm.weight", [ZERO_ROLE_Q_W] = "self_attn.q_proj.weight",           \
@@ -54,6 +54,7 @@ static const zero_family_t families[] = {
         .architecture = "GPT2LMHeadModel",
         .title = "GPT-2",
         .prefix = "transformer.",
+        .adapted = "c_attn",
         .keys = &gpt2_keys,
         .attention_bias = ZERO_SWITCH_ON,
         .mlp_bias = ZERO_SWITCH_ON,

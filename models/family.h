@@ -67,6 +67,7 @@ typedef struct zero_family {
     const char *prefix;       /* of the names of all tensors but the head's, as transformers writes them */
     bool prefixed;            /* parameters are named with the prefix; else without. Files may lack it or not */
     bool out_in;              /* matrices are stored (out, in), else (in, out) */
+    const char *adapted;      /* modules that have adapters unless others are named */
     const zero_family_keys_t *keys;
     zero_family_switch_t attention_bias, mlp_bias; /* keys "attention_bias" (queries, keys, values and projection),
                                                       "mlp_bias" */

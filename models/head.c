@@ -55,7 +55,8 @@ void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int
                               grad, 1, dtype);
         if (!grad)
             continue;
-        head_weight_backward(m, x, n, r == 0);
+        if (!zero_model_is_frozen(m))
+            head_weight_backward(m, x, n, r == 0);
         /* This was the last read of x: dx = dlogits head replaces it. */
         zero_nn_gemm(
             m->nn, &(zero_nn_gemm_t){

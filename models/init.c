@@ -28,15 +28,24 @@ static void normal_pair(uint64_t key, uint64_t k, double out[2])
     out[1] = r * sin(TAU * v);
 }
 
+/* Element i of a stream that is uniform in [-1, 1). */
+static double uniform(uint64_t key, uint64_t i)
+{
+    return (double)(zero_splitmix64(key + i) >> 11) * 0x1p-52 - 1;
+}
+
 void zero_model_init_values(const zero_model_tensor_t *tensor, uint64_t seed, int64_t begin, int64_t count, int threads,
                             float *out)
 {
+    const uint64_t key = zero_splitmix64(seed ^ hash_name(tensor->name));
+
     if (tensor->start != ZERO_START_NORMAL) {
         for (int64_t i = 0; i < count; i++)
-            out[i] = tensor->start == ZERO_START_ONE ? 1.0f : 0.0f;
+            out[i] = tensor->start == ZERO_START_UNIFORM ? (float)(tensor->std * uniform(key, (uint64_t)(begin + i)))
+                     : tensor->start == ZERO_START_ONE   ? 1.0f
+                                                         : 0.0f;
         return;
     }
-    const uint64_t key = zero_splitmix64(seed ^ hash_name(tensor->name));
     const int64_t end = begin + count;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t k = begin / 2; k < (end + 1) / 2; k++) {
@@ -64,20 +73,30 @@ static int fill_values(void *ctx, zero_param_t param, int64_t begin, int64_t cou
     return 0;
 }
 
-zero_status_t zero_model_init(zero_model_t *m, uint64_t seed, zero_error_t *error)
+static zero_status_t init_from(zero_model_t *m, int first, uint64_t seed, zero_error_t *error)
 {
     fill_t f = {.m = m, .seed = seed};
 
     if (!m->bound)
         return zero_fail(error, ZERO_ERR_ORDER,
                          "call zero_model_bind after zero_commit, before the model is initialised");
-    for (int i = 0; i < m->param_count; i++) {
+    for (int i = first; i < m->param_count; i++) {
         zero_status_t status;
 
-        zero_model_tensor(&m->config, i, &f.tensor);
+        zero_model_param_tensor(m, i, &f.tensor);
         status = zero_param_fill(m->engine, m->params[i].id, fill_values, &f);
         if (status != ZERO_OK)
             return zero_model_engine_error(m, status, error);
     }
     return ZERO_OK;
+}
+
+zero_status_t zero_model_init(zero_model_t *m, uint64_t seed, zero_error_t *error)
+{
+    return init_from(m, 0, seed, error);
+}
+
+zero_status_t zero_model_init_adapters(zero_model_t *m, uint64_t seed, zero_error_t *error)
+{
+    return init_from(m, m->base_count, seed, error);
 }

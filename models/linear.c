@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* linear.c - the linear layers of a model: products of weights that a family stores (in, out) or (out, in), whole or in
- * parts. Every product with a weight of a layer is here. Parts are stored (out, in). libzero begins each tensor at a
- * multiple of 128 elements, so parts of such sizes, which real models have, lie one behind another in memory. Other
- * parts are copied to one place before a product, and their gradients are copied back after it. */
+/* linear.c - the linear layers of a model: products of weights that a family stores (in, out) or (out, in), whole
+ * or in parts. Every product with a weight of a layer is here; those of adapters are in adapters.c. Parts are
+ * stored (out, in). libzero begins each tensor at a multiple of 128 elements, so parts of such sizes, which real
+ * models have, lie one behind another in memory. Other parts are copied to one place before a product, and their
+ * gradients are copied back after it. */
 #include "models/decoder.h"
 
 /* ---- description ------------------------------------------------------------------------------------------------ */
@@ -13,11 +14,9 @@ static zero_model_linear_t one(zero_model_role_t weight, zero_model_role_t bias,
         .parts = 1, .weight = {weight}, .bias = {bias}, .in = in, .out = out, .columns = {out}};
 }
 
-void zero_model_linears(zero_model_t *m)
+void zero_model_linears(const zero_model_config_t *c, zero_model_linear_t l[ZERO_LINEAR_COUNT])
 {
-    const zero_model_config_t *c = &m->config;
     const int64_t C = c->width, F = c->hidden, A = c->heads * c->head_dim, K = c->kv_heads * c->head_dim;
-    zero_model_linear_t *l = m->linears;
 
     if (zero_model_has(c, ZERO_ROLE_QKV_W))
         l[ZERO_LINEAR_QKV] = one(ZERO_ROLE_QKV_W, ZERO_ROLE_QKV_B, C, A + 2 * K);
@@ -139,10 +138,16 @@ bool zero_model_linears_fit(const zero_model_t *m)
             if (!is_joined(m, layer, &t))
                 return false;
     }
+    for (int i = 0; i < ZERO_LINEAR_COUNT; i++)
+        for (int64_t layer = 0; layer < m->config.layers; layer++)
+            if (!zero_model_adapters_fit(m, layer, &m->linears[i]))
+                return false;
     return true;
 }
 
 /* ---- products --------------------------------------------------------------------------------------------------- */
+
+/* An epilogue follows the adapters: with them, it is a call of its own. */
 
 typedef struct forward {
     void *y, *up;
@@ -153,7 +158,9 @@ static void forward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, c
                     int64_t rows)
 {
     const zero_model_linear_t *l = &m->linears[id];
+    const bool apart = l->adapted > 0 && f->epilogue != ZERO_NN_EPILOGUE_NONE;
     const tensor_t w = tensor(m, l, false), b = tensor(m, l, true);
+    void *y = apart ? f->up : f->y;
 
     zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = rows,
                                           .n = l->out,
@@ -163,9 +170,12 @@ static void forward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, c
                                           .a = x,
                                           .b = begin(m, layer, &w, false),
                                           .bias = l->biased ? begin(m, layer, &b, false) : NULL,
-                                          .c = f->y,
-                                          .epilogue = f->epilogue,
-                                          .aux = f->up});
+                                          .c = y,
+                                          .epilogue = apart ? ZERO_NN_EPILOGUE_NONE : f->epilogue,
+                                          .aux = apart ? NULL : f->up});
+    zero_model_adapters_forward(m, layer, l, y, x, rows);
+    if (apart)
+        zero_nn_act_forward(m->nn, ZERO_NN_GELU_NEW, f->y, f->up, rows * l->out, m->options.dtype);
 }
 
 typedef struct backward {
@@ -173,15 +183,15 @@ typedef struct backward {
     zero_nn_epilogue_t epilogue;
 } backward_t;
 
-static void backward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, const backward_t *b, const void *dy,
-                     const void *x, int64_t rows)
+/* dW (out, in) += dy^T x, or (in, out) += x^T dy */
+static void weight_backward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, const void *dy, const void *x,
+                            int64_t rows)
 {
     const zero_model_linear_t *l = &m->linears[id];
     const bool out_in = m->family->out_in;
     const tensor_t w = tensor(m, l, false);
     void *dw = begin(m, layer, &w, true);
 
-    /* dW (out, in) += dy^T x, or (in, out) += x^T dy */
     zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = out_in ? l->out : l->in,
                                           .n = out_in ? l->in : l->out,
                                           .k = rows,
@@ -192,17 +202,31 @@ static void backward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, 
                                           .b = out_in ? x : dy,
                                           .c = dw});
     end(m, layer, &w, dw);
+}
+
+static void backward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, const backward_t *b, const void *dy,
+                     const void *x, int64_t rows)
+{
+    const zero_model_linear_t *l = &m->linears[id];
+    const bool apart = l->adapted > 0 && b->epilogue != ZERO_NN_EPILOGUE_NONE;
+    const tensor_t w = tensor(m, l, false);
+
+    if (!zero_model_is_frozen(m))
+        weight_backward(m, layer, id, dy, x, rows);
     zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = rows,
                                           .n = l->in,
                                           .k = l->out,
-                                          .trans_b = !out_in,
+                                          .trans_b = !m->family->out_in,
                                           .dtype = m->options.dtype,
                                           .a = dy,
                                           .b = begin(m, layer, &w, false),
                                           .c = b->dx,
-                                          .epilogue = b->epilogue,
-                                          .aux = b->up,
-                                          .dbias = b->dbias});
+                                          .epilogue = apart ? ZERO_NN_EPILOGUE_NONE : b->epilogue,
+                                          .aux = apart ? NULL : b->up,
+                                          .dbias = apart ? NULL : b->dbias});
+    zero_model_adapters_backward(m, layer, l, b->dx, dy, x, rows);
+    if (apart)
+        zero_nn_act_backward(m->nn, ZERO_NN_GELU_NEW, b->dx, b->dbias, b->dx, b->up, rows, l->in, m->options.dtype);
 }
 
 void zero_model_linear(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *y, const void *x, int64_t rows)
@@ -235,7 +259,7 @@ void zero_model_linear_bias(zero_model_t *m, int64_t layer, zero_model_linear_id
     const zero_model_linear_t *l = &m->linears[id];
     const tensor_t b = tensor(m, l, true);
 
-    if (!l->biased)
+    if (!l->biased || zero_model_is_frozen(m))
         return;
     void *sums = begin(m, layer, &b, true);
 

@@ -285,7 +285,7 @@ zero_status_t zero_model_load(zero_model_t *m, const char *folder, zero_error_t 
     if (status != ZERO_OK)
         return status;
     f.file = file;
-    for (int i = 0; i < m->param_count && status == ZERO_OK; i++) {
+    for (int i = 0; i < m->base_count && status == ZERO_OK; i++) {
         f.index = map[i];
         status = zero_param_fill(m->engine, m->params[i].id, fill_values, &f);
         if (f.error.status != ZERO_OK)

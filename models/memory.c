@@ -18,25 +18,39 @@ static void *take(carve_t *c, int64_t rows, int64_t columns, size_t element)
     return c->ok && c->base ? c->base + at : NULL;
 }
 
-/* The buffers of layer l of a stack for n rows. The recompute mode shares some of them with the stack's first layer. */
+/* Whether layers keep the input of a linear layer for the backward pass. */
+static bool keeps_input(const zero_model_t *m, zero_model_linear_id_t id)
+{
+    return m->options.recompute != ZERO_RECOMPUTE_SELECTIVE && zero_model_reads_input(m, id);
+}
+
+/* The buffers of layer l of a stack for n rows. Some of them are those of the stack's first layer. */
 static void take_layer(zero_model_t *m, carve_t *c, const zero_model_stack_t *s, int64_t l, int64_t n)
 {
     const zero_model_config_t *g = &m->config;
     const int64_t C = g->width, H = g->heads, KV = g->kv_heads, D = g->head_dim;
     const size_t e = m->element, f = sizeof(float);
-    const bool selective = m->options.recompute == ZERO_RECOMPUTE_SELECTIVE, means = g->norm == ZERO_MODEL_LAYER_NORM;
+    const bool means = g->norm == ZERO_MODEL_LAYER_NORM;
     zero_model_layer_t *a = &m->layers[l], *first = &m->layers[s->first];
 
     if (a != first && m->options.recompute == ZERO_RECOMPUTE_FULL) {
         *a = *first;
         return;
     }
+
+    /* Inputs of linear layers that the backward pass computes again, or does not read, have one place for all layers;
+     * the outputs of all norms one together. */
+    int shared = 0;
+
+    while (shared < ZERO_SUBLAYERS && keeps_input(m, zero_model_first_linear((zero_sublayer_t)shared)))
+        shared++;
     for (int k = 0; k < ZERO_SUBLAYERS; k++) {
+        const bool keeps = keeps_input(m, zero_model_first_linear((zero_sublayer_t)k));
+
         a->mean[k] = means ? take(c, n, 1, f) : NULL;
         a->rstd[k] = take(c, n, 1, f);
         a->sum[k] = k + 1 < ZERO_SUBLAYERS ? take(c, n, C, e) : NULL;
-        /* selective: one for all, as they are recomputed */
-        a->norm[k] = selective && (a != first || k > 0) ? first->norm[0] : take(c, n, C, e);
+        a->norm[k] = keeps || (a == first && k == shared) ? take(c, n, C, e) : first->norm[shared];
     }
     a->qkv = take(c, n, m->qkv_width, e);
     a->qk = g->qk_norm ? take(c, n, (H + KV) * D, e) : NULL;
@@ -45,7 +59,7 @@ static void take_layer(zero_model_t *m, carve_t *c, const zero_model_stack_t *s,
     a->attention = take(c, n, H * D, e);
     a->lse = take(c, n, H, f);
     a->up = take(c, n, m->up_width, e);
-    a->active = selective && a != first ? first->active : take(c, n, g->hidden, e);
+    a->active = a == first || keeps_input(m, ZERO_LINEAR_DOWN) ? take(c, n, g->hidden, e) : first->active;
 }
 
 /* The residual stream and the layers of a stack, for n rows, and for most in a pass without a backward pass, which uses
@@ -73,7 +87,8 @@ bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *devi
     const zero_model_config_t *g = &m->config;
     const int64_t C = g->width, F = g->hidden, Q = m->qkv_width, A = g->heads * g->head_dim;
     const int64_t rows = o->micro_batch * o->seq_len, most = rows > o->sample_len ? rows : o->sample_len;
-    const int64_t weight = zero_model_gathered(m, false), bias = zero_model_gathered(m, true);
+    const int64_t weight = zero_model_gathered(m, false), bias = zero_model_gathered(m, true),
+                  low = zero_model_adapters_width(m);
     const bool anew = o->packed && m->positions != NULL; /* narrow then holds positions of a sample */
     const size_t e = m->element, f = sizeof(float);
     carve_t c = {device, 0, true}, h = {host, 0, true};
@@ -86,6 +101,8 @@ bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *devi
     m->decoder.out = m->decoder.dout = m->narrow;
     m->wide = take(&c, rows, F > Q ? F : Q, e);
     m->dqk = g->qk_norm ? take(&c, rows, Q - g->kv_heads * g->head_dim, e) : NULL;
+    m->low = low > 0 ? take(&c, most, low, e) : NULL;
+    m->dlow = low > 0 ? take(&c, rows, low, e) : NULL;
     m->weight = weight > 0 ? take(&c, 1, weight, e) : NULL;
     m->bias = bias > 0 ? take(&c, 1, bias, e) : NULL;
     m->targets = take(&h, m->places, rows, sizeof(int32_t));

@@ -56,6 +56,10 @@ static zero_status_t check_options(const zero_model_config_t *c, const zero_mode
             error, ZERO_ERR_ARG,
             "only layers' inputs can be in the host's memory until the backward pass: use ZERO_RECOMPUTE_FULL, which "
             "keeps nothing else");
+    if (o->lora.rank != 0 && o->lora.targets == 0)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "adapters of rank %" PRId64 " for no weight: set options.lora by zero_model_lora",
+                         o->lora.rank);
     if (o->threads < 1)
         return zero_fail(error, ZERO_ERR_ARG, "%d threads for a model: at least 1 is needed", o->threads);
     if (o->micro_steps < 0)
@@ -106,7 +110,7 @@ static void head_shape(zero_model_t *m)
     m->head_columns = even_part(V, most_columns);
     if (m->options.head_columns == 0)
         m->head_columns = round_up(m->head_columns, sizes->columns);
-    m->head_sums = sizes->wide_sums && m->options.dtype != ZERO_FP32 && m->head_rows < rows;
+    m->head_sums = sizes->wide_sums && m->options.dtype != ZERO_FP32 && m->head_rows < rows && !zero_model_is_frozen(m);
 }
 
 /* Fills the table of parameters, and points at those outside the layers. */
@@ -124,7 +128,7 @@ static void name_params(zero_model_t *m)
                                                                          [ZERO_PLACE_HEAD] = &m->head};
         zero_model_tensor_t t;
 
-        zero_model_tensor(&m->config, i, &t);
+        zero_model_param_tensor(m, i, &t);
         memcpy(p->name, t.name, sizeof t.name);
         p->count = t.count;
         p->id = -1;
@@ -166,7 +170,9 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
     m->family = zero_family_find(config->family);
     m->qkv_width = (config->heads + 2 * config->kv_heads) * config->head_dim;
     m->up_width = config->gated ? 2 * config->hidden : config->hidden;
-    m->param_count = zero_model_tensor_count(config);
+    m->base_count = zero_model_tensor_count(config);
+    m->layer_adapters = zero_model_adapter_count(config, &options->lora) / (int)config->layers;
+    m->param_count = m->base_count + (int)config->layers * m->layer_adapters;
     m->params = calloc((size_t)m->param_count, sizeof *m->params);
     m->decoder.layers = config->layers;
     m->decoder.T = options->seq_len;
@@ -177,7 +183,8 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
     if (!m->params || !m->units || !m->decoder.x || !m->kept || !m->layers)
         goto memory;
     name_params(m);
-    zero_model_linears(m);
+    zero_model_linears(config, m->linears);
+    zero_model_lora_linears(&options->lora, m->linears);
     if (config->rope.theta > 0)
         zero_model_frequencies(&config->rope, config->head_dim, m->frequencies);
     status = zero_nn_create(&m->nn, options->backend ? options->backend : "auto", options->threads, NULL, error);
@@ -251,12 +258,13 @@ static zero_status_t add_units(zero_model_t *m, zero_error_t *error)
         zero_model_tensor_t t;
         char name[ZERO_MODEL_NAME_BYTES];
 
-        zero_model_tensor(&m->config, i, &t);
-        zero_unit_t *begins = unit_of(m, &t, name, sizeof name);
+        zero_model_param_tensor(m, i, &t);
+        zero_unit_t *begins = t.adapter == ZERO_ADAPTER_NONE ? unit_of(m, &t, name, sizeof name) : NULL;
         if (begins) {
             status = zero_unit_add(m->engine, name, begins);
             unit = *begins;
-        }
+        } else if (t.adapter != ZERO_ADAPTER_NONE)
+            unit = m->units[t.layer];
         if (status != ZERO_OK)
             break;
         zero_param_desc_init(&desc);
@@ -264,7 +272,7 @@ static zero_status_t add_units(zero_model_t *m, zero_error_t *error)
         desc.ndim = t.ndim;
         memcpy(desc.shape, t.shape, sizeof t.shape);
         desc.dtype = m->options.dtype;
-        desc.trainable = true;
+        desc.trainable = t.adapter != ZERO_ADAPTER_NONE || !zero_model_is_frozen(m);
         desc.decay_scale = t.ndim >= 2 ? 1 : 0;
         desc.elementwise =
             t.place == ZERO_PLACE_EMBEDDING || t.place == ZERO_PLACE_POSITIONS || t.place == ZERO_PLACE_HEAD;

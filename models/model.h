@@ -61,8 +61,31 @@ bool zero_model_is_pointer(const char *text, size_t bytes);
 zero_status_t zero_model_config_text(const zero_model_config_t *config, zero_dtype_t dtype, char **text,
                                      zero_error_t *error);
 int64_t zero_model_parameters(const zero_model_config_t *config);
-/* FLOPs per token: 6 * weights of matrix products (head included) + 12 * layers * heads * head_dim * T. */
-double zero_model_flops_per_token(const zero_model_config_t *config, int64_t seq_len);
+
+/* Low-rank adapters (LoRA; Hu et al. 2021): with x a linear layer's input, its output gains alpha / rank x A B. Only A
+ * and B are trained; all other parameters are frozen. */
+typedef struct zero_lora {
+    int64_t rank; /* 0: no adapters, and all parameters are trained */
+    double alpha;
+    uint64_t targets; /* the weights that have adapters, as zero_model_lora sets them */
+} zero_lora_t;
+
+#define ZERO_LORA_NAMES_BYTES 512
+
+/* Fills *lora for a model. names: modules, separated by commas, as peft's target_modules has them: a module is adapted
+ * if its name is one of them, or ends with one behind a dot ("q_proj", "attn.c_proj"); "all-linear" is all linear
+ * layers but the head; NULL is peft's default for the family. ZERO_ERR_ARG: a name matches nothing, and the error lists
+ * those that would; rank is less than 1, or more than a dimension of an adapted matrix; alpha is not above 0. */
+zero_status_t zero_model_lora(zero_lora_t *lora, const zero_model_config_t *config, int64_t rank, double alpha,
+                              const char *names, zero_error_t *error);
+/* The shortest names for targets, separated by commas. Returns text. */
+const char *zero_model_lora_names(const zero_model_config_t *config, uint64_t targets, char *text, size_t size);
+/* Elements of all adapters. */
+int64_t zero_model_adapter_parameters(const zero_model_config_t *config, const zero_lora_t *lora);
+
+/* FLOPs per token: 6 * weights of matrix products (head included) + 12 * layers * heads * head_dim * T. With adapters
+ * (lora NULL: none), frozen weights count 4 times, because nobody computes their gradients, and adapters 6 times. */
+double zero_model_flops_per_token(const zero_model_config_t *config, const zero_lora_t *lora, int64_t seq_len);
 
 typedef struct zero_model_options {
     int64_t micro_batch, seq_len; /* sequences of a micro-step on this rank; tokens of a sequence */
@@ -80,6 +103,7 @@ typedef struct zero_model_options {
     const char *choices;  /* algorithms for products on a GPU (zero_nn_set_choices); NULL: none */
     bool measure;         /* measure the products that choices lacks */
     bool packed;          /* batches have starts */
+    zero_lora_t lora;     /* adapters */
     bool muon;            /* the engine's rule is ZERO_RULE_MUON: reserve the memory of zero_model_matrix */
     zero_log_fn log;      /* receives warnings of kernels/nn; NULL: none */
     void *log_ctx;
@@ -110,25 +134,46 @@ int zero_model_matrix(zero_model_t *model, const zero_matrix_args_t *args, zero_
 /* Sets initial values from a seed. They are the same for every world size and stage: a counter-based generator takes
  * tensor and element. */
 zero_status_t zero_model_init(zero_model_t *model, uint64_t seed, zero_error_t *error);
-/* Loads values from a Hugging Face folder. It checks names (both spellings), shapes and dtypes before it fills
- * anything. */
+/* Sets those of the adapters alone, as peft does: A is uniform between -1 / sqrt(inputs) and 1 / sqrt(inputs), B is
+ * 0. */
+zero_status_t zero_model_init_adapters(zero_model_t *model, uint64_t seed, zero_error_t *error);
+/* Loads all parameters but adapters from a Hugging Face folder. It checks names (both spellings), shapes and dtypes
+ * before it fills anything. */
 zero_status_t zero_model_load(zero_model_t *model, const char *folder, zero_error_t *error);
 /* Only the checks of zero_model_load. Needs no engine. */
 zero_status_t zero_model_check_folder(const zero_model_config_t *config, const char *folder, zero_error_t *error);
 
+/* What peft's adapter_config.json says of adapters in a folder. */
+typedef struct zero_model_adapters {
+    int64_t rank;
+    double alpha;
+    char names[ZERO_LORA_NAMES_BYTES]; /* for zero_model_lora */
+    char *base;                        /* the folder of the model that they belong to; the caller frees it */
+} zero_model_adapters_t;
+
+/* Whether a folder has an adapter_config.json. */
+bool zero_model_has_adapters(const char *folder);
+/* Reads it. A setting that this code would compute differently is an error that names the key. */
+zero_status_t zero_model_read_adapters(zero_model_adapters_t *adapters, const char *folder, zero_error_t *error);
+/* Loads the values of the model's adapters from such a folder. It checks names, shapes and dtypes before it fills
+ * anything. */
+zero_status_t zero_model_load_adapters(zero_model_t *model, const char *folder, zero_error_t *error);
+
 /* An export as a Hugging Face folder. */
 typedef struct zero_model_export {
-    const char *folder;  /* shared by all ranks; zero_model_check_export accepts it */
-    const char *source;  /* the folder or the config.json that the model was read from; NULL: none. Its config.json is
+    const char *folder; /* shared by all ranks; zero_model_check_export accepts it */
+    const char *source; /* the folder or the config.json that the model was read from; NULL: none. Its config.json is
                             taken over with another dtype. Of a folder, generation_config.json and the files of its
                             tokenizer are copied */
-    zero_dtype_t dtype;  /* of the tensors in the files, rounded from the fp32 master weights */
+    zero_dtype_t dtype; /* of the tensors in the files, rounded from the fp32 master weights */
+    bool merged; /* of a model with adapters: write all weights, with the adapters added; else only the adapters, in a
+                    folder for peft */
     uint64_t file_bytes; /* the most data in a file; 0: 5 GB */
 } zero_model_export_t;
 
-/* Checks that the folder can be written. It exists and is empty or holds an earlier export, or can be created; and it
- * is not the source (NULL: none). */
-zero_status_t zero_model_check_export(const char *folder, const char *source, zero_error_t *error);
+/* Checks that the folder can be written. It exists and is empty or holds an earlier export of the same kind (a whole
+ * model, or adapters), or can be created; and it is not the source (NULL: none). */
+zero_status_t zero_model_check_export(const char *folder, const char *source, bool adapters, zero_error_t *error);
 /* Writes the model as of the last step. Each rank writes the ranges that it owns. Files get their names once all of
  * them are on the drive; an earlier export stays until then, and files of others stay as they are. Collective: every
  * rank gets the same status and sentence. Call it between steps; after a failure the engine is usable unless it says
@@ -160,10 +205,13 @@ zero_status_t zero_model_eval(zero_model_t *model, const zero_model_batch_t *bat
 zero_status_t zero_model_logits(zero_model_t *model, const int32_t *tokens, int64_t n, float *logits,
                                 zero_error_t *error);
 
-/* Parameters in the order of declaration, with Hugging Face's names; those of GPT-2 without "transformer.". */
+/* Parameters in the order of declaration, with Hugging Face's names; those of GPT-2 without "transformer.". Adapters
+ * come last, with ".lora_A.weight" and ".lora_B.weight" behind the name of their module. */
 int zero_model_param_count(const zero_model_t *model);
 const char *zero_model_param_name(const zero_model_t *model, int index);
 zero_param_t zero_model_param(const zero_model_t *model, int index);
 int64_t zero_model_param_elements(const zero_model_t *model, int index);
+/* ZERO_STATE_MASTER; ZERO_STATE_PARAM if the parameter is frozen. */
+zero_state_t zero_model_param_state(const zero_model_t *model, int index);
 
 #endif

@@ -5,11 +5,12 @@
 
 #include <string.h>
 
-/* Tensors of a layer that are matrices; all layers have the same shapes. */
-static bool is_matrix(const zero_model_t *m, int tensor, zero_model_tensor_t *t)
+/* Whether a parameter is a matrix that is made orthogonal. All layers have the same shapes. */
+static bool is_matrix(const zero_model_t *m, int param, zero_model_tensor_t *t)
 {
-    zero_model_tensor(&m->config, m->decoder.params + tensor, t);
-    return t->ndim == 2;
+    zero_model_param_tensor(m, param, t);
+    return t->place == ZERO_PLACE_LAYER && t->layer == 0 && t->ndim == 2 &&
+           (t->adapter != ZERO_ADAPTER_NONE || !zero_model_is_frozen(m));
 }
 
 zero_status_t zero_model_declare_muon(zero_model_t *m, zero_error_t *error)
@@ -22,7 +23,7 @@ zero_status_t zero_model_declare_muon(zero_model_t *m, zero_error_t *error)
     if (status != ZERO_OK)
         return status;
     zero_nn_set_dry(m->muon, true);
-    for (int i = 0; i < m->decoder.layer_tensors; i++) {
+    for (int i = 0; i < m->param_count; i++) {
         zero_model_tensor_t t;
         if (!is_matrix(m, i, &t))
             continue;

@@ -183,8 +183,9 @@ static void forward(run_t *r, const zero_model_stack_t *s, const int32_t *tokens
 static void backward(run_t *r, const zero_model_stack_t *s, const int32_t *tokens)
 {
     zero_model_t *m = r->m;
+    const bool frozen = zero_model_is_frozen(m); /* but for the layers' adapters */
 
-    if (use(r, s->norm_unit, ZERO_READ | ZERO_GRAD)) {
+    if (use(r, s->norm_unit, frozen ? ZERO_READ : ZERO_READ | ZERO_GRAD)) {
         const zero_nn_norm_t norm = last_norm(m, s, s->x[s->layers], m->options.micro_batch * s->T);
 
         zero_nn_norm_backward(m->nn, &norm);
@@ -195,7 +196,7 @@ static void backward(run_t *r, const zero_model_stack_t *s, const int32_t *token
             repeat(m, l, TRAIN_BACKWARD, train_backward);
             done(r, m->units[l]);
         }
-    if (use(r, s->embed_unit, ZERO_GRAD)) {
+    if (!frozen && use(r, s->embed_unit, ZERO_GRAD)) {
         embed_backward(m, s, tokens);
         done(r, s->embed_unit);
     }
@@ -210,7 +211,7 @@ zero_status_t zero_model_pass_train(zero_model_t *m, const int32_t *tokens, cons
     run_t r = begin(m, m->train, flags, error);
 
     forward(&r, &m->decoder, tokens, TRAIN_FORWARD, B);
-    if (use(&r, m->head_unit, ZERO_READ | ZERO_GRAD)) {
+    if (use(&r, m->head_unit, zero_model_is_frozen(m) ? ZERO_READ : ZERO_READ | ZERO_GRAD)) {
         zero_model_head(m, losses, targets, B * m->decoder.T, true);
         done(&r, m->head_unit);
     }

@@ -180,11 +180,15 @@ int64_t zero_model_parameters(const zero_model_config_t *c)
     return sum;
 }
 
-double zero_model_flops_per_token(const zero_model_config_t *c, int64_t seq_len)
+double zero_model_flops_per_token(const zero_model_config_t *c, const zero_lora_t *lora, int64_t seq_len)
 {
     const double C = (double)c->width, A = (double)(c->heads * c->head_dim), KV = (double)(c->kv_heads * c->head_dim);
     const double layer = C * (A + 2 * KV) + A * C + (c->gated ? 3 : 2) * C * (double)c->hidden;
     const double weights = (double)c->layers * layer + (double)c->vocab * C;
 
-    return 6 * weights + 12 * (double)c->layers * A * (double)seq_len;
+    const double attention = 12 * (double)c->layers * A * (double)seq_len;
+
+    if (lora == NULL || lora->rank == 0)
+        return 6 * weights + attention;
+    return 4 * weights + 6 * (double)zero_model_adapter_parameters(c, lora) + attention;
 }

@@ -78,10 +78,18 @@ void model_read_golden(model_golden_t *g, const char *name)
 
     if (!gpt2)
         run = find_run("families.json", name, &root);
+    if (run == NULL)
+        run = find_run("lora.json", name, &root);
     need(run != NULL, name);
     memset(g, 0, sizeof *g);
     snprintf(g->name, sizeof g->name, "%s", name);
     snprintf(g->model, sizeof g->model, "%s", json_string_value(json_object_get(run, "model")));
+    if (json_object_get(run, "adapters") != NULL) {
+        snprintf(g->adapters, sizeof g->adapters, "%s", json_string_value(json_object_get(run, "adapters")));
+        snprintf(g->targets, sizeof g->targets, "%s", json_string_value(json_object_get(run, "targets")));
+        g->rank = (int64_t)number(run, "rank");
+        g->alpha = number(run, "alpha");
+    }
     g->bf16_tolerance = gpt2 ? 2e-2 : 5e-3;
     g->dtype = strcmp(json_string_value(json_object_get(run, "dtype")), "bf16") == 0 ? ZERO_BF16 : ZERO_FP32;
     g->seq_len = (int64_t)number(run, "seq_len");
@@ -152,6 +160,9 @@ static zero_status_t declare(model_rank_t *r, const model_case_t *c, const zero_
     zero_config_t config;
     zero_status_t status;
 
+    if (g->rank > 0 &&
+        (status = zero_model_lora(&options.lora, &r->config, g->rank, g->alpha, g->targets, &r->error)) != ZERO_OK)
+        return status;
     zero_device_options_init(&device);
     device.threaded = c->threaded;
     device.delay_seed = c->threaded ? 1 + (uint64_t)c->stage * 7 + (uint64_t)bootstrap->rank : 0;
@@ -166,6 +177,8 @@ static zero_status_t declare(model_rank_t *r, const model_case_t *c, const zero_
     status = zero_config_stage(&config, c->stage);
     if (status != ZERO_OK)
         return status;
+    if (c->offload)
+        config.parameters.tier = config.gradients.tier = config.optimizer.tier = ZERO_TIER_HOST;
     config.comm = r->comm;
     config.device = r->device;
     config.window = c->window;
@@ -201,6 +214,8 @@ int model_rank_open(model_rank_t *r, const model_case_t *c, const zero_bootstrap
         status = declare(r, c, bootstrap);
     if (status == ZERO_OK)
         status = zero_model_load(r->model, model_path(c->folder), &r->error);
+    if (status == ZERO_OK && c->golden->rank > 0)
+        status = zero_model_load_adapters(r->model, model_path(c->golden->adapters), &r->error);
     if (status != ZERO_OK)
         fprintf(stderr, "rank %d: %s: %s\n", bootstrap->rank, zero_status_name(status), r->error.text);
     return status == ZERO_OK ? 0 : -1;
@@ -328,11 +343,15 @@ static int rank_main(int rank, int world, const zero_bootstrap_t *bootstrap, voi
         goto end;
     evals[1] = model_rank_eval(&r, c, tokens, count);
     for (int i = 0; i < zero_model_param_count(r.model) && result == 0; i++) {
-        if (zero_param_read(r.engine, zero_model_param(r.model, i), ZERO_STATE_MASTER, take, &reader) != ZERO_OK) {
+        const zero_state_t state = zero_model_param_state(r.model, i);
+
+        if (zero_param_read(r.engine, zero_model_param(r.model, i), state, take, &reader) != ZERO_OK) {
             fprintf(stderr, "rank %d: %s\n", rank, zero_last_error(r.engine));
             result = -1;
         }
         reader.offset += zero_model_param_elements(r.model, i);
+        if (rank == 0 && state == ZERO_STATE_PARAM)
+            shared->result.frozen = reader.offset;
     }
     if (rank == 0)
         shared->result.params = reader.offset;

@@ -7,10 +7,13 @@
 
 enum { MODEL_STEPS_MOST = 32, MODEL_PARAMS_MOST = 1 << 17 };
 
-/* A run of tests/golden/gpt2.json or families.json: its options, and PyTorch's results. */
+/* A run of tests/golden/gpt2.json, families.json or lora.json: its options, and PyTorch's results. */
 typedef struct model_golden {
-    char name[32], model[32]; /* model: its folder below tests/golden */
-    double bf16_tolerance;    /* of a run in bf16, relative */
+    char name[32], model[32];       /* model: its folder below tests/golden */
+    char adapters[32], targets[32]; /* adapters: their folder; "": none */
+    int64_t rank;                   /* 0: no adapters */
+    double alpha;
+    double bf16_tolerance; /* of a run in bf16, relative */
     zero_dtype_t dtype;
     int64_t seq_len, batch;
     int steps;
@@ -29,6 +32,7 @@ typedef struct model_case {
     zero_recompute_t recompute;
     const char *backend;
     bool packed;   /* batches may have starts */
+    bool offload;  /* all state in host memory */
     bool threaded; /* device with worker threads and random delays */
     int steps;
 } model_case_t;
@@ -37,15 +41,15 @@ typedef struct model_case {
 typedef struct model_result {
     double losses[MODEL_STEPS_MOST], norms[MODEL_STEPS_MOST];
     double eval_before, eval_after;
-    bool same_on_ranks; /* every rank saw the same numbers */
-    int64_t params;
+    bool same_on_ranks;     /* every rank saw the same numbers */
+    int64_t params, frozen; /* the first of them are frozen */
     float values[MODEL_PARAMS_MOST];
     uint8_t owners[MODEL_PARAMS_MOST];
 } model_result_t;
 
 /* The path in the source folder's tests/golden. The next call overwrites it. */
 const char *model_path(const char *name);
-/* Reads the run of that name from either file. Ends the program if the file is invalid. */
+/* Reads the run of that name from one of the files. Ends the program if the file is invalid. */
 void model_read_golden(model_golden_t *golden, const char *name);
 /* PyTorch's evaluation loss with the weights of a folder, over sequences of *seq_len tokens. */
 double model_read_eval(const char *folder, int64_t *seq_len);
@@ -64,8 +68,8 @@ typedef struct model_rank {
     zero_model_config_t config;
     zero_error_t error;
 } model_rank_t;
-/* Creates the engine, and the model with the folder's weights. Returns 0, or -1 with the sentence printed. Call
- * model_rank_close in both cases. */
+/* Creates the engine, and the model with the folder's weights and adapters. Returns 0, or -1 with the sentence printed.
+ * Call model_rank_close in both cases. */
 int model_rank_open(model_rank_t *r, const model_case_t *c, const zero_bootstrap_t *bootstrap);
 void model_rank_close(model_rank_t *r);
 /* Mean loss over all windows of the tokens; ranks share them. NAN after an error, which is printed. */

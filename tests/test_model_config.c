@@ -117,7 +117,7 @@ START_TEST(test_flops)
 
     ck_assert_int_eq(zero_model_preset(&c, "gpt2", &error), ZERO_OK);
     /* 6 (12 layers of 12 C^2, and the head) + 12 layers heads head_dim T */
-    ck_assert_double_eq(zero_model_flops_per_token(&c, 1024),
+    ck_assert_double_eq(zero_model_flops_per_token(&c, NULL, 1024),
                         6 * (12.0 * 12 * 768 * 768 + 50257.0 * 768) + 12.0 * 12 * 768 * 1024);
 }
 END_TEST

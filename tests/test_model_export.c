@@ -250,7 +250,7 @@ static void check(const char *name, const char *source, zero_status_t status, co
 {
     zero_error_t error = {.text = ""};
 
-    ck_assert_int_eq(zero_model_check_export(name, source, &error), status);
+    ck_assert_int_eq(zero_model_check_export(name, source, false, &error), status);
     ck_assert_msg(has_names(error.text, names), "'%s' lacks one of '%s'", error.text, names);
 }
 

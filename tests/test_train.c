@@ -172,7 +172,7 @@ START_TEST(options_are_refused)
         {"--save=", "--save DIR", ZERO_ERR_ARG},
         {"--keep 0", "--keep 0 1", ZERO_ERR_ARG},
         {"--config=", "--config", ZERO_ERR_ARG},
-        {"--lora-rank 8", "--lora-rank", ZERO_ERR_UNSUPPORTED},
+        {"--lora-rank 0", "--lora-rank", ZERO_ERR_ARG},
         {"--loss-scale 8", "--loss-scale", ZERO_ERR_UNSUPPORTED},
         {"--dtype fp16", "--dtype fp16", ZERO_ERR_UNSUPPORTED},
         {"--dtype fp17", "--dtype 'fp17' fp32|bf16", ZERO_ERR_ARG},

@@ -62,6 +62,9 @@ golden=${srcdir:-.}/tests/golden
 for model in llama llama-biased mistral qwen2 qwen3; do
     on_both "$model" --model "$golden/$model" --data "$golden/gpt2.bin"
 done
+on_both "adapters of a llama" --model "$golden/llama" --lora-rank 4 --data "$golden/gpt2.bin"
+on_both "adapters of a qwen2" --model "$golden/qwen2" --lora-rank 8 --lora-targets all-linear --data "$golden/gpt2.bin"
+on_both "adapters of a gpt2" --model "$golden/gpt2" --lora-rank 3 --lora-targets all-linear --data "$golden/gpt2.bin"
 sed 's/"vocab_size": 97/"vocab_size": 256/' "$golden/qwen3/config.json" >bytes.json
 echo "one, two, three and a few more words" >first.txt
 echo "and another document" >second.txt

@@ -248,7 +248,7 @@ run 0 --explain
 grep -q GATHER out || fail "--explain names no operation"
 run 0 --help
 grep -q -e "--compare-stages" out || fail "--help"
-! grep -e "--lora-rank" out || fail "--help names what is refused"
+! grep -e "--loss-scale" out || fail "--help names what is refused"
 run 0 --version
 equal "--version" "$(cat out)" "zero_train $(sed -n 's/^#define ZERO_VERSION "\(.*\)"/\1/p' "$srcdir/zero/zero.h")"
 finish

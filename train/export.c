@@ -6,8 +6,10 @@
 zero_status_t export_model(session_t *session, run_t *run, int64_t step, progress_t *progress, zero_error_t *error)
 {
     const job_t *job = session->job;
-    const zero_model_export_t to = {
-        .folder = job->o.export, .source = job_source(job), .dtype = (zero_dtype_t)job->o.export_dtype};
+    const zero_model_export_t to = {.folder = job->o.export,
+                                    .source = job_source(job),
+                                    .dtype = (zero_dtype_t)job->o.export_dtype,
+                                    .merged = job->o.export_merged != 0};
     zero_error_t why;
     double begin = report_clock();
     zero_status_t status = zero_model_export(run->model, run->place.comm, &to, &why);
@@ -16,7 +18,8 @@ zero_status_t export_model(session_t *session, run_t *run, int64_t step, progres
         return zero_fail_from(error, run->rank == 0 ? status : ZERO_ERR_PEER, &why, "--export: %s", why.text);
     double seconds = report_clock() - begin;
     if (run->rank == 0)
-        progress_say(progress, "exported the model of step %lld in %s to %s", (long long)step,
+        progress_say(progress, "exported the %s of step %lld in %s to %s",
+                     job->lora.rank > 0 && !to.merged ? "adapters" : "model", (long long)step,
                      zero_dtype_name(to.dtype), to.folder);
     log_begin(session->log, "export");
     log_whole(session->log, "step", step);

@@ -193,6 +193,6 @@ zero_status_t files_check_export(const options_t *o, const char *source, zero_er
     zero_error_t why;
     if (o->export == NULL)
         return ZERO_OK;
-    zero_status_t status = zero_model_check_export(o->export, source, &why);
+    zero_status_t status = zero_model_check_export(o->export, source, o->lora_rank > 0 && !o->export_merged, &why);
     return status == ZERO_OK ? ZERO_OK : zero_fail_from(error, status, &why, "--export: %s", why.text);
 }

@@ -48,8 +48,8 @@ static void sort(const run_t *run, int *order, int count)
 static zero_status_t read_owned(run_t *run, int index, owned_t *owned, zero_error_t *error)
 {
     owned->begin = owned->end = 0;
-    zero_status_t status =
-        zero_param_read(run->engine, zero_model_param(run->model, index), ZERO_STATE_MASTER, take, owned);
+    zero_status_t status = zero_param_read(run->engine, zero_model_param(run->model, index),
+                                           zero_model_param_state(run->model, index), take, owned);
     if (owned->torn)
         return zero_fail(error, ZERO_ERR_SYSTEM, "parameter %s is not one range on rank %d",
                          zero_model_param_name(run->model, index), run->rank);

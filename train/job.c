@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/job.h"
+#include "train/adapters.h"
 #include "train/cores.h"
 #include "train/job_data.h"
 #include "train/resume.h"
@@ -28,6 +29,8 @@ static zero_status_t resolve_model(job_t *job, bool thorough, zero_error_t *erro
     }
     const char *ending = strrchr(o->model, '.');
     job->folder = S_ISDIR(info.st_mode);
+    if (job->folder && (status = adapters_open(job, error)) != ZERO_OK)
+        return status;
     job->shape = S_ISREG(info.st_mode) && ending != NULL && strcmp(ending, ".json") == 0;
     if (!job->folder && !job->shape)
         return zero_fail(error, ZERO_ERR_ARG,
@@ -35,7 +38,8 @@ static zero_status_t resolve_model(job_t *job, bool thorough, zero_error_t *erro
                          "model.safetensors, or a config.json alone for random initial values",
                          o->model);
     status = zero_model_read_config(&job->model, o->model, error);
-    if (status == ZERO_OK && thorough && job->folder && !job->resumed) /* a checkpoint has the weights */
+    /* a checkpoint has the weights, unless they are frozen */
+    if (status == ZERO_OK && thorough && job->folder && (!job->resumed || o->lora_rank > 0 || job->adapters != NULL))
         status = zero_model_check_folder(&job->model, o->model, error);
     return status;
 }
@@ -154,7 +158,11 @@ static zero_status_t resolve_rates(job_t *job, bool tiny, zero_error_t *error)
 {
     options_t *o = &job->o;
     if (isnan(o->lr))
-        o->lr = o->schedule == SCHEDULE_NOAM ? 1 : tiny ? 3e-3 : job->folder ? 5e-5 : 6e-4;
+        o->lr = o->schedule == SCHEDULE_NOAM ? 1
+                : tiny                       ? 3e-3
+                : job->lora.rank > 0         ? 2e-4 /* Hu et al. 2021 */
+                : job->folder                ? 5e-5
+                                             : 6e-4;
     if (o->schedule == SCHEDULE_NOAM && o->warmup == 0)
         return zero_fail(error, ZERO_ERR_ARG, "--warmup is 0, but --schedule noam needs at least 1: use --warmup 1");
     if (o->warmup < 0)
@@ -273,7 +281,9 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
     if (o->reduce < 0)
         o->reduce = o->compare_stages || o->stage >= 2 ? REDUCE_EVERY : REDUCE_LAST;
     if ((status = resume_resolve(job, thorough, error)) != ZERO_OK || (status = check_offload(o, error)) != ZERO_OK ||
-        (status = resolve_model(job, thorough, error)) != ZERO_OK)
+        (status = resolve_model(job, thorough, error)) != ZERO_OK ||
+        (status = adapters_resolve(job, error)) != ZERO_OK ||
+        (thorough && (status = adapters_check(job, error)) != ZERO_OK))
         return status;
     bool tiny = strcmp(o->model, "tiny") == 0 && !job->folder;
     if ((status = resolve_batch(job, tiny, error)) != ZERO_OK ||
@@ -297,9 +307,11 @@ void job_close(job_t *job)
     zero_checkpoint_close(job->checkpoint);
     zero_tokenizer_close(job->tokenizer);
     free(job->prompt.at);
+    free(job->given.base);
     job->data = job->eval_data = NULL;
     job->tokenizer = NULL;
     job->prompt = (zero_ids_t){0};
+    job->given.base = NULL;
     job->checkpoint = NULL;
 }
 
@@ -320,33 +332,13 @@ static void describe_option(const job_t *job, int index, char text[TEXT], const 
                  job->schedule.rise == RISE_LOG ? "logarithmic" : "linear", job->schedule.from);
 }
 
-/* Hashes some numbers from the middle of each tensor. */
-static zero_status_t hash_folder(const char *folder, uint64_t *hash, zero_error_t *error)
-{
-    zero_tensors_t *tensors = NULL;
-    float first[64];
-    zero_status_t status = zero_tensors_open(&tensors, folder, error);
-    for (int i = 0; status == ZERO_OK && i < zero_tensors_count(tensors); i++) {
-        zero_tensor_info_t info = {.size = sizeof info};
-        status = zero_tensors_at(tensors, i, &info);
-        bool number =
-            strcmp(info.dtype, "F32") == 0 || strcmp(info.dtype, "BF16") == 0 || strcmp(info.dtype, "F16") == 0;
-        if (status != ZERO_OK || info.count == 0 || !number)
-            continue;
-        int64_t n = info.count < 64 ? info.count : 64, last = info.count - n;
-        status = zero_tensors_read(tensors, i, info.count / 2 < last ? info.count / 2 : last, n, first, error);
-        *hash = XXH64(first, (size_t)n * sizeof *first, *hash);
-    }
-    zero_tensors_close(tensors);
-    return status;
-}
-
 static zero_status_t describe_model(const job_t *job, char text[TEXT], zero_error_t *error)
 {
     const zero_model_config_t *m = &job->model;
     uint64_t hash = 0;
     char *json = NULL;
-    zero_status_t status = job->folder && !job->resumed ? hash_folder(job->o.model, &hash, error) : ZERO_OK;
+    const bool read = job->folder && (!job->resumed || job->lora.rank > 0);
+    zero_status_t status = read ? adapters_contents(job, &hash, error) : ZERO_OK;
     if (status == ZERO_OK)
         status = zero_model_config_text(m, ZERO_FP32, &json, error);
     const char *what = job->folder ? "a folder" : job->shape ? "a configuration" : job->o.model;

@@ -21,6 +21,10 @@ typedef struct job {
     bool eval;   /* the run has evaluations */
     bool logs;   /* rank 0 writes a log or a file for TensorBoard, so all ranks measure for it; valid after job_agree */
     zero_model_config_t model;
+    zero_lora_t lora;                    /* rank 0: no adapters */
+    char targets[ZERO_LORA_NAMES_BYTES]; /* o.lora_targets of them */
+    const char *adapters;        /* the folder that they are read from; NULL: none. o.model is then their base's */
+    zero_model_adapters_t given; /* of that folder */
     data_t *data, *eval_data;    /* eval_data NULL: none */
     int64_t conversations[2];    /* of data and eval_data */
     lines_t lines[2];            /* theirs that were left out */

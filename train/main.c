@@ -135,6 +135,8 @@ static zero_status_t look(const job_t *job, zero_error_t *error)
     zero_traffic_t t;
     run_t run;
     zero_status_t status = run_plan(&run, job, (int)job->o.stage, error);
+    if (status == ZERO_OK && job->o.explain)
+        report_adapters(job);
     if (status == ZERO_OK && job->o.explain && (status = zero_explain(run.engine, print_piece, stdout)) != ZERO_OK)
         run_engine_error(&run, status, error);
     if (status == ZERO_OK && job->o.plan) {

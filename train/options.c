@@ -39,14 +39,21 @@ const option_t options_table[] = {
 
     {"model", MODEL, OPTION_TEXT, FIELD(model), 0, 0, UNSET, NULL, NULL, "NAME|DIR|FILE", "tiny",
      "tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl, llama-1b, llama-3b, llama-8b, qwen2.5-0.5b, qwen2.5-7b; a Hugging "
-     "Face folder of a GPT-2, Llama, Mistral, Qwen2 or Qwen3, with its weights; or a config.json, with random weights",
+     "Face folder of a GPT-2, Llama, Mistral, Qwen2 or Qwen3, with its weights; a folder of adapters, whose "
+     "adapter_config.json names such a folder; or a config.json, with random weights",
      true},
     {"dtype", MODEL, OPTION_CHOICE, FIELD(dtype), 0, 0, UNSET, "fp32|bf16", "fp16", "fp32|bf16",
      "fp32 on CPU, bf16 on GPUs", "dtype of parameters, activations and gradients", true},
     {"recompute", MODEL, OPTION_CHOICE, FIELD(recompute), 0, 0, ZERO_RECOMPUTE_NONE, "none|selective|full", NULL,
      "[=full|selective]", "none; full without a value",
      "recompute activations in the backward pass instead of keeping them", true},
-    {"lora-rank", MODEL, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "N", NULL, NULL, false},
+    {"lora-rank", MODEL, OPTION_WHOLE, FIELD(lora_rank), 1, 1e6, UNSET, NULL, NULL, "N", "no adapters",
+     "train low-rank adapters (LoRA) of this rank beside linear layers, and freeze the model itself", true},
+    {"lora-alpha", MODEL, OPTION_REAL, FIELD(lora_alpha), 0, MANY, UNSET, NULL, NULL, "A", "8",
+     "what adapters add is multiplied by A / N", true},
+    {"lora-targets", MODEL, OPTION_TEXT, FIELD(lora_targets), 0, 0, UNSET, NULL, NULL, "NAMES",
+     "q_proj,v_proj; c_attn of a GPT-2",
+     "the linear layers that have adapters, as peft names them, separated by commas; or all-linear", true},
     {"seed", MODEL, OPTION_WHOLE, FIELD(seed), 0, MANY, 0, NULL, NULL, "N", "0",
      "seed of initial values and of samples", true},
 
@@ -94,7 +101,7 @@ const option_t options_table[] = {
      "orthogonal and updates the rest as adamw does",
      true},
     {"lr", OPTIMIZER, OPTION_REAL, FIELD(lr), 0, MANY, UNSET, NULL, NULL, "RATE",
-     "0.003; 0.0006 for larger presets, 0.00005 for folders; 1 with noam", "learning rate", true},
+     "0.003; 0.0006 for larger presets, 0.00005 for folders, 0.0002 for adapters; 1 with noam", "learning rate", true},
     {"min-lr", OPTIMIZER, OPTION_REAL, FIELD(min_lr), 0, MANY, 0, NULL, NULL, "RATE", "0",
      "learning rate at the end of linear and cosine", true},
     {"schedule", OPTIMIZER, OPTION_CHOICE, FIELD(schedule), 0, 0, SCHEDULE_COSINE, "constant|linear|cosine|noam", NULL,
@@ -137,11 +144,13 @@ const option_t options_table[] = {
      "one begin anew; DIR may be missing if it is also that of --save",
      false},
     {"export", CHECKPOINTS, OPTION_TEXT, FIELD(export), 0, 0, UNSET, NULL, NULL, "DIR", "none",
-     "write the model as a Hugging Face folder after the last step; DIR is new, empty, or an earlier export, which it "
-     "replaces; all ranks must share it",
+     "write the model as a Hugging Face folder after the last step, or with --lora-rank its adapters as a folder for "
+     "peft; DIR is new, empty, or an earlier export, which it replaces; all ranks must share it",
      true},
     {"export-dtype", CHECKPOINTS, OPTION_CHOICE, FIELD(export_dtype), 0, 0, UNSET, "fp32|bf16|fp16", NULL,
      "fp32|bf16|fp16", "that of the run", "dtype of the exported tensors", true},
+    {"export-merged", CHECKPOINTS, OPTION_FLAG, FIELD(export_merged), 0, 0, 0, NULL, NULL, NULL, NULL,
+     "with --lora-rank: export the whole model with the adapters added to its weights, not the adapters alone", true},
 
     {"log", OUTPUT, OPTION_TEXT, FIELD(log), 0, 0, UNSET, NULL, NULL, "FILE", "none", "write one line of JSON per step",
      false},

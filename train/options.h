@@ -30,7 +30,9 @@ typedef struct options {
     const char *tune;
     /* model */
     const char *model;
-    int64_t dtype, recompute, seed;
+    int64_t dtype, recompute, lora_rank, seed;
+    double lora_alpha;
+    const char *lora_targets;
     /* data */
     option_list_t data, eval_data;
     const char *tokenizer, *tokenize;
@@ -48,7 +50,7 @@ typedef struct options {
     int64_t offload_activations;
     /* checkpoints */
     const char *save, *save_every, *resume, *export;
-    int64_t keep, export_dtype;
+    int64_t keep, export_dtype, export_merged;
     /* output */
     const char *log, *trace, *trace_steps, *tensorboard, *prompt;
     int64_t eval_every, eval_batches, sample, top_k;

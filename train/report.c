@@ -72,6 +72,22 @@ void report_head(const job_t *job, const char *gpu)
         printf("stage %lld", (long long)o->stage);
     printf(", %s; %lld step%s of %lld sequences of %lld tokens\n", zero_dtype_name((zero_dtype_t)o->dtype),
            (long long)o->steps, o->steps == 1 ? "" : "s", (long long)o->batch, (long long)o->seq_len);
+    report_adapters(job);
+    report_flush();
+}
+
+void report_adapters(const job_t *job)
+{
+    const options_t *o = &job->o;
+    const double mib = 1024.0 * 1024.0, bytes = (double)zero_dtype_size((zero_dtype_t)o->dtype);
+    const int64_t base = zero_model_parameters(&job->model),
+                  adapters = zero_model_adapter_parameters(&job->model, &job->lora);
+    if (job->lora.rank == 0)
+        return;
+    printf("trained: %s parameters of adapters (rank %lld, alpha %g, of %s), %.2f MiB; ",
+           digits((uint64_t)adapters).text, (long long)job->lora.rank, job->lora.alpha, o->lora_targets,
+           (double)adapters * bytes / mib);
+    printf("frozen: %s parameters, %.2f MiB\n", digits((uint64_t)base).text, (double)base * bytes / mib);
     report_flush();
 }
 
@@ -140,7 +156,8 @@ void report_largest(const zero_memory_t *memory, char *text, size_t size)
 
 void report_parameter(const job_t *job, const zero_memory_t *forecast)
 {
-    const double parameters = (double)zero_model_parameters(&job->model);
+    const double parameters =
+        (double)(zero_model_parameters(&job->model) + zero_model_adapter_parameters(&job->model, &job->lora));
     const char *before = "bytes a parameter of a rank:";
     for (int tier = 0; tier < ZERO_TIER_COUNT; tier++) {
         uint64_t bytes = 0;

@@ -17,6 +17,8 @@ zero_status_t report_written(zero_error_t *error);
 /* Prints one line about the model and the device. gpu: its name, "" for the CPU. The world ranks may exist in a plan
  * only. */
 void report_head(const job_t *job, const char *gpu);
+/* Prints what is trained and what is frozen, of a model with adapters. */
+void report_adapters(const job_t *job);
 /* Prints a line about conversations and packed rows, if there are any. */
 void report_data(const job_t *job);
 /* Prints one line about the kernels (zero_model_describe). */

@@ -142,6 +142,7 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
     config.micro_steps = run->job->micro_steps;
     config.clip = o->clip;
     config.saves = o->save != NULL;
+    config.saves_frozen = run->job->lora.rank == 0;
     config.rule = (zero_rule_t)o->optimizer; /* the choices have the same order */
     config.beta1 = o->betas[0];
     config.beta2 = o->betas[1];
@@ -168,6 +169,7 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
                                     .backend = o->device == DEVICE_CUDA ? "cuda" : "cpu",
                                     .eval = run->job->eval,
                                     .packed = o->pack != 0,
+                                    .lora = run->job->lora,
                                     .muon = config.rule == ZERO_RULE_MUON,
                                     .log = warn,
                                     .log_ctx = run};
@@ -182,6 +184,22 @@ zero_status_t run_plan(run_t *run, const job_t *job, int stage, zero_error_t *er
     if (status == ZERO_OK)
         status = declare(run, stage, error);
     return status == ZERO_OK ? commit(run, error) : status;
+}
+
+/* Sets the values that no checkpoint has: all of them, or those of a frozen model. */
+static zero_status_t fill(run_t *run, zero_error_t *error)
+{
+    const job_t *job = run->job;
+    const uint64_t seed = (uint64_t)job->o.seed;
+    if (job->resumed && job->lora.rank == 0)
+        return ZERO_OK;
+    if (!job->folder)
+        return zero_model_init(run->model, seed, error);
+    zero_status_t status = zero_model_load(run->model, job->o.model, error);
+    if (status == ZERO_OK)
+        status = job->adapters != NULL && !job->resumed ? zero_model_load_adapters(run->model, job->adapters, error)
+                                                        : zero_model_init_adapters(run->model, seed, error);
+    return status;
 }
 
 zero_status_t run_open(run_t *run, const job_t *job, const place_t *place, int stage, zero_error_t *error)
@@ -205,10 +223,7 @@ zero_status_t run_open(run_t *run, const job_t *job, const place_t *place, int s
         return status;
     if ((status = zero_model_bind(run->model, error)) != ZERO_OK)
         return status;
-    if (job->resumed) /* the checkpoint has all values */
-        return ZERO_OK;
-    return job->folder ? zero_model_load(run->model, o->model, error)
-                       : zero_model_init(run->model, (uint64_t)o->seed, error);
+    return fill(run, error);
 }
 
 void run_close(run_t *run)

@@ -60,9 +60,9 @@ zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error);
 zero_status_t run_memory(run_t *run, zero_memory_t *forecast, zero_memory_t *measured, bool *equal,
                          zero_error_t *error);
 
-/* XXH64 (seed 0) of the fp32 master weights, in order of names, elements in order. The hash is the same for all stages
- * and world sizes with the same training. Only the state of the hash travels between ranks: each rank adds the elements
- * that it owns. Collective. */
+/* XXH64 (seed 0) of the fp32 master weights and of frozen parameters, in order of names, elements in order. The hash is
+ * the same for all stages and world sizes with the same training. Only the state of the hash travels between ranks:
+ * each rank adds the elements that it owns. Collective. */
 zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error);
 
 /* Prints samples under a heading (on rank 0, unless quiet). Collective. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* save.c - see save.h. */
 #include "train/save.h"
+#include "train/adapters.h"
 #include "train/report.h"
 #include "train/resume.h"
 
@@ -11,11 +12,16 @@
 
 /* ---- what the run itself keeps in a checkpoint ------------------------------------------------------------------ */
 
-/* The steps skipped in a row, as JSON. NULL: no memory. The caller frees it. */
-static char *write_own(const run_t *run)
+/* The steps skipped in a row, and what the adapters are, as JSON. NULL: no memory. The caller frees it. */
+static char *write_own(const run_t *run, uint64_t base)
 {
     json_t *own = json_pack("{s:{s:I,s:I,s:s,s:s}}", "skipped", "count", (json_int_t)run->skipped.count, "first",
                             (json_int_t)run->skipped.first, "unit", run->skipped.unit, "losses", run->skipped.losses);
+    json_t *adapters = adapters_record(run->job, base);
+    if (adapters != NULL && json_object_set_new(own, "lora", adapters) != 0) {
+        json_decref(own);
+        return NULL;
+    }
     char *text = own != NULL ? json_dumps(own, JSON_COMPACT) : NULL;
     json_decref(own);
     return text;
@@ -87,6 +93,8 @@ zero_status_t save_open(session_t *session, run_t *run, progress_t *progress, ze
     const options_t *o = &session->job->o;
     zero_save_options_t options;
     zero_status_t status = load(session, run, progress, error);
+    if (status == ZERO_OK && o->save != NULL && run->rank == 0 && session->job->lora.rank > 0)
+        status = adapters_base(session->job, &session->saves.base, error);
     if (status != ZERO_OK || o->save == NULL)
         return status;
     char *about = log_about(o);
@@ -163,7 +171,7 @@ static zero_status_t wait_for(session_t *session, run_t *run, progress_t *progre
 static zero_status_t begin(session_t *session, run_t *run, int64_t step, bool last, zero_error_t *error)
 {
     saves_t *saves = &session->saves;
-    char *own = write_own(run);
+    char *own = write_own(run, saves->base);
     if (own == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the numbers of a run in a checkpoint");
     saves->step = step;

@@ -41,7 +41,10 @@ zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *
     log_text(session->log, "communicator", zero_comm_name(session->place.wire));
     log_text(session->log, "gpu", gpu[0] != '\0' ? gpu : NULL);
     log_text(session->log, "kernels", kernels);
-    log_whole(session->log, "parameters", zero_model_parameters(&job->model));
+    const int64_t base = zero_model_parameters(&job->model),
+                  adapters = zero_model_adapter_parameters(&job->model, &job->lora);
+    log_whole(session->log, "parameters", base + adapters);
+    log_whole(session->log, "trainable", job->lora.rank > 0 ? adapters : base);
     log_hash(session->log, "plan_hash", zero_plan_hash(run->engine));
     log_whole(session->log, "first_step", job->first + 1);
     return log_end(session->log, error);
@@ -99,8 +102,8 @@ static double mfu_at(const session_t *session, double tokens_per_second)
 {
     const job_t *job = session->job;
     const double peak = place_peak(zero_device_label(session->place.device), (zero_dtype_t)job->o.dtype),
-                 mfu =
-                     tokens_per_second * zero_model_flops_per_token(&job->model, job->o.seq_len) / (job->world * peak);
+                 mfu = tokens_per_second * zero_model_flops_per_token(&job->model, &job->lora, job->o.seq_len) /
+                       (job->world * peak);
     return isfinite(mfu) ? mfu : NAN;
 }
 

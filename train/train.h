@@ -15,6 +15,7 @@
 typedef struct saves {
     bool running;      /* one is being written */
     int64_t step;      /* of the last one that began; before that, of the checkpoint that the run began from */
+    uint64_t base;     /* adapters_base of a run with adapters, on rank 0 */
     double begun_at;   /* when; before that, when training began */
     char path[4096];   /* of the last one that is whole; "": none */
     char failure[800]; /* the sentence of the last one, if it failed; else "" */

@@ -103,13 +103,17 @@ def evaluate(model, tokens, t):
         return token_losses(model, x, y).double().mean().item()
 
 
+def trained(model):
+    return [p for p in model.parameters() if p.requires_grad]
+
+
 def train(run, tokens, dtype):
     """Losses, norms, evaluation losses. With bf16, the model computes in bf16 and fp32 master weights are updated."""
     torch.manual_seed(0)
     model = make_model().to(dtype)
-    weights = list(model.parameters())
+    weights = trained(model)
     half = dtype == torch.bfloat16
-    master = [torch.nn.Parameter(p.detach().float()) for p in make_model().parameters()] if half else weights
+    master = [torch.nn.Parameter(p.detach().float()) for p in trained(make_model())] if half else weights
     optimizer = torch.optim.AdamW([
         dict(params=[p for p in master if p.ndim >= 2], weight_decay=run["weight_decay"]),
         dict(params=[p for p in master if p.ndim < 2], weight_decay=0.0),
