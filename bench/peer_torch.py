@@ -3,9 +3,12 @@
 
     torchrun --nproc-per-node 2 bench/peer_torch.py --batch 4 --seq-len 256 --steps 8
         [--layers 12 --width 768 --heads 12 | --config config.json] [--dtype fp32]
+        [--lora-rank 16 [--lora-targets q_proj,v_proj]]
 
 Does the same work as zero_train: forward, backward, global-norm clipping, AdamW (fused), parameters sharded per block.
-Rank 0 ends with one line of JSON: tok_s (median from step 3) and peak_rss_gb (of rank 0). Needs torch and transformers.
+With --lora-rank, peft's adapters are trained and the model is frozen; in bf16 the model is then stored in bf16, and the
+adapters in fp32. Rank 0 ends with one line of JSON: tok_s (median from step 3), peak_rss_gb (of rank 0), and state_gb:
+the bytes of parameters, gradients and optimizer state that rank 0 keeps. Needs torch and transformers, and peft.
 """
 
 import argparse
@@ -24,12 +27,32 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
-    defaults = {"batch": 4, "seq-len": 256, "steps": 8, "layers": 12, "width": 768, "heads": 12, "threads": 1}
+    defaults = {"batch": 4, "seq-len": 256, "steps": 8, "layers": 12, "width": 768, "heads": 12, "threads": 1,
+                "lora-rank": 0}
     for name, value in defaults.items():
         parser.add_argument("--" + name, type=int, default=value)
     parser.add_argument("--config")
+    parser.add_argument("--lora-targets")
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
     return parser.parse_args()
+
+
+def with_adapters(model, args):
+    import peft
+
+    targets = args.lora_targets
+    if targets and targets != "all-linear":
+        targets = targets.split(",")
+    return peft.get_peft_model(model, peft.LoraConfig(r=args.lora_rank, target_modules=targets, task_type="CAUSAL_LM"))
+
+
+def kept_bytes(model, optimizer):
+    """Bytes of parameters, gradients and optimizer state on this rank, between steps."""
+    tensors = [p for p in model.parameters()] + [p.grad for p in model.parameters() if p.grad is not None]
+    for state in optimizer.state.values():
+        tensors += [t for t in state.values() if torch.is_tensor(t)]
+    local = [t.to_local() if hasattr(t, "to_local") else t for t in tensors]
+    return sum(t.numel() * t.element_size() for t in local)
 
 
 def sharded_model(args, world):
@@ -39,11 +62,16 @@ def sharded_model(args, world):
         config = GPT2Config(n_layer=args.layers, n_embd=args.width, n_head=args.heads, resid_pdrop=0.0, embd_pdrop=0.0,
                             attn_pdrop=0.0)
     config._attn_implementation = "sdpa"
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).train()
+    half = args.dtype == "bf16"
+    frozen = torch.bfloat16 if half and args.lora_rank else torch.float32
+    model = AutoModelForCausalLM.from_config(config, dtype=frozen).train()
+    blocks = model.transformer.h if config.model_type == "gpt2" else model.model.layers
+    if args.lora_rank:
+        model = with_adapters(model, args)
     options = {"mesh": init_device_mesh("cpu", (world,))}
-    if args.dtype == "bf16":
+    if half:
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    for block in model.transformer.h if config.model_type == "gpt2" else model.model.layers:
+    for block in blocks:
         fully_shard(block, **options)
     fully_shard(model, **options)
     return model
@@ -56,7 +84,8 @@ def main():
     dist.init_process_group("gloo")
     rank, world = dist.get_rank(), dist.get_world_size()
     model = sharded_model(args, world)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     rows = torch.Generator().manual_seed(rank)
     seconds = []
     for _ in range(args.steps):
@@ -64,8 +93,9 @@ def main():
         dist.barrier()
         start = time.perf_counter()
         model(input_ids=tokens, labels=tokens).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
+        kept = kept_bytes(model, optimizer)
         optimizer.zero_grad()
         dist.barrier()
         seconds.append(time.perf_counter() - start)
@@ -73,7 +103,7 @@ def main():
         rate = args.batch * args.seq_len / statistics.median(seconds[2:])
         rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         print(json.dumps({"peer": "FSDP2, torch " + torch.__version__, "tok_s": round(rate, 1),
-                          "peak_rss_gb": round(rss, 3)}))
+                          "peak_rss_gb": round(rss, 3), "state_gb": round(kept / 1e9, 4)}))
     dist.destroy_process_group()
 
 
