@@ -22,7 +22,7 @@ static void *values(int64_t count, zero_dtype_t dtype)
 {
     void *p = aligned_alloc(4096, ((size_t)count * sizeof(float) + 4095) / 4096 * 4096);
     for (int64_t i = 0; i < count; i++)
-        zero_nn_store(p, i, dtype, (float)(zero_splitmix64((uint64_t)i) >> 40) * 0x1p-23f - 1.0f);
+        zero_element_set(p, i, dtype, (float)(zero_splitmix64((uint64_t)i) >> 40) * 0x1p-23f - 1.0f);
     return p;
 }
 

@@ -302,8 +302,8 @@ int main(int argc, char **argv)
     for (int i = 0; i < 3; i++) {
         *buffers[i] = aligned_alloc(4096, count * 4 / 4096 * 4096 + 4096);
         for (size_t j = 0; j < count; j++)
-            zero_nn_store(*buffers[i], (int64_t)j, b.dtype,
-                          (float)(zero_splitmix64(j + (size_t)i) >> 40) * 0x1p-23f - 1.0f);
+            zero_element_set(*buffers[i], (int64_t)j, b.dtype,
+                             (float)(zero_splitmix64(j + (size_t)i) >> 40) * 0x1p-23f - 1.0f);
     }
     b.statistics = calloc((size_t)B * HEADS * 1024, sizeof(float));
     b.tokens = calloc(ROWS, sizeof *b.tokens);

@@ -152,7 +152,7 @@ static inline buf_t buf_new(zero_dtype_t dtype, int64_t count)
 
 static inline double buf_at(const buf_t *b, int64_t i)
 {
-    return zero_nn_load(b->data, i, b->dtype);
+    return zero_element(b->data, i, b->dtype);
 }
 
 static uint64_t seed_state;
@@ -168,7 +168,7 @@ static inline buf_t buf_random(zero_dtype_t dtype, int64_t count, double scale)
 {
     buf_t b = buf_new(dtype, count);
     for (int64_t i = 0; i < count; i++)
-        zero_nn_store(b.data, i, dtype, (float)(scale * uniform()));
+        zero_element_set(b.data, i, dtype, (float)(scale * uniform()));
     return b;
 }
 

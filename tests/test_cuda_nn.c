@@ -462,7 +462,7 @@ START_TEST(epilogues)
         OK(zero_nn_status(b.nn, &why));
         if (dry) {
             for (int i = 0; i < 3 * room / 2; i++)
-                zero_nn_store(b.pinned, i, dtype, (float)sin(i));
+                zero_element_set(b.pinned, i, dtype, (float)sin(i));
             OK(b.device->ops->copy(b.device, b.native, b.base, b.pinned, (uint64_t)room * 3, &why));
             zero_nn_set_workspace(b.nn, b.base + 2 * MOST, WORKSPACE);
         }
@@ -556,7 +556,7 @@ static char *products(bench_t *b, const char *choices, bool measure, zero_dtype_
     if (choices != NULL || measure)
         OK(zero_nn_set_choices(b->nn, choices, measure, &why));
     for (int i = 0; i < 3 * PART / 4; i++)
-        zero_nn_store(b->pinned, i, dtype, (float)sin(i));
+        zero_element_set(b->pinned, i, dtype, (float)sin(i));
     OK(b->device->ops->copy(b->device, b->native, b->base, b->pinned, 3 * PART, &why));
     for (int dry = 1; dry >= 0; dry--) {
         zero_nn_set_dry(b->nn, dry);
@@ -645,13 +645,13 @@ START_TEST(refused_when_called)
     /* a * b + bias by plain loops */
     for (int i = 0; i < PM; i++)
         for (int j = 0; j < PN; j++) {
-            float sum = 0, bias = zero_nn_load((char *)b.pinned + 2 * PART, j, ZERO_BF16), before, plain, after;
+            float sum = 0, bias = zero_element((char *)b.pinned + 2 * PART, j, ZERO_BF16), before, plain, after;
             for (int l = 0; l < PK; l++)
-                sum += zero_nn_load(b.pinned, i * PK + l, ZERO_BF16) *
-                       zero_nn_load((char *)b.pinned + PART, l * PN + j, ZERO_BF16);
-            after = zero_nn_load(got, i * PN + j, ZERO_BF16);
-            before = zero_nn_load(got + PART, i * PN + j, ZERO_BF16);
-            plain = zero_nn_load(got + 2 * PART, i * PN + j, ZERO_BF16);
+                sum += zero_element(b.pinned, i * PK + l, ZERO_BF16) *
+                       zero_element((char *)b.pinned + PART, l * PN + j, ZERO_BF16);
+            after = zero_element(got, i * PN + j, ZERO_BF16);
+            before = zero_element(got + PART, i * PN + j, ZERO_BF16);
+            plain = zero_element(got + 2 * PART, i * PN + j, ZERO_BF16);
             const float gelu =
                 0.5f * (sum + bias) * (1 + tanhf(0.79788456f * (sum + bias + 0.044715f * powf(sum + bias, 3))));
             EXPECT(fabsf(before - sum - bias) <= 0x1p-7f * (fabsf(sum + bias) + 1), "(%d, %d): %g + %g gives %g", i, j,

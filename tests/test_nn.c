@@ -77,7 +77,7 @@ static void gemm_case(const way_t *way, zero_nn_gemm_t g, int64_t pad, bool bias
                 sum += buf_at(&c, i * ldc + j);
                 size += fabs(buf_at(&c, i * ldc + j));
             }
-            zero_nn_store(want.data, i * ldc + j, c_dtype, (float)sum);
+            zero_element_set(want.data, i * ldc + j, c_dtype, (float)sum);
             bound[i * ldc + j] = (double)(g.k + 2) * EPS32 * size + (twice ? EPS16 * size : 0);
         }
     }
@@ -650,8 +650,8 @@ START_TEST(embedding_is_exact)
             run(way, call_embedding, &w);
             for (int64_t j = 0; j < w.C; j++) {
                 for (int64_t r = 0; r < rows; r++) {
-                    float y = zero_nn_load(w.wte.data, w.tokens[r] * w.C + j, dtype);
-                    y += w.positions ? zero_nn_load(w.wpe.data, r % w.T * w.C + j, dtype) : 0;
+                    float y = zero_element(w.wte.data, w.tokens[r] * w.C + j, dtype);
+                    y += w.positions ? zero_element(w.wpe.data, r % w.T * w.C + j, dtype) : 0;
                     EXPECT(fabs(buf_at(&w.y, r * w.C + j) - y) <= (dtype == ZERO_BF16 ? EPS16 * fabs(y) : 0),
                            "embedding forward");
                 }
@@ -659,17 +659,17 @@ START_TEST(embedding_is_exact)
                     bool first = true;
                     for (int64_t q = 0; q < r; q++)
                         first = first && w.tokens[q] != w.tokens[r];
-                    float sum = zero_nn_load(dwte.data, w.tokens[r] * w.C + j, dtype);
+                    float sum = zero_element(dwte.data, w.tokens[r] * w.C + j, dtype);
                     for (int64_t q = r; q < rows && first; q++)
-                        sum += w.tokens[q] == w.tokens[r] ? zero_nn_load(w.y.data, q * w.C + j, dtype) : 0;
+                        sum += w.tokens[q] == w.tokens[r] ? zero_element(w.y.data, q * w.C + j, dtype) : 0;
                     if (first)
-                        zero_nn_store(dwte.data, w.tokens[r] * w.C + j, dtype, sum);
+                        zero_element_set(dwte.data, w.tokens[r] * w.C + j, dtype, sum);
                 }
                 for (int64_t t = 0; t < w.T && w.positions; t++) {
-                    float sum = zero_nn_load(dwpe.data, t * w.C + j, dtype);
+                    float sum = zero_element(dwpe.data, t * w.C + j, dtype);
                     for (int64_t b = 0; b < w.B; b++)
-                        sum += zero_nn_load(w.y.data, (b * w.T + t) * w.C + j, dtype);
-                    zero_nn_store(dwpe.data, t * w.C + j, dtype, sum);
+                        sum += zero_element(w.y.data, (b * w.T + t) * w.C + j, dtype);
+                    zero_element_set(dwpe.data, t * w.C + j, dtype, sum);
                 }
             }
             same_bits("embedding dwte", &w.dwte, &dwte);

@@ -172,14 +172,14 @@ static exact_t exact_new(const heads_t *h)
     e.lse = numbers(queries * a->H);
     for (int64_t r = 0; r < queries; r++) {
         for (int64_t i = 0; i < Q; i++) {
-            e.q[r * Q + i] = zero_nn_load(a->q, r * a->q_stride + i, a->dtype);
+            e.q[r * Q + i] = zero_element(a->q, r * a->q_stride + i, a->dtype);
             e.dout[r * Q + i] = buf_at(&h->dout, r * Q + i);
         }
     }
     for (int64_t r = 0; r < keys; r++) {
         for (int64_t i = 0; i < K; i++) {
-            e.k[r * K + i] = zero_nn_load(a->k, r * a->k_stride + i, a->dtype);
-            e.v[r * K + i] = zero_nn_load(a->v, r * a->v_stride + i, a->dtype);
+            e.k[r * K + i] = zero_element(a->k, r * a->k_stride + i, a->dtype);
+            e.v[r * K + i] = zero_element(a->v, r * a->v_stride + i, a->dtype);
         }
     }
     return e;
@@ -310,7 +310,7 @@ static buf_t rounded(const buf_t *like, int64_t at, int64_t ld, const double *va
     buf_t b = buf_new(like->dtype, like->count);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < columns; c++)
-            zero_nn_store(b.data, at + r * ld + c, b.dtype, (float)values[r * columns + c]);
+            zero_element_set(b.data, at + r * ld + c, b.dtype, (float)values[r * columns + c]);
     return b;
 }
 

@@ -95,7 +95,7 @@ START_TEST(ignored_targets)
                 e[k].grad = d >= 2;
                 for (int64_t r = 1; r < 6 && k == 1; r += 2) {
                     e[k].targets[r] = ZERO_NN_IGNORE;
-                    zero_nn_store(e[k].logits.data, r * 80 + 40, DTYPES[d % 2], NAN);
+                    zero_element_set(e[k].logits.data, r * 80 + 40, DTYPES[d % 2], NAN);
                 }
                 run(way, call_entropy, &e[k]);
             }

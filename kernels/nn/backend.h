@@ -240,19 +240,6 @@ static inline float zero_nn_inverse_norm(const double *blocks, int64_t n, float 
     return (float)(1 / (norm > (double)least ? norm : (double)least));
 }
 
-/* Element i of a buffer of fp32 or bf16. */
-static inline float zero_nn_load(const void *p, int64_t i, zero_dtype_t dtype)
-{
-    return dtype == ZERO_FP32 ? ((const float *)p)[i] : zero_bf16_to_fp32(((const uint16_t *)p)[i]);
-}
-static inline void zero_nn_store(void *p, int64_t i, zero_dtype_t dtype, float value)
-{
-    if (dtype == ZERO_FP32)
-        ((float *)p)[i] = value;
-    else
-        ((uint16_t *)p)[i] = zero_fp32_to_bf16(value);
-}
-
 /* Sizes of a head on CPU. They give products full speed and are small compared to the state of a large model and to
  * kernels that keep sums of a whole product aside. Rows of fp32 logits start at a cache line. */
 #define ZERO_NN_CPU_SIZES                                                                                 \

@@ -88,6 +88,33 @@ static inline uint16_t zero_fp32_to_bf16(float f)
 float zero_fp16_to_fp32(uint16_t h);
 uint16_t zero_fp32_to_fp16(float f);
 
+/* x[i] of any dtype in fp32, which is exact. */
+static inline float zero_element(const void *x, int64_t i, zero_dtype_t dtype)
+{
+    switch (dtype) {
+    case ZERO_BF16:
+        return zero_bf16_to_fp32(((const uint16_t *)x)[i]);
+    case ZERO_FP16:
+        return zero_fp16_to_fp32(((const uint16_t *)x)[i]);
+    default:
+        return ((const float *)x)[i];
+    }
+}
+/* x[i] = value, rounded once. */
+static inline void zero_element_set(void *x, int64_t i, zero_dtype_t dtype, float value)
+{
+    switch (dtype) {
+    case ZERO_BF16:
+        ((uint16_t *)x)[i] = zero_fp32_to_bf16(value);
+        break;
+    case ZERO_FP16:
+        ((uint16_t *)x)[i] = zero_fp32_to_fp16(value);
+        break;
+    default:
+        ((float *)x)[i] = value;
+    }
+}
+
 /* How elements are stored: in blocks of `block` elements, block_bytes each. Plain formats have one element per block.
  */
 typedef struct zero_format {

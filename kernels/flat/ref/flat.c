@@ -2,27 +2,26 @@
 /* flat.c - the flat kernels in plain C, the reference. Tests compare the other implementations with it bit for bit. The
  * code aims to be easy to read. The optimizers are in update.c. */
 #include "kernels/flat/kernels.h"
-#include "kernels/flat/ref/element.h"
 
 static void cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t begin, int64_t end)
 {
     for (int64_t i = begin; i < end; i++)
-        store(dst, dst_dtype, i, load(src, src_dtype, i));
+        zero_element_set(dst, i, dst_dtype, zero_element(src, i, src_dtype));
 }
 
 static void accumulate(float *dst, const void *src, zero_dtype_t src_dtype, int64_t begin, int64_t end)
 {
     for (int64_t i = begin; i < end; i++)
-        dst[i] += load(src, src_dtype, i);
+        dst[i] += zero_element(src, i, src_dtype);
 }
 
 static void sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t begin, int64_t end)
 {
     for (int64_t i = begin; i < end; i++) {
-        float s = load(src[0], dtype, i);
+        float s = zero_element(src[0], i, dtype);
         for (int k = 1; k < sources; k++)
-            s += load(src[k], dtype, i);
-        store(dst, dtype, i, s);
+            s += zero_element(src[k], i, dtype);
+        zero_element_set(dst, i, dtype, s);
     }
 }
 
@@ -32,7 +31,7 @@ static void square_blocks(double *out, const void *x, zero_dtype_t dtype, int64_
         int64_t last = first + ZERO_NORM_BLOCK < end ? first + ZERO_NORM_BLOCK : end;
         double lanes[16] = {0};
         for (int64_t i = first; i < last; i++) {
-            double e = load(x, dtype, i);
+            double e = zero_element(x, i, dtype);
             lanes[(i - first) % 16] += e * e; /* fma(e, e, lane): the square of a 24-bit number is exact in fp64 */
         }
         out[first / ZERO_NORM_BLOCK] = zero_flat_lane_tree(lanes);

@@ -2,7 +2,6 @@
 /* update.c - the optimizers in plain C, the reference. Tests compare the other implementations with it bit for bit. The
  * code aims to be easy to read. fma and sqrt are the C library's, correctly rounded on every machine. */
 #include "kernels/flat/kernels.h"
-#include "kernels/flat/ref/element.h"
 
 #include <math.h>
 
@@ -48,10 +47,10 @@ static inline float step(const zero_update_t *u, float p, float g, float *m, flo
 /* Updates element i, with its state at m and v. */
 static inline void update_element(const zero_update_t *u, int64_t i, float *m, float *v)
 {
-    float p = step(u, u->master[i], load(u->grad, u->grad_dtype, i) * u->scalars.grad_factor, m, v);
+    float p = step(u, u->master[i], zero_element(u->grad, i, u->grad_dtype) * u->scalars.grad_factor, m, v);
     u->master[i] = p;
     if (u->param && u->param != u->master)
-        store(u->param, u->param_dtype, i, p);
+        zero_element_set(u->param, i, u->param_dtype, p);
 }
 
 static uint32_t bits(float x)

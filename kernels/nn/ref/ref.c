@@ -41,13 +41,13 @@ static void ref_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
         for (int64_t j = 0; j < g->n; j++) {
             float sum = 0;
             for (int64_t l = 0; l < g->k; l++)
-                sum += zero_nn_load(g->a, i * a_row + l * a_col, g->dtype) *
-                       zero_nn_load(g->b, l * b_row + j * b_col, g->dtype);
+                sum += zero_element(g->a, i * a_row + l * a_col, g->dtype) *
+                       zero_element(g->b, l * b_row + j * b_col, g->dtype);
             if (g->bias != NULL)
-                sum += zero_nn_load(g->bias, j, g->dtype);
+                sum += zero_element(g->bias, j, g->dtype);
             if (g->accumulate)
-                sum += zero_nn_load(g->c, i * g->ldc + j, c_dtype);
-            zero_nn_store(g->c, i * g->ldc + j, c_dtype, sum);
+                sum += zero_element(g->c, i * g->ldc + j, c_dtype);
+            zero_element_set(g->c, i * g->ldc + j, c_dtype, sum);
         }
     }
 }
@@ -58,8 +58,8 @@ void zero_nn_ref_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64
     for (int64_t j = 0; j < n; j++) {
         float sum = 0;
         for (int64_t r = 0; r < rows; r++)
-            sum += zero_nn_load(dy, r * n + j, dtype);
-        zero_nn_store(dbias, j, dtype, zero_nn_load(dbias, j, dtype) + sum);
+            sum += zero_element(dy, r * n + j, dtype);
+        zero_element_set(dbias, j, dtype, zero_element(dbias, j, dtype) + sum);
     }
 }
 
@@ -68,10 +68,10 @@ static void ref_embedding_forward(zero_nn_t *nn, const zero_nn_embedding_t *e)
     (void)nn;
     for (int64_t r = 0; r < e->B * e->T; r++) {
         for (int64_t c = 0; c < e->C; c++) {
-            float value = zero_nn_load(e->wte, e->tokens[r] * e->C + c, e->dtype);
+            float value = zero_element(e->wte, e->tokens[r] * e->C + c, e->dtype);
             if (e->wpe != NULL)
-                value += zero_nn_load(e->wpe, r % e->T * e->C + c, e->dtype);
-            zero_nn_store(e->y, r * e->C + c, e->dtype, value);
+                value += zero_element(e->wpe, r % e->T * e->C + c, e->dtype);
+            zero_element_set(e->y, r * e->C + c, e->dtype, value);
         }
     }
 }
@@ -86,17 +86,17 @@ static void ref_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t *e)
         for (end = i + 1; end < rows && e->tokens[order[end]] == token; end++)
             continue;
         for (int64_t c = 0; c < C; c++) {
-            float sum = zero_nn_load(e->dwte, token * C + c, e->dtype);
+            float sum = zero_element(e->dwte, token * C + c, e->dtype);
             for (int64_t j = i; j < end; j++)
-                sum += zero_nn_load(e->dy, order[j] * C + c, e->dtype);
-            zero_nn_store(e->dwte, token * C + c, e->dtype, sum);
+                sum += zero_element(e->dy, order[j] * C + c, e->dtype);
+            zero_element_set(e->dwte, token * C + c, e->dtype, sum);
         }
     }
     for (int64_t i = 0; i < e->T * C && e->dwpe != NULL; i++) {
-        float sum = zero_nn_load(e->dwpe, i, e->dtype);
+        float sum = zero_element(e->dwpe, i, e->dtype);
         for (int64_t b = 0; b < e->B; b++)
-            sum += zero_nn_load(e->dy, b * e->T * C + i, e->dtype);
-        zero_nn_store(e->dwpe, i, e->dtype, sum);
+            sum += zero_element(e->dy, b * e->T * C + i, e->dtype);
+        zero_element_set(e->dwpe, i, e->dtype, sum);
     }
 }
 
@@ -104,28 +104,28 @@ static void ref_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_
 {
     (void)nn;
     for (int64_t i = 0; i < count; i++)
-        zero_nn_store(y, i, dtype, zero_nn_load(a, i, dtype) + zero_nn_load(b, i, dtype));
+        zero_element_set(y, i, dtype, zero_element(a, i, dtype) + zero_element(b, i, dtype));
 }
 
 static void ref_scale(zero_nn_t *nn, void *y, const void *x, float factor, int64_t count, zero_dtype_t dtype)
 {
     (void)nn;
     for (int64_t i = 0; i < count; i++)
-        zero_nn_store(y, i, dtype, factor * zero_nn_load(x, i, dtype));
+        zero_element_set(y, i, dtype, factor * zero_element(x, i, dtype));
 }
 
 static void ref_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype)
 {
     (void)nn;
     for (int64_t i = 0; i < count; i++)
-        zero_nn_store(y, i, dtype, zero_nn_load(y, i, dtype) + sums[i]);
+        zero_element_set(y, i, dtype, zero_element(y, i, dtype) + sums[i]);
 }
 
 static float dot(const void *a, int64_t a_at, const void *b, int64_t b_at, int64_t n, zero_dtype_t dtype)
 {
     float sum = 0;
     for (int64_t i = 0; i < n; i++)
-        sum += zero_nn_load(a, a_at + i, dtype) * zero_nn_load(b, b_at + i, dtype);
+        sum += zero_element(a, a_at + i, dtype) * zero_element(b, b_at + i, dtype);
     return sum;
 }
 
@@ -149,10 +149,11 @@ static void ref_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
                     float p = expf(score[s] - max);
                     sum += p;
                     for (int64_t i = 0; i < D; i++)
-                        out[i] += p * zero_nn_load(a->v, (b * S + s) * a->v_stride + h / group * D + i, a->dtype);
+                        out[i] += p * zero_element(a->v, (b * S + s) * a->v_stride + h / group * D + i, a->dtype);
                 }
                 for (int64_t i = 0; i < D; i++)
-                    zero_nn_store(a->out, ((b * T + t) * a->H + h) * D + i, a->dtype, begin < end ? out[i] / sum : 0);
+                    zero_element_set(a->out, ((b * T + t) * a->H + h) * D + i, a->dtype,
+                                     begin < end ? out[i] / sum : 0);
                 if (a->lse != NULL)
                     a->lse[(b * a->H + h) * T + t] = max + logf(sum);
             }
@@ -181,19 +182,19 @@ static void ref_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, 
                         float p = expf(scale * dot(a->q, q, a->k, k, D, a->dtype) - lse);
                         float ds = scale * p * (dot(g->dout, o, a->v, v, D, a->dtype) - delta);
                         for (int64_t i = 0; i < D; i++) {
-                            dv[s * D + i] += p * zero_nn_load(g->dout, o + i, a->dtype);
-                            dk[s * D + i] += ds * zero_nn_load(a->q, q + i, a->dtype);
-                            dq[i] += ds * zero_nn_load(a->k, k + i, a->dtype);
+                            dv[s * D + i] += p * zero_element(g->dout, o + i, a->dtype);
+                            dk[s * D + i] += ds * zero_element(a->q, q + i, a->dtype);
+                            dq[i] += ds * zero_element(a->k, k + i, a->dtype);
                         }
                     }
                     for (int64_t i = 0; i < D; i++)
-                        zero_nn_store(g->dq, q + i, a->dtype, dq[i]);
+                        zero_element_set(g->dq, q + i, a->dtype, dq[i]);
                 }
             }
             for (int64_t s = 0; s < S; s++) {
                 for (int64_t i = 0; i < D; i++) {
-                    zero_nn_store(g->dk, (b * S + s) * a->k_stride + kv * D + i, a->dtype, dk[s * D + i]);
-                    zero_nn_store(g->dv, (b * S + s) * a->v_stride + kv * D + i, a->dtype, dv[s * D + i]);
+                    zero_element_set(g->dk, (b * S + s) * a->k_stride + kv * D + i, a->dtype, dk[s * D + i]);
+                    zero_element_set(g->dv, (b * S + s) * a->v_stride + kv * D + i, a->dtype, dv[s * D + i]);
                 }
             }
         }
@@ -211,19 +212,19 @@ static void ref_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
         if (e->targets[r] == ZERO_NN_IGNORE) {
             e->losses[r] = 0;
             for (int64_t j = 0; j < e->V && e->grad; j++)
-                zero_nn_store(e->logits, row + j, e->dtype, 0);
+                zero_element_set(e->logits, row + j, e->dtype, 0);
             continue;
         }
         for (int64_t j = 0; j < e->V; j++) {
-            float x = zero_nn_load(e->logits, row + j, e->dtype);
+            float x = zero_element(e->logits, row + j, e->dtype);
             max = x > max || isnan(x) ? x : max;
         }
         for (int64_t j = 0; j < e->V; j++)
-            sum += expf(zero_nn_load(e->logits, row + j, e->dtype) - max);
-        e->losses[r] = logf(sum) + max - zero_nn_load(e->logits, row + e->targets[r], e->dtype);
+            sum += expf(zero_element(e->logits, row + j, e->dtype) - max);
+        e->losses[r] = logf(sum) + max - zero_element(e->logits, row + e->targets[r], e->dtype);
         for (int64_t j = 0; j < e->V && e->grad; j++) {
-            float p = expf(zero_nn_load(e->logits, row + j, e->dtype) - max) / sum;
-            zero_nn_store(e->logits, row + j, e->dtype, (j == e->targets[r] ? p - 1.0f : p) * e->scale);
+            float p = expf(zero_element(e->logits, row + j, e->dtype) - max) / sum;
+            zero_element_set(e->logits, row + j, e->dtype, (j == e->targets[r] ? p - 1.0f : p) * e->scale);
         }
     }
 }

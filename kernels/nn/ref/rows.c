@@ -14,7 +14,8 @@ static float rounded(float x, zero_dtype_t dtype)
 static void add_residual(const zero_nn_norm_t *l, int64_t from)
 {
     for (int64_t c = from; c < from + l->C; c++)
-        zero_nn_store(l->total, c, l->dtype, zero_nn_load(l->x, c, l->dtype) + zero_nn_load(l->residual, c, l->dtype));
+        zero_element_set(l->total, c, l->dtype,
+                         zero_element(l->x, c, l->dtype) + zero_element(l->residual, c, l->dtype));
 }
 
 void zero_nn_ref_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
@@ -27,17 +28,17 @@ void zero_nn_ref_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
         if (l->residual != NULL)
             add_residual(l, from);
         for (int64_t c = 0; c < l->C && !l->rms; c++)
-            mean += zero_nn_load(x, from + c, l->dtype);
+            mean += zero_element(x, from + c, l->dtype);
         mean /= (float)l->C;
         for (int64_t c = 0; c < l->C; c++) {
-            float off = zero_nn_load(x, from + c, l->dtype) - mean;
+            float off = zero_element(x, from + c, l->dtype) - mean;
             square += off * off;
         }
         float rstd = 1.0f / sqrtf(square / (float)l->C + (float)l->eps);
         for (int64_t c = 0; c < l->C; c++) {
-            float n = (zero_nn_load(x, from + c, l->dtype) - mean) * rstd, w = zero_nn_load(l->w, c, l->dtype);
-            zero_nn_store(l->y, to + c, l->dtype,
-                          l->rms ? rounded(n, l->dtype) * w : n * w + zero_nn_load(l->b, c, l->dtype));
+            float n = (zero_element(x, from + c, l->dtype) - mean) * rstd, w = zero_element(l->w, c, l->dtype);
+            zero_element_set(l->y, to + c, l->dtype,
+                             l->rms ? rounded(n, l->dtype) * w : n * w + zero_element(l->b, c, l->dtype));
         }
         if (l->mean != NULL && !l->rms)
             l->mean[i] = mean;
@@ -59,8 +60,8 @@ void zero_nn_ref_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
         int64_t x_at = zero_nn_norm_at(l, l->ldx, i), y_at = zero_nn_norm_at(l, l->ldy, i);
         float mean = l->rms ? 0 : l->mean[i], rstd = l->rstd[i], sum_g = 0, sum_gn = 0;
         for (int64_t c = 0; c < C; c++) {
-            float dy = zero_nn_load(l->dy, y_at + c, l->dtype), g = dy * zero_nn_load(l->w, c, l->dtype);
-            float n = (zero_nn_load(l->x, x_at + c, l->dtype) - mean) * rstd;
+            float dy = zero_element(l->dy, y_at + c, l->dtype), g = dy * zero_element(l->w, c, l->dtype);
+            float n = (zero_element(l->x, x_at + c, l->dtype) - mean) * rstd;
             sum_g += l->rms ? 0 : g;
             sum_gn += g * n;
             dw[c] += dy * n;
@@ -69,19 +70,19 @@ void zero_nn_ref_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
         sum_g /= (float)C;
         sum_gn /= (float)C;
         for (int64_t c = 0; c < C; c++) {
-            float g = zero_nn_load(l->dy, y_at + c, l->dtype) * zero_nn_load(l->w, c, l->dtype);
-            float n = (zero_nn_load(l->x, x_at + c, l->dtype) - mean) * rstd;
+            float g = zero_element(l->dy, y_at + c, l->dtype) * zero_element(l->w, c, l->dtype);
+            float n = (zero_element(l->x, x_at + c, l->dtype) - mean) * rstd;
             float dx = rstd * (g - sum_g - n * sum_gn);
             if (l->dresidual != NULL)
-                dx += zero_nn_load(l->dresidual, x_at + c, l->dtype);
-            zero_nn_store(l->dx, x_at + c, l->dtype, dx);
+                dx += zero_element(l->dresidual, x_at + c, l->dtype);
+            zero_element_set(l->dx, x_at + c, l->dtype, dx);
         }
     }
     for (int64_t c = 0; c < C; c++) {
         if (l->dw != NULL)
-            zero_nn_store(l->dw, c, l->dtype, zero_nn_load(l->dw, c, l->dtype) + dw[c]);
+            zero_element_set(l->dw, c, l->dtype, zero_element(l->dw, c, l->dtype) + dw[c]);
         if (!l->rms && l->db != NULL)
-            zero_nn_store(l->db, c, l->dtype, zero_nn_load(l->db, c, l->dtype) + db[c]);
+            zero_element_set(l->db, c, l->dtype, zero_element(l->db, c, l->dtype) + db[c]);
     }
     if (l->dbias != NULL)
         zero_nn_ref_bias_backward(nn, l->dbias, l->dx, l->rows, C, l->dtype);
@@ -155,14 +156,14 @@ void zero_nn_ref_act_forward(zero_nn_t *nn, zero_nn_activation_t act, void *y, c
 {
     (void)nn;
     for (int64_t i = 0; i < count; i++)
-        zero_nn_store(y, i, dtype, act_value(act, zero_nn_load(x, i, dtype)));
+        zero_element_set(y, i, dtype, act_value(act, zero_element(x, i, dtype)));
 }
 
 void zero_nn_ref_act_backward(zero_nn_t *nn, const zero_nn_act_grad_t *a)
 {
     for (int64_t i = 0; i < a->rows * a->n; i++)
-        zero_nn_store(a->dx, i, a->dtype,
-                      zero_nn_load(a->dy, i, a->dtype) * act_slope(a->act, zero_nn_load(a->x, i, a->dtype)));
+        zero_element_set(a->dx, i, a->dtype,
+                         zero_element(a->dy, i, a->dtype) * act_slope(a->act, zero_element(a->x, i, a->dtype)));
     if (a->dbias != NULL)
         zero_nn_ref_bias_backward(nn, a->dbias, a->dx, a->rows, a->n, a->dtype);
 }
@@ -172,9 +173,9 @@ void zero_nn_ref_gated_forward(zero_nn_t *nn, const zero_nn_gated_t *g)
     (void)nn;
     for (int64_t r = 0; r < g->rows; r++) {
         for (int64_t c = 0; c < g->F; c++) {
-            float gate = zero_nn_load(g->gu, 2 * r * g->F + c, g->dtype);
-            float up = zero_nn_load(g->gu, (2 * r + 1) * g->F + c, g->dtype);
-            zero_nn_store(g->y, r * g->F + c, g->dtype, act_value(g->act, gate) * up);
+            float gate = zero_element(g->gu, 2 * r * g->F + c, g->dtype);
+            float up = zero_element(g->gu, (2 * r + 1) * g->F + c, g->dtype);
+            zero_element_set(g->y, r * g->F + c, g->dtype, act_value(g->act, gate) * up);
         }
     }
 }
@@ -185,10 +186,10 @@ void zero_nn_ref_gated_backward(zero_nn_t *nn, const zero_nn_gated_t *g)
     for (int64_t r = 0; r < g->rows; r++) {
         for (int64_t c = 0; c < g->F; c++) {
             const int64_t gate_at = 2 * r * g->F + c, up_at = gate_at + g->F;
-            float gate = zero_nn_load(g->gu, gate_at, g->dtype), up = zero_nn_load(g->gu, up_at, g->dtype);
-            float dy = zero_nn_load(g->dy, r * g->F + c, g->dtype);
-            zero_nn_store(g->dgu, gate_at, g->dtype, dy * up * act_slope(g->act, gate));
-            zero_nn_store(g->dgu, up_at, g->dtype, dy * act_value(g->act, gate));
+            float gate = zero_element(g->gu, gate_at, g->dtype), up = zero_element(g->gu, up_at, g->dtype);
+            float dy = zero_element(g->dy, r * g->F + c, g->dtype);
+            zero_element_set(g->dgu, gate_at, g->dtype, dy * up * act_slope(g->act, gate));
+            zero_element_set(g->dgu, up_at, g->dtype, dy * act_value(g->act, gate));
         }
     }
 }
@@ -205,10 +206,10 @@ void zero_nn_ref_rotary(zero_nn_t *nn, const zero_nn_rotary_t *r)
                 const int64_t a_at = row * r->ld + h * r->D + i, b_at = a_at + r->R / 2;
                 float angle = position * r->frequencies[i];
                 float cosine = cosf(angle) * (float)r->scale, sine = sinf(angle) * (float)r->scale;
-                float a = zero_nn_load(r->x, a_at, r->dtype), b = zero_nn_load(r->x, b_at, r->dtype);
+                float a = zero_element(r->x, a_at, r->dtype), b = zero_element(r->x, b_at, r->dtype);
                 sine = r->backward ? -sine : sine;
-                zero_nn_store(r->x, a_at, r->dtype, a * cosine - b * sine);
-                zero_nn_store(r->x, b_at, r->dtype, b * cosine + a * sine);
+                zero_element_set(r->x, a_at, r->dtype, a * cosine - b * sine);
+                zero_element_set(r->x, b_at, r->dtype, b * cosine + a * sine);
             }
         }
     }
