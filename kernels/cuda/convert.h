@@ -69,4 +69,26 @@ template <typename T, int COUNT = 16 / sizeof(T)> struct __align__(COUNT * sizeo
     T e[N];
 };
 
+/* Runs the code with T as the type of dtype's elements. */
+#define ZERO_WITH_TYPE(dtype, T, ...) \
+    switch (dtype) {                  \
+    case ZERO_FP32: {                 \
+        typedef float T;              \
+        __VA_ARGS__;                  \
+        break;                        \
+    }                                 \
+    case ZERO_BF16: {                 \
+        typedef zero_bf16_t T;        \
+        __VA_ARGS__;                  \
+        break;                        \
+    }                                 \
+    case ZERO_FP16: {                 \
+        typedef zero_fp16_t T;        \
+        __VA_ARGS__;                  \
+        break;                        \
+    }                                 \
+    case ZERO_DTYPE_COUNT:            \
+        break;                        \
+    }
+
 #endif

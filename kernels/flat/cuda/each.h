@@ -73,26 +73,4 @@ template <typename T> bool fits(const T *p, int n)
     return (uintptr_t)p % (sizeof(T) * (size_t)n) == 0;
 }
 
-/* Runs the code with T as the type of dtype's elements. */
-#define WITH_TYPE(dtype, T, ...) \
-    switch (dtype) {             \
-    case ZERO_FP32: {            \
-        typedef float T;         \
-        __VA_ARGS__;             \
-        break;                   \
-    }                            \
-    case ZERO_BF16: {            \
-        typedef zero_bf16_t T;   \
-        __VA_ARGS__;             \
-        break;                   \
-    }                            \
-    case ZERO_FP16: {            \
-        typedef zero_fp16_t T;   \
-        __VA_ARGS__;             \
-        break;                   \
-    }                            \
-    case ZERO_DTYPE_COUNT:       \
-        break;                   \
-    }
-
 #endif

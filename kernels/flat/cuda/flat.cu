@@ -225,17 +225,17 @@ static void cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_
     if (dst_dtype == src_dtype)
         copy(dst, src, (uint64_t)count * zero_dtype_size(src_dtype), threads, native);
     else if (count > 0)
-        WITH_TYPE(dst_dtype, D,
-                  WITH_TYPE(src_dtype, S, launch_cast((D *)dst, (const S *)src, count, (cudaStream_t)native)))
+        ZERO_WITH_TYPE(dst_dtype, D,
+                       ZERO_WITH_TYPE(src_dtype, S, launch_cast((D *)dst, (const S *)src, count, (cudaStream_t)native)))
 }
 
 static void accumulate(float *dst, const void *src, zero_dtype_t src_dtype, int64_t count, int threads, void *native)
 {
     (void)threads;
     if (count > 0)
-        WITH_TYPE(src_dtype, S, typedef accumulate_op<S> op;
-                  ZERO_LAUNCH(accumulate_kernel<S>, blocks_for<op>(count), THREADS, 0, (cudaStream_t)native, dst,
-                              (const S *)src, count, fits(dst, op::N) && fits((const S *)src, op::N)))
+        ZERO_WITH_TYPE(src_dtype, S, typedef accumulate_op<S> op;
+                       ZERO_LAUNCH(accumulate_kernel<S>, blocks_for<op>(count), THREADS, 0, (cudaStream_t)native, dst,
+                                   (const S *)src, count, fits(dst, op::N) && fits((const S *)src, op::N)))
 }
 
 template <typename T, int ROOM>
@@ -260,9 +260,9 @@ static void sum(void *dst, const void *const *src, int source_count, zero_dtype_
     if (count <= 0)
         return;
     if (source_count <= FEW)
-        WITH_TYPE(dtype, T, launch_sum<T, FEW>((T *)dst, src, source_count, count, (cudaStream_t)native))
+        ZERO_WITH_TYPE(dtype, T, launch_sum<T, FEW>((T *)dst, src, source_count, count, (cudaStream_t)native))
     else
-        WITH_TYPE(dtype, T, launch_sum<T, MOST>((T *)dst, src, source_count, count, (cudaStream_t)native))
+        ZERO_WITH_TYPE(dtype, T, launch_sum<T, MOST>((T *)dst, src, source_count, count, (cudaStream_t)native))
 }
 
 static void square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads,
@@ -272,9 +272,9 @@ static void square_sum(double *out, double *scratch, const void *x, zero_dtype_t
     const int64_t blocks = (count + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK,
                   grid = (blocks + THREADS / LANES - 1) / (THREADS / LANES);
     if (count > 0)
-        WITH_TYPE(dtype, T,
-                  ZERO_LAUNCH(square_kernel<T>, (unsigned)grid, THREADS, 0, (cudaStream_t)native, scratch, (const T *)x,
-                              count))
+        ZERO_WITH_TYPE(dtype, T,
+                       ZERO_LAUNCH(square_kernel<T>, (unsigned)grid, THREADS, 0, (cudaStream_t)native, scratch,
+                                   (const T *)x, count))
     ZERO_LAUNCH(add_kernel, 1, 32 + FETCHERS, 0, (cudaStream_t)native, out, (const double *)scratch, blocks);
 }
 

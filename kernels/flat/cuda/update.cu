@@ -350,5 +350,5 @@ void zero_cuda_flat_update(const zero_update_t *u, int count, int threads, void 
 {
     (void)threads;
     if (count > 0)
-        WITH_TYPE(u->grad_dtype, G, launch_rule<G>(u, count, (cudaStream_t)native))
+        ZERO_WITH_TYPE(u->grad_dtype, G, launch_rule<G>(u, count, (cudaStream_t)native))
 }
