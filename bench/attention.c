@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* attention.c - rates of attention on CPU, at the sizes of a layer of Llama 3.2 1B. Usage: bench/attention [threads
- * (1)] [fp32|bf16] [rows (2048)]. Each line reports the fastest of some repetitions, in CPU time divided by the
+ * (1)] [fp32|bf16|fp16] [rows (2048)]. Each line reports the fastest of some repetitions, in CPU time divided by the
  * threads, so other work on the machine disturbs less. bench/peer_attention.py measures PyTorch in the same way. */
 #include "kernels/nn/cpu/cpu.h"
 
@@ -81,7 +81,10 @@ static void measure(zero_nn_t *nn, const char *name, call_t *c, double pairs)
 int main(int argc, char **argv)
 {
     const int threads = argc > 1 ? atoi(argv[1]) : 1;
-    const zero_dtype_t dtype = argc > 2 && strcmp(argv[2], "bf16") == 0 ? ZERO_BF16 : ZERO_FP32;
+    const char *const name = argc > 2 ? argv[2] : "fp32";
+    const zero_dtype_t dtype = strcmp(name, "bf16") == 0   ? ZERO_BF16
+                               : strcmp(name, "fp16") == 0 ? ZERO_FP16
+                                                           : ZERO_FP32;
     const int64_t T = argc > 3 ? atoi(argv[3]) : 2048;
     zero_nn_t *nn = NULL;
     zero_error_t error;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* nn.c - rates of the kernels of models, at the sizes of GPT-2 124M with 512 rows per rank. Usage: bench/nn [threads
- * (1)] [fp32|bf16] [cpu|ref] [own]. "own" disables oneDNN. Each line reports the fastest of the repetitions that fit in
- * its part of a few seconds. With one thread it measures CPU time, so other work on the machine disturbs less; with
- * more threads, wall-clock time. */
+ * (1)] [fp32|bf16|fp16] [cpu|ref] [own]. "own" disables oneDNN. Each line reports the fastest of the repetitions that
+ * fit in its part of a few seconds. With one thread it measures CPU time, so other work on the machine disturbs less;
+ * with more threads, wall-clock time. */
 #include "kernels/nn/cpu/cpu.h"
 
 #include <math.h>
@@ -282,10 +282,16 @@ static void print_machine(const bench_t *b, int threads)
            zero_dtype_name(b->dtype));
 }
 
+/* The dtype of that name; fp32 for any other. */
+static zero_dtype_t dtype_of(const char *name)
+{
+    return strcmp(name, "bf16") == 0 ? ZERO_BF16 : strcmp(name, "fp16") == 0 ? ZERO_FP16 : ZERO_FP32;
+}
+
 int main(int argc, char **argv)
 {
     int threads = argc > 1 ? atoi(argv[1]) : 1;
-    bench_t b = {.dtype = argc > 2 && strcmp(argv[2], "bf16") == 0 ? ZERO_BF16 : ZERO_FP32};
+    bench_t b = {.dtype = argc > 2 ? dtype_of(argv[2]) : ZERO_FP32};
     zero_error_t error;
     const char *backend = argc > 3 ? argv[3] : "cpu";
     if (zero_nn_create(&b.nn, backend, threads, NULL, &error) != ZERO_OK) {

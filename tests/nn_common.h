@@ -11,8 +11,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define EPS32 0x1p-24 /* half a unit in the last place of 1: one rounding */
-#define EPS16 0x1p-8
+/* One rounding: half a unit in the last place of 1. Among fp16's subnormals, half of their spacing (fp32 and bf16: less
+ * than matters). */
+#define EPS32 0x1p-24
+static inline double eps_of(zero_dtype_t dtype)
+{
+    return dtype == ZERO_BF16 ? 0x1p-8 : dtype == ZERO_FP16 ? 0x1p-11 : EPS32;
+}
+static inline double tiny_of(zero_dtype_t dtype)
+{
+    return dtype == ZERO_FP16 ? 0x1p-25 : 0x1p-124;
+}
 
 /* Check's assertions write to the parent even if they hold: far too slow for each element. */
 #define EXPECT(condition, ...)         \
@@ -33,7 +42,7 @@ typedef struct way {
 
 /* CUDA (nn_cuda.c). Whether its plugins exist, real or emulated. A context whose calls take operands in host memory;
  * the level determines their alignment in device memory. The error allowed for softmax(...) v, relative to the largest
- * v: cuDNN rounds the softmax to bf16. */
+ * v: cuDNN rounds the softmax to 16 bits. */
 #define NN_CUDA_LEVELS 3
 bool nn_cuda_there(void);
 zero_nn_t *nn_cuda_context(int level);
@@ -133,7 +142,7 @@ static inline void call_gemm(zero_nn_t *nn, void *arg)
     zero_nn_gemm(nn, arg);
 }
 
-/* A buffer of fp32 or bf16 with a guard after it; its values also exist as double. */
+/* A buffer of any dtype with a guard after it; its values also exist as double. */
 typedef struct buf {
     zero_dtype_t dtype;
     int64_t count;
@@ -191,10 +200,10 @@ static inline void buf_free(buf_t *b)
 static inline void close_to(const char *what, const way_t *way, const buf_t *got, const buf_t *want,
                             const double *bound, double slack)
 {
-    double rounding = want->dtype == ZERO_BF16 ? 2 * EPS16 : 2 * EPS32;
+    double rounding = 2 * eps_of(want->dtype), tiny = 2 * tiny_of(want->dtype);
     for (int64_t i = 0; i < want->count; i++) {
         double g = buf_at(got, i), w = buf_at(want, i),
-               allowed = (bound == NULL ? slack : bound[i]) + rounding * fabs(w) + 1e-37;
+               allowed = (bound == NULL ? slack : bound[i]) + rounding * fabs(w) + tiny;
         EXPECT(fabs(g - w) <= allowed, "%s, %s, %s: element %lld is %.9g, ref %.9g, off by %.3g, allowed %.3g", what,
                way->name, zero_dtype_name(want->dtype), (long long)i, g, w, fabs(g - w), allowed);
     }
@@ -221,6 +230,7 @@ static inline void same_bits(const char *what, const buf_t *a, const buf_t *b)
     EXPECT(memcmp(a->data, b->data, (size_t)a->count * zero_dtype_size(a->dtype)) == 0, "%s: other bits", what);
 }
 
-static const zero_dtype_t DTYPES[] = {ZERO_FP32, ZERO_BF16};
+static const zero_dtype_t DTYPES[] = {ZERO_FP32, ZERO_BF16, ZERO_FP16};
+enum { DTYPE_COUNT = sizeof DTYPES / sizeof DTYPES[0] };
 
 #endif

@@ -406,7 +406,7 @@ static void wrapped_attention(zero_nn_t *nn, const zero_nn_attention_t *a, const
     }
     /* cuDNN's operands begin at multiples of 16 bytes. */
     bool odd = cuda.odd;
-    cuda.odd = odd && !(cuda.cudnn && a->dtype == ZERO_BF16);
+    cuda.odd = odd && !(cuda.cudnn && a->dtype != ZERO_FP32);
     begin(nn);
     cuda.odd = odd;
     d.q = at(a->q);
@@ -504,5 +504,5 @@ bool nn_cuda_emulated(void)
 
 double nn_cuda_softmax_error(zero_dtype_t dtype)
 {
-    return cuda.cudnn && dtype == ZERO_BF16 ? EPS16 : 0;
+    return cuda.cudnn && dtype != ZERO_FP32 ? eps_of(dtype) : 0;
 }

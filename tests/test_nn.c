@@ -55,7 +55,7 @@ static void gemm_case(const way_t *way, zero_nn_gemm_t g, int64_t pad, bool bias
           b = buf_random(g.dtype, (g.trans_b ? g.n : g.k) * ldb, 1);
     const zero_dtype_t c_dtype = g.wide ? ZERO_FP32 : g.dtype;
     const bool twice =
-        way->cuda && g.k >= 1024 && g.k % 8 != 0 && c_dtype == ZERO_BF16; /* in two products, each rounded */
+        way->cuda && g.k >= 1024 && g.k % 8 != 0 && c_dtype != ZERO_FP32; /* in two products, each rounded */
     buf_t v = buf_random(g.dtype, g.n, 1), c = buf_random(c_dtype, g.m * ldc, 1), want = buf_copy(&c),
           again = buf_copy(&c);
     double *bound = calloc((size_t)(g.m * ldc) + 1, sizeof *bound);
@@ -78,7 +78,7 @@ static void gemm_case(const way_t *way, zero_nn_gemm_t g, int64_t pad, bool bias
                 size += fabs(buf_at(&c, i * ldc + j));
             }
             zero_element_set(want.data, i * ldc + j, c_dtype, (float)sum);
-            bound[i * ldc + j] = (double)(g.k + 2) * EPS32 * size + (twice ? EPS16 * size : 0);
+            bound[i * ldc + j] = (double)(g.k + 2) * EPS32 * size + (twice ? eps_of(c_dtype) * size : 0);
         }
     }
     g.c = c.data;
@@ -103,7 +103,7 @@ START_TEST(gemm_against_fp64)
                                        {5, 130, 257}, {130, 5, 3}, {13, 17, 600}, {31, 37, 0}};
     if (!way_runs(way))
         return;
-    for (int d = 0; d < 2; d++) {
+    for (int d = 0; d < DTYPE_COUNT; d++) {
         for (size_t i = 0; i < sizeof SIZES / sizeof SIZES[0]; i++) {
             for (int flags = 0; flags < 16; flags++) {
                 zero_nn_gemm_t g = {.m = SIZES[i][0],
@@ -177,7 +177,7 @@ static void call_apart(zero_nn_t *nn, void *arg)
 
 static void epilogue_case(const way_t *way, zero_nn_gemm_t g, bool bias)
 {
-    bool backward = g.epilogue == ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD, may_fuse = way->cuda && g.dtype == ZERO_BF16;
+    bool backward = g.epilogue == ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD, may_fuse = way->cuda && g.dtype != ZERO_FP32;
     int64_t count = g.m * g.n;
     buf_t a = buf_random(g.dtype, g.m * g.k, 1), b = buf_random(g.dtype, g.k * g.n, 1), v = buf_random(g.dtype, g.n, 1);
     buf_t c[3], aux[3], start = buf_random(g.dtype, count, 1), before = buf_random(g.dtype, count, 3);
@@ -195,9 +195,9 @@ static void epilogue_case(const way_t *way, zero_nn_gemm_t g, bool bias)
     snprintf(what, sizeof what, "gemm m %lld n %lld k %lld ta %d tb %d epilogue %d bias %d", (long long)g.m,
              (long long)g.n, (long long)g.k, g.trans_a, g.trans_b, (int)g.epilogue, bias);
     /* The sums have another order, and the separate calls round the value in between. gelu and gelu' multiply a
-     * difference by at most 1.13. A GPU's tanh in bf16 may have an error of one part in 1024 of what it is multiplied
-     * with. */
-    double *bound = calloc((size_t)count, sizeof *bound), one = g.dtype == ZERO_BF16 ? EPS16 : EPS32,
+     * difference by at most 1.13. A GPU's tanh in 16 bits may have an error of one part in 1024 of what it is
+     * multiplied with. */
+    double *bound = calloc((size_t)count, sizeof *bound), one = eps_of(g.dtype),
            tanh_error = may_fuse ? 0x1p-10 : 4 * EPS32;
     for (int64_t i = 0; i < count; i++)
         bound[i] = 2 * (double)(g.k + 2) * EPS32 * (double)g.k;
@@ -228,18 +228,18 @@ START_TEST(epilogues_against_ref)
         return;
     seed_state = 31;
     for (size_t i = 0; i < sizeof SIZES / sizeof SIZES[0]; i++) {
-        for (int n = 0; n < 16; n++) {
+        for (int n = 0; n < 8 * DTYPE_COUNT; n++) {
             bool backward = n & 1;
             epilogue_case(
                 way,
                 (zero_nn_gemm_t){.m = SIZES[i][0],
                                  .n = SIZES[i][1],
                                  .k = SIZES[i][2],
-                                 .dtype = DTYPES[n / 2 % 2],
-                                 .trans_a = n & 4,
-                                 .trans_b = n & 8,
+                                 .dtype = DTYPES[n / 8],
+                                 .trans_a = n & 2,
+                                 .trans_b = n & 4,
                                  .epilogue = backward ? ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD : ZERO_NN_EPILOGUE_GELU_NEW},
-                !backward && n & 4);
+                !backward && n & 2);
         }
     }
 }
@@ -402,7 +402,7 @@ static void call_add_sums(zero_nn_t *nn, void *arg)
     free(sums);
 }
 
-/* The next two support only fp32: in bf16, y does not change. */
+/* The next two support only fp32: in 16 bits, y does not change. */
 static void call_combine(zero_nn_t *nn, void *arg)
 {
     rows_t *r = arg;
@@ -466,12 +466,12 @@ START_TEST(rows_against_ref)
     if (!way_runs(way))
         return;
     for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++) {
-        for (int d = 0; d < 4; d++) {
+        for (int d = 0; d < 2 * DTYPE_COUNT; d++) {
             for (size_t c = 0; c < sizeof ROW_CALLS / sizeof ROW_CALLS[0]; c++) {
                 rows_t r[3];
                 for (int i = 0; i < 3; i++) {
-                    r[i] = rows_new(DTYPES[d % 2], SIZES[s][0], SIZES[s][1], 7 * s + c);
-                    r[i].in_place = d >= 2;
+                    r[i] = rows_new(DTYPES[d % DTYPE_COUNT], SIZES[s][0], SIZES[s][1], 7 * s + c);
+                    r[i].in_place = d >= DTYPE_COUNT;
                     run(i == 0 ? NULL : way, ROW_CALLS[c].call, &r[i]);
                 }
                 close_to(ROW_CALLS[c].name, way, &r[1].y, &r[0].y, NULL, ROW_CALLS[c].y);
@@ -496,12 +496,12 @@ START_TEST(norm_against_ref)
     if (!way_runs(way))
         return;
     for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++) {
-        for (int d = 0; d < 4; d++) {
+        for (int d = 0; d < 2 * DTYPE_COUNT; d++) {
             rows_t r[3];
             double C = (double)SIZES[s][1], n = (double)SIZES[s][0];
             for (int i = 0; i < 3; i++) {
-                r[i] = rows_new(DTYPES[d % 2], SIZES[s][0], SIZES[s][1], 100 + s);
-                r[i].in_place = d >= 2;
+                r[i] = rows_new(DTYPES[d % DTYPE_COUNT], SIZES[s][0], SIZES[s][1], 100 + s);
+                r[i].in_place = d >= DTYPE_COUNT;
                 run(i == 0 ? NULL : way, call_norm, &r[i]);
                 for (int64_t j = 0; j < r[i].n; j++) {
                     EXPECT(fabs(r[i].mean[j] - r[0].mean[j]) <= 4 * C * EPS32, "mean %g, ref %g", r[i].mean[j],
@@ -539,11 +539,11 @@ START_TEST(norm_of_a_sum)
     if (!way_runs(way))
         return;
     for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++) {
-        for (int d = 0; d < 4; d++) {
+        for (int d = 0; d < 2 * DTYPE_COUNT; d++) {
             rows_t r[2];
             for (int i = 0; i < 2; i++) {
-                r[i] = rows_new(DTYPES[d % 2], SIZES[s][0], SIZES[s][1], 300 + s);
-                r[i].in_place = d >= 2;
+                r[i] = rows_new(DTYPES[d % DTYPE_COUNT], SIZES[s][0], SIZES[s][1], 300 + s);
+                r[i].in_place = d >= DTYPE_COUNT;
                 run(way, i == 0 ? call_add_and_norm : call_add_norm, &r[i]);
             }
             same_bits("the sum", &r[0].dx, &r[1].dx);
@@ -630,11 +630,12 @@ START_TEST(embedding_is_exact)
                                        {2, 40, 1200, 300}, {2, 9, 3, 70000}, MANY_TOKENS};
     for (int i = -1; i < WAY_COUNT; i++) {
         const way_t *way = i < 0 ? NULL : &WAYS[i];
-        for (size_t c = 0; c < 4 * (sizeof SIZES / sizeof SIZES[0]) && (way == NULL || way_runs(way)); c++) {
-            const int64_t *s = SIZES[c / 4];
-            zero_dtype_t dtype = DTYPES[c % 2];
+        for (size_t c = 0; c < 2 * DTYPE_COUNT * (sizeof SIZES / sizeof SIZES[0]) && (way == NULL || way_runs(way));
+             c++) {
+            const int64_t *s = SIZES[c / (2 * DTYPE_COUNT)];
+            zero_dtype_t dtype = DTYPES[c % DTYPE_COUNT];
             seed_state = 77 + c;
-            words_t w = {.B = s[0], .T = s[1], .C = s[2], .V = s[3], .positions = c % 4 < 2};
+            words_t w = {.B = s[0], .T = s[1], .C = s[2], .V = s[3], .positions = c / DTYPE_COUNT % 2 == 0};
             int64_t rows = w.B * w.T;
             w.wte = buf_random(dtype, w.V * w.C, 1);
             w.wpe = buf_random(dtype, w.T * w.C, 1);
@@ -652,7 +653,8 @@ START_TEST(embedding_is_exact)
                 for (int64_t r = 0; r < rows; r++) {
                     float y = zero_element(w.wte.data, w.tokens[r] * w.C + j, dtype);
                     y += w.positions ? zero_element(w.wpe.data, r % w.T * w.C + j, dtype) : 0;
-                    EXPECT(fabs(buf_at(&w.y, r * w.C + j) - y) <= (dtype == ZERO_BF16 ? EPS16 * fabs(y) : 0),
+                    EXPECT(fabs(buf_at(&w.y, r * w.C + j) - y) <=
+                               (dtype == ZERO_FP32 ? 0 : eps_of(dtype) * fabs(y) + tiny_of(dtype)),
                            "embedding forward");
                 }
                 for (int64_t r = 0; r < rows; r++) { /* once per token, at its first row */
@@ -828,7 +830,7 @@ int main(void)
     SKIP_WITHOUT_CUDA();
     Suite *suite = suite_create("nn");
     TCase *tc = tcase_create("nn");
-    tcase_set_timeout(tc, 120);
+    tcase_set_timeout(tc, 240);
     tcase_add_loop_test(tc, gemm_against_fp64, 0, WAY_COUNT);
     tcase_add_loop_test(tc, epilogues_against_ref, 0, WAY_COUNT);
     tcase_add_test(tc, epilogue_errors);

@@ -329,7 +329,7 @@ static buf_t exact_lse(const exact_t *e)
 static void compare(const char *what, const way_t *way, const buf_t *got, const buf_t *want, double slack)
 {
     if (softmax_error(want->dtype) > 0) /* cuDNN rounds the softmax and its gradient, so single elements may be off */
-        close_in_norm(what, way, got, want, EPS16 + 2 * softmax_error(want->dtype), slack);
+        close_in_norm(what, way, got, want, eps_of(want->dtype) + 2 * softmax_error(want->dtype), slack);
     else
         close_to(what, way, got, want, NULL, slack);
 }
@@ -393,9 +393,9 @@ START_TEST(attention_against_formulas)
     if (runner != NULL && !way_runs(runner))
         return;
     for (int s = 0; s < SHAPE_COUNT; s++) {
-        for (int c = 0; c < 2 * KINDS * 2; c++) {
-            const kind_t kind = (kind_t)(c / 2 % KINDS);
-            const bool causal = c / 2 / KINDS != 0;
+        for (int c = 0; c < DTYPE_COUNT * KINDS * 2; c++) {
+            const kind_t kind = (kind_t)(c / DTYPE_COUNT % KINDS);
+            const bool causal = c / DTYPE_COUNT / KINDS != 0;
             if (causal && SHAPES[s].S != SHAPES[s].T)
                 continue;
             turn++;
@@ -405,7 +405,8 @@ START_TEST(attention_against_formulas)
 #endif
             some = true;
             seed_state = (uint64_t)turn * 1000;
-            against_formulas(way, runner, &SHAPES[s], DTYPES[c % 2], turn % 2 ? 1 : 12, turn / 2 % 3, causal, kind);
+            against_formulas(way, runner, &SHAPES[s], DTYPES[c % DTYPE_COUNT], turn % 2 ? 1 : 12, turn / 2 % 3, causal,
+                             kind);
         }
     }
     ck_assert(some || _i == 0);
@@ -449,9 +450,9 @@ START_TEST(packed_documents_have_their_bits)
     const int64_t starts[] = {0, 64, 192, 203};
     if (runner != NULL && !way_runs(runner))
         return;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 2 * DTYPE_COUNT; i++) {
         seed_state = 99;
-        heads_t h = heads_new(&d, DTYPES[i % 2], 1, 1, i / 2 != 0, PADDED);
+        heads_t h = heads_new(&d, DTYPES[i % DTYPE_COUNT], 1, 1, i >= DTYPE_COUNT, PADDED);
         for (int64_t n = 0; n < 3; n++) {
             for (int64_t t = starts[n]; t < starts[n + 1]; t++) {
                 h.ranges[2 * t] = (int32_t)starts[n];
@@ -543,9 +544,9 @@ START_TEST(attention_repeats)
         d.H = d.KV = 8;
     }
 #endif
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 2 * DTYPE_COUNT; i++) {
         seed_state = 77;
-        heads_t h = heads_new(&d, DTYPES[i % 2], 1, 1, i % 2 == 0, i < 2 ? ALL : PACKED), again;
+        heads_t h = heads_new(&d, DTYPES[i % DTYPE_COUNT], 1, 1, i % 2 == 0, i < DTYPE_COUNT ? ALL : PACKED), again;
         zero_nn_t *nn = context(way);
         zero_error_t error = {.status = ZERO_OK};
         zero_nn_set_dry(nn, true);
@@ -557,7 +558,7 @@ START_TEST(attention_repeats)
         unsigned char *workspace = aligned_alloc(ZERO_NN_ALIGN, (bytes / ZERO_NN_ALIGN + 1) * ZERO_NN_ALIGN);
         zero_nn_set_workspace(nn, bytes == 0 ? NULL : workspace, bytes);
         seed_state = 77;
-        again = heads_new(&d, DTYPES[i % 2], 1, 1, i % 2 == 0, i < 2 ? ALL : PACKED);
+        again = heads_new(&d, DTYPES[i % DTYPE_COUNT], 1, 1, i % 2 == 0, i < DTYPE_COUNT ? ALL : PACKED);
         run(way, call_attention, &again);
         again.backward = true;
         run(way, call_attention, &again);

@@ -57,14 +57,14 @@ static void call_bias_backward(zero_nn_t *nn, void *arg)
 static void added(const char *what, const way_t *way, const gradient_t *g, const buf_t *dy, int64_t rows)
 {
     const int64_t n = g->data.count;
-    const double rounding = dy->dtype == ZERO_BF16 ? EPS16 : EPS32;
+    const double rounding = eps_of(dy->dtype), tiny = tiny_of(dy->dtype);
     for (int64_t c = 0; c < n; c++) {
         double sum = buf_at(&g->before, c), size = fabs(sum), got = buf_at(&g->data, c);
         for (int64_t r = 0; r < rows; r++) {
             sum += buf_at(dy, r * n + c);
             size += fabs(buf_at(dy, r * n + c));
         }
-        EXPECT(fabs(got - sum) <= rounding * fabs(sum) + (double)(rows + 1) * EPS32 * size,
+        EXPECT(fabs(got - sum) <= rounding * fabs(sum) + tiny + (double)(rows + 1) * EPS32 * size,
                "%s, %s, %s: column %lld is %.9g, %.9g is right", what, way->name, zero_dtype_name(dy->dtype),
                (long long)c, got, sum);
     }
@@ -147,13 +147,13 @@ START_TEST(of_norms)
     if (!way_runs(way))
         return;
     for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++) {
-        for (int d = 0; d < 4; d++) {
+        for (int d = 0; d < 2 * DTYPE_COUNT; d++) {
             const int64_t rows = SIZES[s][0], C = SIZES[s][1];
-            norm_t plain = norm_new(DTYPES[d % 2], rows, C, d >= 2, 0);
+            norm_t plain = norm_new(DTYPES[d % DTYPE_COUNT], rows, C, d >= DTYPE_COUNT, 0);
             run(way, call_norm_backward, &plain);
             same_bits("no bias", &plain.bias.data, &plain.bias.before);
             for (int biases = rows * C < 10000 ? 1 : 3; biases <= 3; biases++) {
-                norm_t n = norm_new(DTYPES[d % 2], rows, C, d >= 2, biases);
+                norm_t n = norm_new(DTYPES[d % DTYPE_COUNT], rows, C, d >= DTYPE_COUNT, biases);
                 run(way, call_norm_backward, &n);
                 same_bits("dx", &n.dx, &plain.dx);
                 same_bits("dw", &n.dw, &plain.dw);
@@ -199,16 +199,16 @@ START_TEST(of_gelu)
     if (!way_runs(way))
         return;
     for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++) {
-        for (int d = 0; d < 4; d++) {
+        for (int d = 0; d < 2 * DTYPE_COUNT; d++) {
             gelu_t g[2];
             for (int i = 0; i < 2; i++) {
                 const int64_t rows = SIZES[s][0], n = SIZES[s][1];
                 seed_state = 40 + s;
-                g[i] = (gelu_t){.rows = rows, .n = n, .in_place = d >= 2, .sum = i == 1};
-                g[i].x = buf_random(DTYPES[d % 2], rows * n, 3);
-                g[i].dy = buf_random(DTYPES[d % 2], rows * n, 1);
+                g[i] = (gelu_t){.rows = rows, .n = n, .in_place = d >= DTYPE_COUNT, .sum = i == 1};
+                g[i].x = buf_random(DTYPES[d % DTYPE_COUNT], rows * n, 3);
+                g[i].dy = buf_random(DTYPES[d % DTYPE_COUNT], rows * n, 1);
                 g[i].dx = buf_copy(&g[i].dy);
-                g[i].bias = gradient_new(DTYPES[d % 2], n);
+                g[i].bias = gradient_new(DTYPES[d % DTYPE_COUNT], n);
                 run(way, call_gelu_backward, &g[i]);
             }
             same_bits("dx", &g[0].dx, &g[1].dx);
@@ -233,7 +233,7 @@ START_TEST(of_products)
     if (!way_runs(way))
         return;
     for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++) {
-        for (int d = 0; d < 2; d++) {
+        for (int d = 0; d < DTYPE_COUNT; d++) {
             const int64_t m = SIZES[s][0], n = SIZES[s][1], k = SIZES[s][2];
             seed_state = 90 + s;
             buf_t a = buf_random(DTYPES[d], m * k, 1), b = buf_random(DTYPES[d], n * k, 1),
@@ -330,7 +330,7 @@ START_TEST(of_attention)
     if (!way_runs(way))
         return;
     for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++) {
-        for (int d = 0; d < 2; d++) {
+        for (int d = 0; d < DTYPE_COUNT; d++) {
             heads_t h[2];
             for (int i = 0; i < 2; i++) {
                 h[i] = heads_new(SIZES[s], DTYPES[d]);

@@ -38,7 +38,9 @@ static const way_t *way_of(int i)
 static double rounded(double x, zero_dtype_t dtype)
 {
     float y = (float)x;
-    return dtype == ZERO_BF16 ? (double)zero_bf16_to_fp32(zero_fp32_to_bf16(y)) : (double)y;
+    return dtype == ZERO_BF16   ? (double)zero_bf16_to_fp32(zero_fp32_to_bf16(y))
+           : dtype == ZERO_FP16 ? (double)zero_fp16_to_fp32(zero_fp32_to_fp16(y))
+                                : (double)y;
 }
 
 /* The stored element lies between low and high, both rounded to its dtype. */
@@ -249,8 +251,8 @@ START_TEST(norms)
     if (way != NULL && !way_runs(way))
         return;
     for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++)
-        for (int k = 0; k < 4 * MODES; k++)
-            norm_case(way, SIZES[s], DTYPES[k % 2], k / 2 % 2, k / 4);
+        for (int k = 0; k < 2 * DTYPE_COUNT * MODES; k++)
+            norm_case(way, SIZES[s], DTYPES[k % DTYPE_COUNT], k / DTYPE_COUNT % 2, k / DTYPE_COUNT / 2);
 }
 END_TEST
 
@@ -389,9 +391,10 @@ START_TEST(activations)
     if (way != NULL && !way_runs(way))
         return;
     for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++) {
-        for (int k = 0; k < 2 * ZERO_NN_ACTIVATION_COUNT * 6; k++) {
-            const zero_dtype_t dtype = DTYPES[k % 2];
-            const int act = k / 2 % ZERO_NN_ACTIVATION_COUNT, kind = k / 2 / ZERO_NN_ACTIVATION_COUNT;
+        for (int k = 0; k < DTYPE_COUNT * ZERO_NN_ACTIVATION_COUNT * 6; k++) {
+            const zero_dtype_t dtype = DTYPES[k % DTYPE_COUNT];
+            const int act = k / DTYPE_COUNT % ZERO_NN_ACTIVATION_COUNT,
+                      kind = k / DTYPE_COUNT / ZERO_NN_ACTIVATION_COUNT;
             if (kind == 5) /* gated has no bias */
                 continue;
             act_t a = act_run(way, act, SIZES[s][0], SIZES[s][1], dtype, kind),
@@ -508,8 +511,8 @@ START_TEST(rotary)
     if (way != NULL && !way_runs(way))
         return;
     for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++)
-        for (int k = 0; k < 8; k++)
-            rotary_case(way, SIZES[s], DTYPES[k % 2], k / 2);
+        for (int k = 0; k < 4 * DTYPE_COUNT; k++)
+            rotary_case(way, SIZES[s], DTYPES[k % DTYPE_COUNT], k / DTYPE_COUNT);
 }
 END_TEST
 
@@ -613,7 +616,7 @@ int main(void)
     SKIP_WITHOUT_CUDA();
     Suite *suite = suite_create("nn_decoder");
     TCase *tc = tcase_create("nn_decoder");
-    tcase_set_timeout(tc, 120);
+    tcase_set_timeout(tc, 240);
     tcase_add_loop_test(tc, norms, -1, WAY_COUNT);
     tcase_add_test(tc, norm_defaults);
     tcase_add_test(tc, norm_errors);

@@ -16,9 +16,9 @@ static inline bool shape_ok(zero_nn_t *nn, const zero_nn_shape_t *shape)
 {
     if (nn->error.status != ZERO_OK)
         return false;
-    if (shape->dtype != ZERO_FP32 && shape->dtype != ZERO_BF16) {
-        zero_nn_fail(nn, ZERO_ERR_UNSUPPORTED, "%s in %s: only fp32 and bf16 are supported", zero_nn_op_name(shape->op),
-                     zero_dtype_name((zero_dtype_t)shape->dtype));
+    if (shape->dtype < 0 || shape->dtype >= (int32_t)ZERO_DTYPE_COUNT) {
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: dtype %d is unknown: choose a zero_dtype_t", zero_nn_op_name(shape->op),
+                     (int)shape->dtype);
         return false;
     }
     char text[256];

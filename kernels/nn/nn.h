@@ -2,14 +2,16 @@
 /* nn.h - the kernels that models need, forward and backward: GEMM, attention, norms, embedding, cross-entropy. This is
  * a separate library. Models and train use it; libzero never links it. It has three backends:
  *  - "ref": plain C, the reference;
- *  - "cpu": oneDNN for GEMMs; OpenMP and SIMD for the rest;
- *  - "cuda" (plugin zero_nn_cuda): cuBLASLt for products; cuDNN for attention in bf16; our own kernels for the rest,
- * and for attention if cuDNN is missing or rejects the shape.
+ *  - "cpu": oneDNN for GEMMs in fp32, and in bf16 if the processor is fast at them; other GEMMs in 16 bits by our own
+ * kernel, which multiplies in fp32; OpenMP and SIMD for the rest;
+ *  - "cuda" (plugin zero_nn_cuda): cuBLASLt for products; cuDNN for attention in bf16 and fp16; our own kernels for the
+ * rest, and for attention if cuDNN is missing or rejects the shape.
  *
- * Matrices are row-major. dtype (fp32 or bf16) applies to weights, activations and gradients alike. Statistics (mean,
- * rstd, logsumexp, losses) are fp32. Sums run in fp32 inside a kernel and are rounded once. Kernels use no float
- * atomics and choose algorithms by shape, never by address. So the same call with the same number of threads gives the
- * same bits. Gradients of parameters are accumulated (+=). A context belongs to one thread.
+ * Matrices are row-major. dtype (fp32, bf16 or fp16) applies to weights, activations and gradients alike. Statistics
+ * (mean, rstd, logsumexp, losses) are fp32. Sums run in fp32 inside a kernel and are rounded once, to nearest even. In
+ * fp16 a result from 65520 on becomes an infinity, and small results are subnormal. Kernels use no float atomics and
+ * choose algorithms by shape, never by address. So the same call with the same number of threads gives the same bits.
+ * Gradients of parameters are accumulated (+=). A context belongs to one thread.
  *
  * The caller makes a dry run first. In dry mode every call only creates its primitive and notes the workspace that it
  * needs. It touches no buffer: all may be NULL. The caller then reserves zero_nn_workspace_bytes and passes the
@@ -31,8 +33,8 @@
  *
  * With "cuda", operands must also be aligned. If the rows of a product's operand (ld elements each) are a multiple of
  * 16 bytes, the operand must start at a multiple of 16 bytes. If the rows are only a multiple of 8, 4 or 2 bytes, that
- * alignment is enough. A bias always needs 16 bytes. aux needs the alignment of C. Operands of attention in bf16 need
- * 16 bytes if their rows are a multiple of 16 bytes.
+ * alignment is enough. A bias always needs 16 bytes. aux needs the alignment of C. Operands of attention in bf16 and
+ * fp16 need 16 bytes if their rows are a multiple of 16 bytes.
  *
  * After a failed call the context keeps its first error, and later calls do nothing. Check zero_nn_status once per
  * layer. */
@@ -173,8 +175,8 @@ void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const voi
  *
  * Layer norm: y = (x - mean) * rstd * w + b, rstd = 1 / sqrt(variance + eps).
  *
- * With rms, RMS norm (Zhang and Sennrich 2019): y = x * rstd * w, rstd = 1 / sqrt(mean(x^2) + eps). In bf16, x * rstd
- * is rounded before it is multiplied with w, as in Hugging Face's LlamaRMSNorm. There are no b, mean and db.
+ * With rms, RMS norm (Zhang and Sennrich 2019): y = x * rstd * w, rstd = 1 / sqrt(mean(x^2) + eps). In bf16 and fp16,
+ * x * rstd is rounded before it is multiplied with w, as in Hugging Face's LlamaRMSNorm. There are no b, mean and db.
  *
  * A row holds `groups` vectors one after another, each with its own statistics and all with the same w and b. Queries
  * and keys are normalized like this, head by head, inside a matrix that holds more. If ldx is ldy, y may be x (then no

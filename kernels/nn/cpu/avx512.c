@@ -11,6 +11,8 @@
 #define BLOCK_M 8
 #define TILE_M 12
 #define TILE_V 2
+#define FP16_WIDEN(h) _mm512_cvtph_ps((__m256i)(h))
+#define FP16_ROUND(v) _mm512_cvtps_ph((__m512)(v), _MM_FROUND_TO_NEAREST_INT)
 
 typedef float vf __attribute__((vector_size(64)));
 typedef int vi __attribute__((vector_size(64)));

@@ -66,8 +66,8 @@ static zero_status_t cpu_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t 
     const int64_t *d = plan->shape.d;
     zero_status_t status = ZERO_OK;
     switch (plan->shape.op) {
-    case ZERO_NN_GEMM:
-        if (plan->shape.dtype != ZERO_BF16 || has_fast_bf16())
+    case ZERO_NN_GEMM: /* oneDNN 2 has no products in fp16 on CPUs */
+        if (plan->shape.dtype == ZERO_FP32 || (plan->shape.dtype == ZERO_BF16 && has_fast_bf16()))
             status = zero_nn_onednn_plan(nn, plan, error);
         if (plan->data == NULL)
             plan->workspace = zero_nn_own_gemm_workspace(nn, &plan->shape);
@@ -99,7 +99,10 @@ static void cpu_unplan(zero_nn_plan_t *plan)
 
 static const char *cpu_maker(const zero_nn_plan_t *plan)
 {
-    return plan->shape.op == ZERO_NN_GEMM && plan->data != NULL ? "oneDNN" : "our own kernels";
+    if (plan->shape.op == ZERO_NN_GEMM && plan->data != NULL)
+        return "oneDNN";
+    return plan->shape.op == ZERO_NN_GEMM && plan->shape.dtype != ZERO_FP32 ? "our own kernels in fp32"
+                                                                            : "our own kernels";
 }
 
 static void cpu_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)

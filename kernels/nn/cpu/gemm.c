@@ -72,9 +72,12 @@ static void pack(float *out, const zero_nn_simd_t *simd, const void *matrix, int
                     out[l * width + i] = from[i * step + l];
         } else {
             const uint16_t *from = (const uint16_t *)matrix + (first + p) * step + l0;
-            for (int64_t i = 0; i < w; i++)
+            float wide[DEPTH];
+            for (int64_t i = 0; i < w; i++) {
+                simd->load(wide, from + i * step, depth, dtype);
                 for (int64_t l = 0; l < depth; l++)
-                    out[l * width + i] = zero_bf16_to_fp32(from[i * step + l]);
+                    out[l * width + i] = wide[l];
+            }
         }
     }
 }

@@ -93,10 +93,16 @@ INLINE act_pair_t act_pair(vf x, const zero_nn_activation_t act)
     } while (0)
 #define FOR_ACT_DTYPE(act, dtype, body) \
     do {                                \
-        if ((dtype) == ZERO_FP32)       \
-            body(act, ZERO_FP32);       \
-        else                            \
+        switch (dtype) {                \
+        case ZERO_BF16:                 \
             body(act, ZERO_BF16);       \
+            break;                      \
+        case ZERO_FP16:                 \
+            body(act, ZERO_FP16);       \
+            break;                      \
+        default:                        \
+            body(act, ZERO_FP32);       \
+        }                               \
     } while (0)
 
 KERNEL void rows_act(zero_nn_activation_t act, void *y, const void *x, int64_t n, zero_dtype_t dtype)

@@ -79,7 +79,7 @@ KERNEL void rows_norm_grad(void *dx, float *dw, float *db, const void *residual,
 /* Rounded to dtype. */
 INLINE vf vf_rounded(vf x, const zero_dtype_t dtype)
 {
-    return dtype == ZERO_FP32 ? x : bf16_widen(bf16_round(x));
+    return dtype == ZERO_FP32 ? x : half_widen(half_round(x, dtype), dtype);
 }
 
 INLINE void rms_row(void *y, float *rstd_out, const void *x, const void *w, int64_t C, float eps,

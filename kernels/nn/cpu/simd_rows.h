@@ -2,7 +2,7 @@
 /* simd_rows.h - the kernels of simd.h, compiled once per instruction set. The including file defines: SIMD_TABLE,
  * SIMD_NAME, TARGET (a function attribute), LANES, vf and vi (vectors of LANES floats and int32), vf_fma, vf_max
  * (returns the second operand if one is NaN), and the tile sizes BLOCK_M, TILE_M, TILE_V (rows and vectors that the
- * registers hold). */
+ * registers hold). If the processor has instructions for fp16, it also defines FP16_WIDEN and FP16_ROUND. */
 #include "kernels/nn/cpu/simd.h"
 
 #include <math.h>
@@ -78,22 +78,73 @@ INLINE vh bf16_round(vf v)
     return __builtin_convertvector((is_nan & nan) | (~is_nan & even), vh);
 }
 
-/* LANES elements from element i. dtype is a constant after inlining. */
-INLINE vf row_get(const void *p, int64_t i, zero_dtype_t dtype)
+#if defined(FP16_WIDEN)
+INLINE vf fp16_widen(vh h)
 {
-    return dtype == ZERO_FP32 ? vf_get((const float *)p + i) : bf16_widen(*(const vh_u *)((const uint16_t *)p + i));
+    return (vf)FP16_WIDEN(h);
 }
 
-INLINE void row_put(void *p, int64_t i, zero_dtype_t dtype, vf v)
+INLINE vh fp16_round(vf v)
+{
+    return (vh)FP16_ROUND(v);
+}
+#else
+/* The same in integer and exact fp32 arithmetic, lane by lane without branches, as in kernels/cuda/convert.h. */
+INLINE vu vu_select(vi mask, vu a, vu b)
+{
+    return ((vu)mask & a) | (~(vu)mask & b);
+}
+
+INLINE vf fp16_widen(vh h)
+{
+    vu u = __builtin_convertvector(h, vu), magnitude = u & 0x7fffu;
+    vu finite = (vu)((vf)(magnitude << 13) * 0x1p112f); /* the shifted bits are the number times 2^-112 */
+    vu other = 0x7f800000u | magnitude << 13 | ((vu)(magnitude > 0x7c00u) & 0x00400000u);
+    return (vf)((u & 0x8000u) << 16 | vu_select((vi)(magnitude < 0x7c00u), finite, other));
+}
+
+INLINE vh fp16_round(vf v)
+{
+    vu u = (vu)v, magnitude = u & 0x7fffffffu;
+    vu normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+    /* Below 2^-14: fp32 numbers in [0.5, 1) have the spacing 2^-24 of fp16's subnormals, so the addition rounds. */
+    vu subnormal = (vu)((vf)magnitude + 0.5f) - 0x3f000000u;
+    vu nan = 0x7e00u | ((magnitude >> 13) & 0x3ffu);
+    vu result = vu_select((vi)(magnitude < 0x38800000u), subnormal, normal);
+    result = vu_select((vi)(magnitude >= 0x477ff000u), 0x7c00u - (vu){0}, result); /* from 65520 on: infinity */
+    result = vu_select((vi)(magnitude > 0x7f800000u), nan, result);
+    return __builtin_convertvector(((u >> 16) & 0x8000u) | result, vh);
+}
+#endif
+
+/* Elements of 16 bits. dtype is a constant after inlining, here and below. */
+INLINE vf half_widen(vh h, const zero_dtype_t dtype)
+{
+    return dtype == ZERO_BF16 ? bf16_widen(h) : fp16_widen(h);
+}
+
+INLINE vh half_round(vf v, const zero_dtype_t dtype)
+{
+    return dtype == ZERO_BF16 ? bf16_round(v) : fp16_round(v);
+}
+
+/* LANES elements from element i. */
+INLINE vf row_get(const void *p, int64_t i, const zero_dtype_t dtype)
+{
+    return dtype == ZERO_FP32 ? vf_get((const float *)p + i)
+                              : half_widen(*(const vh_u *)((const uint16_t *)p + i), dtype);
+}
+
+INLINE void row_put(void *p, int64_t i, const zero_dtype_t dtype, vf v)
 {
     if (dtype == ZERO_FP32)
         vf_put((float *)p + i, v);
     else
-        *(vh_u *)((uint16_t *)p + i) = bf16_round(v);
+        *(vh_u *)((uint16_t *)p + i) = half_round(v, dtype);
 }
 
 /* The same for the n < LANES elements at the end of a row. The upper lanes are 0. */
-INLINE vf row_get_part(const void *p, int64_t i, int64_t n, zero_dtype_t dtype)
+INLINE vf row_get_part(const void *p, int64_t i, int64_t n, const zero_dtype_t dtype)
 {
     if (dtype == ZERO_FP32) {
         float lane[LANES] = {0};
@@ -102,26 +153,26 @@ INLINE vf row_get_part(const void *p, int64_t i, int64_t n, zero_dtype_t dtype)
     }
     uint16_t lane[LANES] = {0};
     memcpy(lane, (const uint16_t *)p + i, (size_t)n * sizeof *lane);
-    return bf16_widen(*(const vh_u *)lane);
+    return half_widen(*(const vh_u *)lane, dtype);
 }
 
-INLINE void row_put_part(void *p, int64_t i, int64_t n, zero_dtype_t dtype, vf v)
+INLINE void row_put_part(void *p, int64_t i, int64_t n, const zero_dtype_t dtype, vf v)
 {
     if (dtype == ZERO_FP32) {
         memcpy((float *)p + i, &v, (size_t)n * sizeof(float));
     } else {
-        vh h = bf16_round(v);
+        vh h = half_round(v, dtype);
         memcpy((uint16_t *)p + i, &h, (size_t)n * sizeof(uint16_t));
     }
 }
 
 /* LANES elements, or at the end the rest of n. */
-INLINE vf row_get_to(const void *p, int64_t i, int64_t n, zero_dtype_t dtype)
+INLINE vf row_get_to(const void *p, int64_t i, int64_t n, const zero_dtype_t dtype)
 {
     return i + LANES <= n ? row_get(p, i, dtype) : row_get_part(p, i, n - i, dtype);
 }
 
-INLINE void row_put_to(void *p, int64_t i, int64_t n, zero_dtype_t dtype, vf v)
+INLINE void row_put_to(void *p, int64_t i, int64_t n, const zero_dtype_t dtype, vf v)
 {
     if (i + LANES <= n)
         row_put(p, i, dtype, v);
@@ -129,14 +180,19 @@ INLINE void row_put_to(void *p, int64_t i, int64_t n, zero_dtype_t dtype, vf v)
         row_put_part(p, i, n - i, dtype, v);
 }
 
-/* Compiles body(dtype) for both dtypes, so no loop tests dtype. */
-#define FOR_DTYPE(dtype, body)      \
-    do {                            \
-        if ((dtype) == ZERO_FP32) { \
-            body(ZERO_FP32);        \
-        } else {                    \
-            body(ZERO_BF16);        \
-        }                           \
+/* Compiles body(dtype) for every dtype, so no loop tests dtype. */
+#define FOR_DTYPE(dtype, body) \
+    do {                       \
+        switch (dtype) {       \
+        case ZERO_BF16:        \
+            body(ZERO_BF16);   \
+            break;             \
+        case ZERO_FP16:        \
+            body(ZERO_FP16);   \
+            break;             \
+        default:               \
+            body(ZERO_FP32);   \
+        }                      \
     } while (0)
 
 /* e^x for x <= 88. The error is at most 1 ulp for x >= -87.33; below, the result is 0 (it would be subnormal). NaN
@@ -230,7 +286,7 @@ INLINE float entropy_row(void *logits, int64_t target, int64_t V, bool grad, flo
     for (; i < V; i += LANES)
         sum[0] += (vf)(vi_below(V - i) & (vi)vf_exp(row_get_to(logits, i, V, dtype) - max));
     float total = vf_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
-    float at_target = dtype == ZERO_FP32 ? ((float *)logits)[target] : zero_bf16_to_fp32(((uint16_t *)logits)[target]);
+    float at_target = row_get_part(logits, target, 1, dtype)[0];
 
     if (grad) {
         float inverse = 1.0f / total, factor = inverse * scale;
@@ -238,18 +294,18 @@ INLINE float entropy_row(void *logits, int64_t target, int64_t V, bool grad, flo
             row_put_to(logits, i, V, dtype, vf_exp(row_get_to(logits, i, V, dtype) - max) * factor);
         /* in fp32, so scale * (p - 1) is rounded once */
         float p = (vf_exp(vf_set(at_target - max))[0] * inverse - 1.0f) * scale;
-        if (dtype == ZERO_FP32)
-            ((float *)logits)[target] = p;
-        else
-            ((uint16_t *)logits)[target] = zero_fp32_to_bf16(p);
+        row_put_part(logits, target, 1, dtype, vf_set(p));
     }
     return logf(total) + max - at_target;
 }
 
 KERNEL float rows_entropy(void *logits, int64_t target, int64_t V, bool grad, float scale, zero_dtype_t dtype)
 {
-    return dtype == ZERO_FP32 ? entropy_row(logits, target, V, grad, scale, ZERO_FP32)
-                              : entropy_row(logits, target, V, grad, scale, ZERO_BF16);
+    float loss;
+#define BODY(dt) loss = entropy_row(logits, target, V, grad, scale, dt)
+    FOR_DTYPE(dtype, BODY);
+#undef BODY
+    return loss;
 }
 
 /* ---- blocks ----------------------------------------------------------------------------------------------------- */

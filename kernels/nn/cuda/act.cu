@@ -95,36 +95,35 @@ static cudaError_t launch_act(void *y, const void *dy, const void *x, int64_t co
     return cudaGetLastError();
 }
 
-template <bool BACKWARD>
+template <typename T, bool BACKWARD>
 static cudaError_t choose_act(zero_nn_activation_t act, void *y, const void *dy, const void *x, int64_t count,
-                              zero_dtype_t dtype, cudaStream_t stream)
+                              cudaStream_t stream)
 {
-    const bool single = dtype == ZERO_FP32;
     switch (act) {
     case ZERO_NN_GELU_NEW:
-        return single ? launch_act<float, ZERO_NN_GELU_NEW, BACKWARD>(y, dy, x, count, stream)
-                      : launch_act<zero_bf16_t, ZERO_NN_GELU_NEW, BACKWARD>(y, dy, x, count, stream);
+        return launch_act<T, ZERO_NN_GELU_NEW, BACKWARD>(y, dy, x, count, stream);
     case ZERO_NN_GELU:
-        return single ? launch_act<float, ZERO_NN_GELU, BACKWARD>(y, dy, x, count, stream)
-                      : launch_act<zero_bf16_t, ZERO_NN_GELU, BACKWARD>(y, dy, x, count, stream);
+        return launch_act<T, ZERO_NN_GELU, BACKWARD>(y, dy, x, count, stream);
     case ZERO_NN_RELU:
-        return single ? launch_act<float, ZERO_NN_RELU, BACKWARD>(y, dy, x, count, stream)
-                      : launch_act<zero_bf16_t, ZERO_NN_RELU, BACKWARD>(y, dy, x, count, stream);
+        return launch_act<T, ZERO_NN_RELU, BACKWARD>(y, dy, x, count, stream);
     default:
-        return single ? launch_act<float, ZERO_NN_SILU, BACKWARD>(y, dy, x, count, stream)
-                      : launch_act<zero_bf16_t, ZERO_NN_SILU, BACKWARD>(y, dy, x, count, stream);
+        return launch_act<T, ZERO_NN_SILU, BACKWARD>(y, dy, x, count, stream);
     }
 }
 
 cudaError_t zero_nn_cuda_act_forward(zero_nn_activation_t act, void *y, const void *x, int64_t count,
                                      zero_dtype_t dtype, cudaStream_t stream)
 {
-    return choose_act<false>(act, y, NULL, x, count, dtype, stream);
+    cudaError_t status = cudaErrorInvalidValue;
+    ZERO_WITH_TYPE(dtype, T, status = choose_act<T, false>(act, y, NULL, x, count, stream))
+    return status;
 }
 
 cudaError_t zero_nn_cuda_act_backward(const zero_nn_act_grad_t *a, cudaStream_t stream)
 {
-    return choose_act<true>(a->act, a->dx, a->dy, a->x, a->rows * a->n, a->dtype, stream);
+    cudaError_t status = cudaErrorInvalidValue;
+    ZERO_WITH_TYPE(a->dtype, T, status = choose_act<T, true>(a->act, a->dx, a->dy, a->x, a->rows * a->n, stream))
+    return status;
 }
 
 template <typename T, int ACT> static cudaError_t launch_gated(const zero_nn_gated_t *g, cudaStream_t stream)
@@ -161,12 +160,20 @@ template <typename T> static cudaError_t choose_gated(const zero_nn_gated_t *g, 
     }
 }
 
+/* Backward if dgu is not NULL. */
+static cudaError_t gated(const zero_nn_gated_t *g, cudaStream_t stream)
+{
+    cudaError_t status = cudaErrorInvalidValue;
+    ZERO_WITH_TYPE(g->dtype, T, status = choose_gated<T>(g, stream))
+    return status;
+}
+
 cudaError_t zero_nn_cuda_gated_forward(const zero_nn_gated_t *g, cudaStream_t stream)
 {
-    return g->dtype == ZERO_FP32 ? choose_gated<float>(g, stream) : choose_gated<zero_bf16_t>(g, stream);
+    return gated(g, stream);
 }
 
 cudaError_t zero_nn_cuda_gated_backward(const zero_nn_gated_t *g, cudaStream_t stream)
 {
-    return g->dtype == ZERO_FP32 ? choose_gated<float>(g, stream) : choose_gated<zero_bf16_t>(g, stream);
+    return gated(g, stream);
 }

@@ -91,5 +91,7 @@ template <typename T> static cudaError_t launch(const zero_nn_attention_t *given
 
 cudaError_t zero_nn_cuda_attention_forward(const zero_nn_attention_t *a, cudaStream_t stream)
 {
-    return a->dtype == ZERO_FP32 ? launch<float>(a, stream) : launch<zero_bf16_t>(a, stream);
+    cudaError_t status = cudaErrorInvalidValue;
+    ZERO_WITH_TYPE(a->dtype, T, status = launch<T>(a, stream))
+    return status;
 }

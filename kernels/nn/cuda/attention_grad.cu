@@ -171,7 +171,7 @@ static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_dkv(zero_a
 
 template <typename E, int PARTS>
 static cudaError_t launch_both(const zero_attention<E> &a, const grad<E> &g, const zero_nn_attention_grad_t *out,
-                               cudaStream_t stream)
+                               zero_dtype_t dtype, cudaStream_t stream)
 {
     const dim3 threads(ZERO_TILE_SIDE, ZERO_TILE_SIDE);
     ZERO_LAUNCH((attention_dq<E, PARTS>), dim3((unsigned)(a.tiles * a.B * a.H)), threads, 0, stream, a, g,
@@ -184,8 +184,7 @@ static cudaError_t launch_both(const zero_attention<E> &a, const grad<E> &g, con
     status = cudaGetLastError();
     if (status != cudaSuccess || g.partial == NULL)
         return status;
-    return zero_nn_cuda_add_parts(&out->dbias, 1, g.partial, a.B * a.tiles, g.width,
-                                  sizeof(E) == sizeof(float) ? ZERO_FP32 : ZERO_BF16, stream);
+    return zero_nn_cuda_add_parts(&out->dbias, 1, g.partial, a.B * a.tiles, g.width, dtype, stream);
 }
 
 template <typename E>
@@ -208,10 +207,10 @@ static cudaError_t launch(const zero_nn_attention_t *given, const zero_nn_attent
     if (status != cudaSuccess)
         return status;
     if (a.D <= ZERO_TILE)
-        return launch_both<E, 1>(a, g, out, stream);
+        return launch_both<E, 1>(a, g, out, given->dtype, stream);
     if (a.D <= 2 * ZERO_TILE)
-        return launch_both<E, 2>(a, g, out, stream);
-    return launch_both<E, 4>(a, g, out, stream);
+        return launch_both<E, 2>(a, g, out, given->dtype, stream);
+    return launch_both<E, 4>(a, g, out, given->dtype, stream);
 }
 
 int64_t zero_nn_cuda_attention_workspace(int64_t B, int64_t T, int64_t H, int64_t KV, int64_t D)
@@ -223,6 +222,7 @@ int64_t zero_nn_cuda_attention_workspace(int64_t B, int64_t T, int64_t H, int64_
 cudaError_t zero_nn_cuda_attention_backward(const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g,
                                             float *workspace, cudaStream_t stream)
 {
-    return a->dtype == ZERO_FP32 ? launch<float>(a, g, workspace, stream)
-                                 : launch<zero_bf16_t>(a, g, workspace, stream);
+    cudaError_t status = cudaErrorInvalidValue;
+    ZERO_WITH_TYPE(a->dtype, E, status = launch<E>(a, g, workspace, stream))
+    return status;
 }

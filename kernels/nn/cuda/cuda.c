@@ -63,7 +63,7 @@ static void cuda_close(zero_nn_t *nn)
     nn->state = NULL;
 }
 
-/* Logs why our own kernels compute attention in bf16: once per direction, or once for both if cuDNN is missing. */
+/* Logs why our own kernels compute attention in 16 bits: once per direction, or once for both if cuDNN is missing. */
 static void without_cudnn(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_error_t *why)
 {
     zero_nn_cuda_t *cuda = nn->state;
@@ -95,7 +95,7 @@ static uint64_t own_floats(const zero_nn_shape_t *shape)
     return (floats * sizeof(float) + ZERO_NN_ALIGN - 1) / ZERO_NN_ALIGN * ZERO_NN_ALIGN;
 }
 
-/* cuDNN computes attention in bf16 if it is available and accepts the shape, in calls without ranges. Otherwise
+/* cuDNN computes attention in 16 bits if it is available and accepts the shape, in calls without ranges. Otherwise
  * plan->data stays NULL and our own kernels compute it. */
 static zero_status_t attention_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
 {
@@ -109,7 +109,7 @@ static zero_status_t attention_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_er
         return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%lld queries and %lld keys: at most 2^31 - 1 on a GPU",
                          (long long)d[1], (long long)d[8]);
     const uint64_t own = own_floats(&plan->shape) + (uint64_t)(d[0] * d[1]) * 2 * sizeof(int32_t);
-    if (plan->shape.dtype == ZERO_BF16) {
+    if (plan->shape.dtype != ZERO_FP32) {
         zero_error_t why = {.status = ZERO_OK};
         if (!cuda->cudnn_asked && zero_cudnn_open(&cuda->cudnn, NULL, nn->stream, &why) == ZERO_OK) {
             const unsigned version = (unsigned)zero_cudnn_version(cuda->cudnn);

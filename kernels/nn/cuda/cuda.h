@@ -18,7 +18,7 @@ typedef struct zero_nn_cuda {
     cublasLtHandle_t blas;
     zero_choices_t choices;
     bool gelu;             /* whether cuBLASLt computes GELU fast on this GPU (gemm.c) */
-    bool cudnn_asked;      /* whether cuDNN was looked for, which the first attention in bf16 does */
+    bool cudnn_asked;      /* whether cuDNN was looked for, which the first attention in 16 bits does */
     zero_cudnn_t *cudnn;   /* NULL: not looked for, or missing */
     bool told[2];          /* whether the log says why our own kernels compute attention, forward and backward */
     bool told_ranges[2];   /* whether the log says that cuDNN does not compute attention with ranges */

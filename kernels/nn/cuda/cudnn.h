@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cudnn.h - inside kernels/nn/cuda: cuDNN, opened on first use (cudnn.c), and attention in bf16 as a cuDNN graph
- * (sdpa.c). In a build without cuDNN's headers zero_cudnn_open returns an error. */
+/* cudnn.h - inside kernels/nn/cuda: cuDNN, opened on first use (cudnn.c), and attention in bf16 and fp16 as a cuDNN
+ * graph (sdpa.c). In a build without cuDNN's headers zero_cudnn_open returns an error. */
 #ifndef ZERO_NN_CUDA_CUDNN_H
 #define ZERO_NN_CUDA_CUDNN_H
 
@@ -20,8 +20,8 @@ zero_status_t zero_cudnn_set_stream(zero_cudnn_t *cudnn, void *stream, zero_erro
 /* The version of the opened library: 91900 for 9.19.0. */
 uint64_t zero_cudnn_version(const zero_cudnn_t *cudnn);
 
-/* Creates a plan for ZERO_NN_ATTN_FORWARD or _BACKWARD of this shape in bf16, and gives the bytes of its workspace.
- * ZERO_ERR_UNSUPPORTED: cuDNN has no plan that gives the same bits in each run, or the plan needs too much
+/* Creates a plan for ZERO_NN_ATTN_FORWARD or _BACKWARD of this shape in bf16 or fp16, and gives the bytes of its
+ * workspace. ZERO_ERR_UNSUPPORTED: cuDNN has no plan that gives the same bits in each run, or the plan needs too much
  * workspace. */
 zero_status_t zero_sdpa_create(zero_sdpa_t **sdpa, zero_cudnn_t *cudnn, const zero_nn_shape_t *shape,
                                uint64_t *workspace, zero_error_t *error);

@@ -12,7 +12,8 @@ typedef struct zero_graph {
     zero_cudnn_t *cudnn;
     cudnnBackendDescriptor_t all[128], operations[40];
     int count, operation_count;
-    int64_t virtuals; /* number of the last tensor that exists only inside the graph */
+    int64_t virtuals;     /* number of the last tensor that exists only inside the graph */
+    cudnnDataType_t type; /* of the tensors that are not fp32 */
     cudnnStatus_t status;
     const char *call; /* the call that failed */
 } zero_graph_t;

@@ -67,12 +67,9 @@ cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t coun
     bool wide = ((uintptr_t)y | (uintptr_t)a | (uintptr_t)b) % 16 == 0;
     if (blocks == 0)
         return cudaErrorInvalidConfiguration;
-    if (dtype == ZERO_FP32)
-        ZERO_LAUNCH((add<float>), dim3(blocks), dim3(THREADS), 0, stream, (float *)y, (const float *)a,
-                    (const float *)b, count, wide);
-    else
-        ZERO_LAUNCH((add<zero_bf16_t>), dim3(blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)y,
-                    (const zero_bf16_t *)a, (const zero_bf16_t *)b, count, wide);
+    ZERO_WITH_TYPE(
+        dtype, T,
+        ZERO_LAUNCH((add<T>), dim3(blocks), dim3(THREADS), 0, stream, (T *)y, (const T *)a, (const T *)b, count, wide))
     return cudaGetLastError();
 }
 
@@ -83,12 +80,9 @@ cudaError_t zero_nn_cuda_scale(void *y, const void *x, float factor, int64_t cou
     bool wide = ((uintptr_t)y | (uintptr_t)x) % 16 == 0;
     if (blocks == 0)
         return cudaErrorInvalidConfiguration;
-    if (dtype == ZERO_FP32)
-        ZERO_LAUNCH((scale<float>), dim3(blocks), dim3(THREADS), 0, stream, (float *)y, (const float *)x, factor, count,
-                    wide);
-    else
-        ZERO_LAUNCH((scale<zero_bf16_t>), dim3(blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)y,
-                    (const zero_bf16_t *)x, factor, count, wide);
+    ZERO_WITH_TYPE(
+        dtype, T,
+        ZERO_LAUNCH((scale<T>), dim3(blocks), dim3(THREADS), 0, stream, (T *)y, (const T *)x, factor, count, wide))
     return cudaGetLastError();
 }
 
@@ -98,11 +92,8 @@ cudaError_t zero_nn_cuda_add_sums(void *y, const float *sums, int64_t count, zer
     bool wide = ((uintptr_t)y | (uintptr_t)sums) % 16 == 0;
     if (blocks == 0)
         return cudaErrorInvalidConfiguration;
-    if (dtype == ZERO_FP32)
-        ZERO_LAUNCH((add_sums<float>), dim3(blocks), dim3(THREADS), 0, stream, (float *)y, sums, count, wide);
-    else
-        ZERO_LAUNCH((add_sums<zero_bf16_t>), dim3(blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)y, sums, count,
-                    wide);
+    ZERO_WITH_TYPE(dtype, T,
+                   ZERO_LAUNCH((add_sums<T>), dim3(blocks), dim3(THREADS), 0, stream, (T *)y, sums, count, wide))
     return cudaGetLastError();
 }
 

@@ -106,7 +106,9 @@ template <typename T> static cudaError_t forward(const zero_nn_embedding_t *e, c
 
 cudaError_t zero_nn_cuda_embedding_forward(const zero_nn_embedding_t *e, cudaStream_t stream)
 {
-    return e->dtype == ZERO_FP32 ? forward<float>(e, stream) : forward<zero_bf16_t>(e, stream);
+    cudaError_t status = cudaErrorInvalidValue;
+    ZERO_WITH_TYPE(e->dtype, T, status = forward<T>(e, stream))
+    return status;
 }
 
 template <typename T>
@@ -130,6 +132,7 @@ static cudaError_t backward(const zero_nn_embedding_t *e, const int32_t *tokens,
 cudaError_t zero_nn_cuda_embedding_backward(const zero_nn_embedding_t *e, const int32_t *tokens, const int32_t *order,
                                             cudaStream_t stream)
 {
-    return e->dtype == ZERO_FP32 ? backward<float>(e, tokens, order, stream)
-                                 : backward<zero_bf16_t>(e, tokens, order, stream);
+    cudaError_t status = cudaErrorInvalidValue;
+    ZERO_WITH_TYPE(e->dtype, T, status = backward<T>(e, tokens, order, stream))
+    return status;
 }

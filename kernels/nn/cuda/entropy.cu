@@ -90,5 +90,7 @@ template <typename T> static cudaError_t launch(const zero_nn_entropy_t *e, cuda
 
 cudaError_t zero_nn_cuda_entropy(const zero_nn_entropy_t *e, cudaStream_t stream)
 {
-    return e->dtype == ZERO_FP32 ? launch<float>(e, stream) : launch<zero_bf16_t>(e, stream);
+    cudaError_t status = cudaErrorInvalidValue;
+    ZERO_WITH_TYPE(e->dtype, T, status = launch<T>(e, stream))
+    return status;
 }

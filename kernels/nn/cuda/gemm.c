@@ -13,13 +13,13 @@
  *  - The GPU's compute capability is 9 or 10 (zero_nn_cuda_t.gelu). On older GPUs cuBLASLt was seen to run a second
  * kernel for GELU, slower than a separate call (llm.c, pull requests 338, 591 and 653); on 12 it was slower, too
  * (SGLang, pull request 34350).
- *  - The dtype is bf16. cuBLASLt does not document the accuracy of its tanh, and fp32 exists to be accurate.
+ *  - The dtype has 16 bits. cuBLASLt does not document the accuracy of its tanh, and fp32 exists to be accurate.
  *  - Rows are multiples of 8 elements, as cuBLASLt requires for aux. They are then multiples of 16 bytes, and aux must
  *    start at such a multiple.
  *  - The heuristic has an algorithm, with a bias and without.
  * The gradient of a bias stays a separate kernel, even if a product reads or writes its dy. cuBLASLt's versions (BGRADA
  * in the product for the weight's gradient, DGELU_BGRAD) overwrite the result in C's dtype (cublasLt.h). It would be
- * rounded to bf16 before one more kernel adds it. Their order of addition is undocumented. They save one read of dy,
+ * rounded to 16 bits before one more kernel adds it. Their order of addition is undocumented. They save one read of dy,
  * but have made the training of wide models slower (NVIDIA/CUDALibrarySamples #90). */
 #include "kernels/nn/cuda/cuda.h"
 
@@ -132,8 +132,9 @@ static zero_dtype_t c_dtype(const int64_t *d, zero_dtype_t dtype)
 static cublasStatus_t layout(cublasLtMatrixLayout_t *out, zero_dtype_t dtype, bool transposed, int64_t rows,
                              int64_t columns, int64_t ld)
 {
-    cublasStatus_t status = cublasLtMatrixLayoutCreate(out, dtype == ZERO_FP32 ? CUDA_R_32F : CUDA_R_16BF,
-                                                       (uint64_t)(transposed ? columns : rows),
+    static const cudaDataType_t types[ZERO_DTYPE_COUNT] = {
+        [ZERO_FP32] = CUDA_R_32F, [ZERO_BF16] = CUDA_R_16BF, [ZERO_FP16] = CUDA_R_16F};
+    cublasStatus_t status = cublasLtMatrixLayoutCreate(out, types[dtype], (uint64_t)(transposed ? columns : rows),
                                                        (uint64_t)(transposed ? rows : columns), ld);
     if (status != CUBLAS_STATUS_SUCCESS)
         *out = NULL;
@@ -245,7 +246,7 @@ zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_e
     cublasLtMatmulPreference_t preference = NULL;
     uint64_t bytes = 0, more = 0;
     const int epilogue = (int)(flags >> ZERO_NN_EPILOGUE_SHIFT);
-    if (epilogue != ZERO_NN_EPILOGUE_NONE && !(cuda->gelu && dtype == ZERO_BF16 && n % 8 == 0 && k >= 2))
+    if (epilogue != ZERO_NN_EPILOGUE_NONE && !(cuda->gelu && dtype != ZERO_FP32 && n % 8 == 0 && k >= 2))
         return zero_fail(error, ZERO_ERR_UNSUPPORTED, "no product with this epilogue");
     /* plan->data stays NULL: our own kernel computes. cuBLASLt's heuristic refuses a bias if one side is 1 (seen by
      * PyTorch, addmm). */

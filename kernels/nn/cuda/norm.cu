@@ -102,14 +102,10 @@ cudaError_t zero_nn_cuda_norm_forward(const zero_nn_norm_t *l, cudaStream_t stre
     bool wide = wide_rows(all, 6, l);
     if (blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
-    if (l->dtype == ZERO_FP32 && l->rms)
-        launch_forward<float, true>(l, (unsigned)blocks, wide, stream);
-    else if (l->dtype == ZERO_FP32)
-        launch_forward<float, false>(l, (unsigned)blocks, wide, stream);
-    else if (l->rms)
-        launch_forward<zero_bf16_t, true>(l, (unsigned)blocks, wide, stream);
+    if (l->rms)
+        ZERO_WITH_TYPE(l->dtype, T, launch_forward<T, true>(l, (unsigned)blocks, wide, stream))
     else
-        launch_forward<zero_bf16_t, false>(l, (unsigned)blocks, wide, stream);
+        ZERO_WITH_TYPE(l->dtype, T, launch_forward<T, false>(l, (unsigned)blocks, wide, stream))
     return cudaGetLastError();
 }
 
@@ -335,18 +331,12 @@ cudaError_t zero_nn_cuda_norm_backward(const zero_nn_norm_t *l, float *partial, 
     const bool biases = l->dbias != NULL || l->dbias_residual != NULL;
     void *const outs[] = {l->dw, l->rms ? NULL : l->db, l->dbias_residual, l->dbias}; /* in the order DW, ... */
     const int sums = biases ? 4 : l->rms ? 1 : 2;
-    if (l->dtype == ZERO_FP32 && sums == 4)
-        choose_backward<float, 4>(l, partial, wide, stream);
-    else if (l->dtype == ZERO_FP32 && sums == 2)
-        choose_backward<float, 2>(l, partial, wide, stream);
-    else if (l->dtype == ZERO_FP32)
-        choose_backward<float, 1>(l, partial, wide, stream);
-    else if (sums == 4)
-        choose_backward<zero_bf16_t, 4>(l, partial, wide, stream);
+    if (sums == 4)
+        ZERO_WITH_TYPE(l->dtype, T, choose_backward<T, 4>(l, partial, wide, stream))
     else if (sums == 2)
-        choose_backward<zero_bf16_t, 2>(l, partial, wide, stream);
+        ZERO_WITH_TYPE(l->dtype, T, choose_backward<T, 2>(l, partial, wide, stream))
     else
-        choose_backward<zero_bf16_t, 1>(l, partial, wide, stream);
+        ZERO_WITH_TYPE(l->dtype, T, choose_backward<T, 1>(l, partial, wide, stream))
     cudaError_t status = cudaGetLastError();
     if (status != cudaSuccess || (outs[0] == NULL && outs[1] == NULL && !biases))
         return status;

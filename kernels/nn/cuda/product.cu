@@ -39,7 +39,7 @@ template <typename T, typename R> static cudaError_t launch(const zero_nn_gemm_t
 
 cudaError_t zero_nn_cuda_product(const zero_nn_gemm_t *g, cudaStream_t stream)
 {
-    if (g->dtype == ZERO_FP32)
-        return launch<float, float>(g, stream);
-    return g->wide ? launch<zero_bf16_t, float>(g, stream) : launch<zero_bf16_t, zero_bf16_t>(g, stream);
+    cudaError_t status = cudaErrorInvalidValue;
+    ZERO_WITH_TYPE(g->dtype, T, status = g->wide ? launch<T, float>(g, stream) : launch<T, T>(g, stream))
+    return status;
 }

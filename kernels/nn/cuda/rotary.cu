@@ -62,5 +62,7 @@ template <typename T> static cudaError_t launch(const zero_nn_rotary_t *r, cudaS
 
 cudaError_t zero_nn_cuda_rotary(const zero_nn_rotary_t *r, cudaStream_t stream)
 {
-    return r->dtype == ZERO_FP32 ? launch<float>(r, stream) : launch<zero_bf16_t>(r, stream);
+    cudaError_t status = cudaErrorInvalidValue;
+    ZERO_WITH_TYPE(r->dtype, T, status = launch<T>(r, stream))
+    return status;
 }

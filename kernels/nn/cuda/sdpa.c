@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sdpa.c - attention in bf16 as cuDNN graphs. cuDNN recognizes them as flash attention and computes each with
+/* sdpa.c - attention in bf16 and fp16 as cuDNN graphs. cuDNN recognizes them as flash attention and computes each with
  * one or a few kernels. The graphs follow its frontend (NVIDIA, cudnn-frontend, scaled_dot_product_flash_attention.h),
  * because cuDNN does not recognize another order of operations. The statistics of the forward graph are the logsumexp
  * of nn.h.
@@ -67,7 +67,7 @@ static zero_graph_dims_t column_of(const piece_t *p, bool outside)
 
 static cudnnBackendDescriptor_t io(zero_graph_t *g, int64_t number, zero_graph_dims_t dims)
 {
-    return zero_graph_tensor(g, number, CUDNN_DATA_BFLOAT16, dims, false);
+    return zero_graph_tensor(g, number, g->type, dims, false);
 }
 
 static cudnnBackendDescriptor_t scalar(zero_graph_t *g, int64_t number)
@@ -128,7 +128,7 @@ static void forward_graph(zero_graph_t *g, const piece_t *p)
                              out = io(g, OUT, queries_of(p, p->heads * p->D));
     cudnnBackendDescriptor_t lse = zero_graph_tensor(g, LSE, CUDNN_DATA_FLOAT, column_of(p, true), false);
     cudnnBackendDescriptor_t s = scores(g, p), scaled = scores(g, p), less = scores(g, p), e = scores(g, p),
-                             softmax = square(g, p, CUDNN_DATA_BFLOAT16);
+                             softmax = square(g, p, g->type);
     cudnnBackendDescriptor_t max = column(g, p), sum = column(g, p), log = column(g, p);
 
     zero_graph_matmul(g, q, k, s);
@@ -149,8 +149,8 @@ static void key_grad(zero_graph_t *g, const piece_t *p, cudnnBackendDescriptor_t
                      cudnnBackendDescriptor_t grad)
 {
     const int64_t T = p->T, S = p->S, D = p->D; /* across: (B, H, S, T) */
-    cudnnBackendDescriptor_t across = zero_graph_tensor(
-        g, 0, CUDNN_DATA_BFLOAT16, (zero_graph_dims_t){{p->B, p->H, S, T}, {p->H * T * S, T * S, 1, S}}, false);
+    cudnnBackendDescriptor_t across =
+        zero_graph_tensor(g, 0, g->type, (zero_graph_dims_t){{p->B, p->H, S, T}, {p->H * T * S, T * S, 1, S}}, false);
     zero_graph_reshape(g, x, across);
     if (p->H == p->KV) {
         zero_graph_matmul(g, across, y, grad);
@@ -252,7 +252,9 @@ zero_status_t zero_sdpa_create(zero_sdpa_t **out, zero_cudnn_t *cudnn, const zer
                        .k_stride = d[6],
                        .v_stride = d[7],
                        .causal = d[9] != 0};
-    zero_graph_t g = {.cudnn = cudnn, .status = CUDNN_STATUS_SUCCESS};
+    zero_graph_t g = {.cudnn = cudnn,
+                      .type = shape->dtype == ZERO_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_HALF,
+                      .status = CUDNN_STATUS_SUCCESS};
     if (backward)
         backward_graph(&g, &p);
     else

@@ -74,12 +74,9 @@ static cudaError_t launch_sums(void *dx, void *dbias, const void *dy, const void
     bool wide = ((uintptr_t)dx | (uintptr_t)dy | (uintptr_t)x | (uintptr_t)(n * size)) % 16 == 0;
     if (blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
-    if (dtype == ZERO_FP32)
-        ZERO_LAUNCH((column_sums<float, ACT>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial,
-                    (float *)dx, (const float *)dy, (const float *)x, rows, n, each, tiles, wide);
-    else
-        ZERO_LAUNCH((column_sums<zero_bf16_t, ACT>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial,
-                    (zero_bf16_t *)dx, (const zero_bf16_t *)dy, (const zero_bf16_t *)x, rows, n, each, tiles, wide);
+    ZERO_WITH_TYPE(dtype, T,
+                   ZERO_LAUNCH((column_sums<T, ACT>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial,
+                               (T *)dx, (const T *)dy, (const T *)x, rows, n, each, tiles, wide))
     cudaError_t status = cudaGetLastError();
     return status == cudaSuccess ? zero_nn_cuda_add_parts(&dbias, 1, partial, parts, n, dtype, stream) : status;
 }
@@ -136,9 +133,6 @@ cudaError_t zero_nn_cuda_add_parts(void *const *given, int count, const float *p
     if (blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
     const dim3 grid((unsigned)blocks, (unsigned)count), block(ZERO_WARP, HIGH_PARTS);
-    if (dtype == ZERO_FP32)
-        ZERO_LAUNCH((add_parts<float>), grid, block, 0, stream, all, partial, parts, count * n, n);
-    else
-        ZERO_LAUNCH((add_parts<zero_bf16_t>), grid, block, 0, stream, all, partial, parts, count * n, n);
+    ZERO_WITH_TYPE(dtype, T, ZERO_LAUNCH((add_parts<T>), grid, block, 0, stream, all, partial, parts, count * n, n))
     return cudaGetLastError();
 }

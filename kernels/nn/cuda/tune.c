@@ -59,11 +59,11 @@ static bool read_line(const char *line, zero_nn_shape_t *shape, bool *bias, cubl
     for (int i = 0; i < WORDS; i++, at += used)
         if (sscanf(line + at, " %16" SCNx64 "%n", &words[i], &used) != 1)
             return false;
-    shape->dtype = strcmp(dtype, "fp32") == 0 ? ZERO_FP32 : ZERO_BF16;
+    while (shape->dtype < (int32_t)ZERO_DTYPE_COUNT && strcmp(dtype, zero_dtype_name((zero_dtype_t)shape->dtype)) != 0)
+        shape->dtype++;
     *bias = strcmp(with, "bias") == 0;
     memcpy(algo, words, sizeof *algo);
-    return line[at] == '\0' && (shape->dtype == ZERO_FP32 || strcmp(dtype, "bf16") == 0) &&
-           (*bias || strcmp(with, "plain") == 0);
+    return line[at] == '\0' && shape->dtype < (int32_t)ZERO_DTYPE_COUNT && (*bias || strcmp(with, "plain") == 0);
 }
 
 zero_status_t zero_choices_read(zero_choices_t *choices, const char *text, zero_error_t *error)
@@ -93,7 +93,7 @@ zero_status_t zero_choices_read(zero_choices_t *choices, const char *text, zero_
         cublasLtMatmulAlgo_t algo;
         if (!read_line(line, &shape, &bias, &algo))
             return zero_fail(error, ZERO_ERR_ARG,
-                             "line %d is not a product: a line has 7 sizes, fp32 or bf16, bias or plain, and %d "
+                             "line %d is not a product: a line has 7 sizes, a dtype, bias or plain, and %d "
                              "numbers in hexadecimal",
                              number, WORDS);
         if (zero_choices_find(choices, &shape, bias) != NULL)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vector.h - inside kernels/nn/cuda, for .cu files: elements of fp32 and bf16 in packs of 16 bytes, sums over a warp.
+/* vector.h - inside kernels/nn/cuda, for .cu files: elements of any dtype in packs of 16 bytes, sums over a warp.
  *
  * A thread owns whole packs. It reads a pack with one access of 16 bytes, or element by element if addresses or rows
  * are not multiples of 16 bytes. So the order of a sum, and its bits, depend on the shape and never on an address. */

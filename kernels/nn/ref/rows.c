@@ -7,7 +7,9 @@
 /* x rounded to dtype. */
 static float rounded(float x, zero_dtype_t dtype)
 {
-    return dtype == ZERO_FP32 ? x : zero_bf16_to_fp32(zero_fp32_to_bf16(x));
+    return dtype == ZERO_BF16   ? zero_bf16_to_fp32(zero_fp32_to_bf16(x))
+           : dtype == ZERO_FP16 ? zero_fp16_to_fp32(zero_fp32_to_fp16(x))
+                                : x;
 }
 
 /* total = x + residual for the vector at element `from`. */
