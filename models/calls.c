@@ -202,8 +202,7 @@ zero_status_t zero_model_logits(zero_model_t *m, const int32_t *tokens, int64_t 
     if (status != ZERO_OK)
         return status;
     for (int64_t v = 0; v < V; v++)
-        logits[v] = m->options.dtype == ZERO_BF16 ? zero_bf16_to_fp32(((const uint16_t *)m->sampled)[v])
-                                                  : ((const float *)m->sampled)[v];
+        logits[v] = zero_element(m->sampled, v, m->options.dtype);
     return ZERO_OK;
 }
 

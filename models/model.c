@@ -48,9 +48,8 @@ static zero_status_t check_options(const zero_model_config_t *c, const zero_mode
                          "a micro-batch of %" PRId64 " sequences of %" PRId64
                          " tokens is more than %d tokens at a time",
                          o->micro_batch, o->seq_len, INT32_MAX);
-    if (o->dtype != ZERO_FP32 && o->dtype != ZERO_BF16)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%s models are not supported yet: use fp32 or bf16",
-                         zero_dtype_name(o->dtype));
+    if ((unsigned)o->dtype >= ZERO_DTYPE_COUNT)
+        return zero_fail(error, ZERO_ERR_ARG, "dtype %d of a model is unknown: choose a zero_dtype_t", (int)o->dtype);
     if (o->offload_activations && o->recompute != ZERO_RECOMPUTE_FULL)
         return zero_fail(
             error, ZERO_ERR_ARG,

@@ -91,7 +91,7 @@ typedef struct zero_model_options {
     int64_t micro_batch, seq_len; /* sequences of a micro-step on this rank; tokens of a sequence */
     int64_t sample_len;           /* the longest sequence to sample; 0: no sampling pass */
     int64_t micro_steps; /* per step, so that the host may run ahead of a device and wait once per step; 0: 1 */
-    zero_dtype_t dtype;
+    zero_dtype_t dtype;  /* of parameters, activations and gradients */
     zero_recompute_t recompute;
     bool offload_activations; /* with ZERO_RECOMPUTE_FULL: keep the inputs of the layers in host memory until the
                                  backward pass */

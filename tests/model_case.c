@@ -90,8 +90,8 @@ void model_read_golden(model_golden_t *g, const char *name)
         g->rank = (int64_t)number(run, "rank");
         g->alpha = number(run, "alpha");
     }
-    g->bf16_tolerance = gpt2 ? 2e-2 : 5e-3;
     g->dtype = strcmp(json_string_value(json_object_get(run, "dtype")), "bf16") == 0 ? ZERO_BF16 : ZERO_FP32;
+    g->tolerance = g->dtype == ZERO_FP32 ? MODEL_FP32_TOLERANCE : gpt2 ? 2e-2 : 5e-3;
     g->seq_len = (int64_t)number(run, "seq_len");
     g->batch = (int64_t)number(run, "batch");
     g->steps = (int)number(run, "steps");

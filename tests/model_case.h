@@ -5,6 +5,7 @@
 
 #include "models/model.h"
 
+#define MODEL_FP32_TOLERANCE 2e-5
 enum { MODEL_STEPS_MOST = 32, MODEL_PARAMS_MOST = 1 << 17 };
 
 /* A run of tests/golden/gpt2.json, families.json or lora.json: its options, and PyTorch's results. */
@@ -13,8 +14,8 @@ typedef struct model_golden {
     char adapters[32], targets[32]; /* adapters: their folder; "": none */
     int64_t rank;                   /* 0: no adapters */
     double alpha;
-    double bf16_tolerance; /* of a run in bf16, relative */
     zero_dtype_t dtype;
+    double tolerance; /* of losses, norms and evaluations, relative */
     int64_t seq_len, batch;
     int steps;
     double beta1, beta2, eps, weight_decay, clip;

@@ -32,7 +32,7 @@ static void check_close(const model_case_t *c, const char *what, int step, doubl
 static void check_golden(const model_case_t *c, const model_result_t *r)
 {
     const model_golden_t *g = c->golden;
-    const double tolerance = g->dtype == ZERO_BF16 ? g->bf16_tolerance : MODEL_FP32_TOLERANCE;
+    const double tolerance = g->tolerance;
 
     check_close(c, "evaluation", 0, r->eval_before, g->eval_before, tolerance);
     for (int s = 0; s < c->steps; s++) {

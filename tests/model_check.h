@@ -5,9 +5,7 @@
 
 #include "tests/model_case.h"
 
-#define MODEL_FP32_TOLERANCE 2e-5
-
-/* Runs the case, whose losses, norms and evaluations must be the golden run's within the tolerance of its dtype. Every
+/* Runs the case, whose losses, norms and evaluations must be the golden run's within its tolerance. Every
  * element must have one owner. */
 void model_check_run(const model_case_t *c, model_result_t *result);
 /* Every loss, norm, evaluation and parameter has the same bits as in base. */

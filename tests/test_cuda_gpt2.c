@@ -236,7 +236,7 @@ static count_t counted(const count_t *before)
 static const struct {
     zero_dtype_t dtype;
     int forward, backward; /* launches per layer */
-} CALLS[] = {{ZERO_BF16, 4, 10}, {ZERO_FP32, 5, 10}};
+} CALLS[] = {{ZERO_BF16, 4, 10}, {ZERO_FP16, 4, 10}, {ZERO_FP32, 5, 10}};
 
 START_TEST(calls_of_a_micro_step)
 {
@@ -344,7 +344,7 @@ static const struct {
 } LAYERS[] = {
     {ZERO_RECOMPUTE_NONE, false, ZERO_BF16},      {ZERO_RECOMPUTE_NONE, false, ZERO_FP32},
     {ZERO_RECOMPUTE_SELECTIVE, false, ZERO_BF16}, {ZERO_RECOMPUTE_FULL, false, ZERO_BF16},
-    {ZERO_RECOMPUTE_FULL, true, ZERO_BF16},
+    {ZERO_RECOMPUTE_FULL, true, ZERO_BF16},       {ZERO_RECOMPUTE_NONE, false, ZERO_FP16},
 };
 
 /* The first pass makes the calls of each layer, the second captures and launches them, later ones only launch. */

@@ -61,6 +61,17 @@ START_TEST(test_bf16)
 }
 END_TEST
 
+/* fp16 stays near the results in fp32. */
+START_TEST(test_fp16)
+{
+    model_case_t c = case_of(models[_i], 2 + _i % 2, 2, "cpu");
+
+    golden.dtype = ZERO_FP16;
+    golden.tolerance = 2e-3;
+    check_stages(&c);
+}
+END_TEST
+
 /* Plain C kernels, and one rank with the whole batch. */
 START_TEST(test_ref)
 {
@@ -212,6 +223,7 @@ int main(void)
     tcase_set_timeout(tc, 300);
     tcase_add_loop_test(tc, test_fp32, 0, MODELS);
     tcase_add_loop_test(tc, test_bf16, 0, MODELS);
+    tcase_add_loop_test(tc, test_fp16, 0, MODELS);
     tcase_add_loop_test(tc, test_ref, 0, MODELS);
     tcase_add_loop_test(tc, test_packed, 0, PACKS);
     tcase_add_loop_test(tc, test_bad_starts, 0, 2);
