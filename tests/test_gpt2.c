@@ -171,7 +171,7 @@ static int logits_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
             zero_model_eval(r.model, &(zero_model_batch_t){tokens, tokens + 1, NULL}, 1, &loss, &r.error) != ZERO_OK;
     if (failed)
         fprintf(stderr, "rank %d: %s\n", rank, r.error.text);
-    else if (!(fabs(sum - loss) <= 1e-5 * loss)) {
+    else if (!(fabs(sum - loss) <= c->golden->tolerance * loss)) {
         fprintf(stderr, "rank %d: losses from logits sum to %.12g, those of an evaluation to %.12g\n", rank, sum, loss);
         failed = 1;
     }
@@ -182,9 +182,12 @@ static int logits_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
 
 START_TEST(test_logits)
 {
+    static const double tolerances[ZERO_DTYPE_COUNT] = {[ZERO_FP32] = 1e-5, [ZERO_BF16] = 2e-3, [ZERO_FP16] = 3e-4};
     model_case_t c;
 
     model_read_golden(&golden, "noam"); /* 33 tokens: all positions, and a last shape that is not a power of two */
+    golden.dtype = (zero_dtype_t)_i;
+    golden.tolerance = tolerances[_i];
     c = (model_case_t){.golden = &golden,
                        .folder = "gpt2",
                        .world = 2,
@@ -261,7 +264,7 @@ START_TEST(test_create_refuses)
         {{.micro_batch = 1, .seq_len = 257, .threads = 1}, ZERO_ERR_ARG, "257 256"},
         {{.micro_batch = 0, .seq_len = 8, .threads = 1}, ZERO_ERR_ARG, "1"},
         {{.micro_batch = 1, .seq_len = 8, .sample_len = 257, .threads = 1}, ZERO_ERR_ARG, "256"},
-        {{.micro_batch = 1, .seq_len = 8, .dtype = ZERO_FP16, .threads = 1}, ZERO_ERR_UNSUPPORTED, "fp16"},
+        {{.micro_batch = 1, .seq_len = 8, .dtype = ZERO_DTYPE_COUNT, .threads = 1}, ZERO_ERR_ARG, "dtype 3"},
         {{.micro_batch = 1, .seq_len = 8, .threads = 0}, ZERO_ERR_ARG, "threads"},
         {{.micro_batch = 1ll << 40, .seq_len = 8, .threads = 1}, ZERO_ERR_ARG, ""},
         {{.micro_batch = 1, .seq_len = 8, .threads = 1, .backend = "abacus"}, ZERO_ERR_ARG, "abacus"},
@@ -292,7 +295,7 @@ int main(void)
     tcase_add_loop_test(matrix, test_matrix, 0, GROUPS);
     tcase_add_loop_test(rest, test_others, 0, OTHERS);
     tcase_add_loop_test(rest, test_folder, 0, 4);
-    tcase_add_test(rest, test_logits);
+    tcase_add_loop_test(rest, test_logits, 0, ZERO_DTYPE_COUNT);
     tcase_add_test(rest, test_tokens);
     tcase_add_test(rest, test_create_refuses);
     suite_add_tcase(suite, rest);
