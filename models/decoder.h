@@ -295,9 +295,9 @@ zero_nn_norm_t zero_model_head_norm(const zero_model_t *m, int64_t l, const zero
 zero_nn_rotary_t zero_model_rotary(const zero_model_t *m, void *x, int64_t ld, int64_t B, int64_t T);
 /* logits (rows, V; logits_ld) = x (rows, C) head^T. The head is stored (V, C). */
 void zero_model_head_logits(zero_model_t *m, const void *x, int64_t rows);
-/* Computes the losses (rows) of m->narrow (rows, C) against targets, head_rows rows at a time. With grad, the gradient
- * overwrites narrow, and the head's gradient is added. */
-void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, bool grad);
+/* Computes the losses (rows) of m->narrow (rows, C) against targets, head_rows rows at a time. With scale > 0, the
+ * gradient of scale times the losses overwrites narrow, and the head's gradient is added. */
+void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, float scale);
 
 /* pass.c: run one micro-step, one evaluation, or one sample of exactly n tokens. In a dry run there are no tokens,
  * buffers or engine. */

@@ -41,10 +41,11 @@ static void head_weight_backward(zero_model_t *m, const void *x, int64_t rows, b
                                                                  : NULL});
 }
 
-void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, bool grad)
+void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, float scale)
 {
     const int64_t C = m->config.width, V = m->config.vocab, ld = m->logits_ld;
     const zero_dtype_t dtype = m->options.dtype;
+    const bool grad = scale > 0;
 
     for (int64_t r = 0; r < rows; r += m->head_rows) {
         const int64_t n = rows - r < m->head_rows ? rows - r : m->head_rows;
@@ -52,7 +53,7 @@ void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int
 
         zero_model_head_logits(m, x, n);
         zero_nn_cross_entropy(m->nn, losses ? losses + r : NULL, m->logits, targets ? targets + r : NULL, n, V, ld,
-                              grad, 1, dtype);
+                              grad, scale, dtype);
         if (!grad)
             continue;
         if (!zero_model_is_frozen(m))

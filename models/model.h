@@ -91,6 +91,7 @@ typedef struct zero_model_options {
     int64_t micro_batch, seq_len; /* sequences of a micro-step on this rank; tokens of a sequence */
     int64_t sample_len;           /* the longest sequence to sample; 0: no sampling pass */
     int64_t micro_steps; /* per step, so that the host may run ahead of a device and wait once per step; 0: 1 */
+    float grad_factor;   /* multiplies the gradients, which are otherwise those of a sum; 0: 1 */
     zero_dtype_t dtype;  /* of parameters, activations and gradients */
     zero_recompute_t recompute;
     bool offload_activations; /* with ZERO_RECOMPUTE_FULL: keep the inputs of the layers in host memory until the
@@ -191,9 +192,9 @@ typedef struct zero_model_batch {
 
 /* Runs one micro-step of micro_batch sequences. flags: ZERO_LAST. With ZERO_LAST *loss_sum receives the sum of the
  * token losses of the step, without it 0. Each micro-step sums its fp32 losses in order in fp64; these sums are added
- * in order. Gradients are those of the sum: the engine's grad_scale makes them a mean, or zero_step_weight if the
- * targets that count differ in number. If this call or one of the next two fails, the engine may be in the middle of a
- * pass: end it with zero_abort. */
+ * in order. Gradients are those of the sum, times options.grad_factor and the engine's loss scale (zero_loss_scale).
+ * The engine's grad_scale makes them a mean, or zero_step_weight if the targets that count differ in number. If this
+ * call or one of the next two fails, the engine may be in the middle of a pass: end it with zero_abort. */
 zero_status_t zero_model_train(zero_model_t *model, const zero_model_batch_t *batch, uint32_t flags, double *loss_sum,
                                zero_error_t *error);
 /* The same without gradients, on the evaluation pass. Only the first rows <= micro_batch sequences count. All ranks

@@ -208,11 +208,19 @@ zero_status_t zero_model_pass_train(zero_model_t *m, const int32_t *tokens, cons
                                     uint32_t flags, zero_error_t *error)
 {
     const int64_t B = m->options.micro_batch;
+    const float factor = m->options.grad_factor > 0 ? m->options.grad_factor : 1;
+    float scale = 1;
+    const zero_status_t status =
+        m->dry ? ZERO_OK : zero_model_engine_error(m, zero_loss_scale(m->engine, &scale), error);
+
+    if (status != ZERO_OK)
+        return status;
+
     run_t r = begin(m, m->train, flags, error);
 
     forward(&r, &m->decoder, tokens, TRAIN_FORWARD, B);
     if (use(&r, m->head_unit, zero_model_is_frozen(m) ? ZERO_READ : ZERO_READ | ZERO_GRAD)) {
-        zero_model_head(m, losses, targets, B * m->decoder.T, true);
+        zero_model_head(m, losses, targets, B * m->decoder.T, scale * factor);
         done(&r, m->head_unit);
     }
     backward(&r, &m->decoder, tokens);
@@ -228,7 +236,7 @@ zero_status_t zero_model_pass_eval(zero_model_t *m, const int32_t *tokens, const
 
     forward(&r, &m->decoder, tokens, EVAL_FORWARD, B);
     if (use(&r, m->head_unit, ZERO_READ)) {
-        zero_model_head(m, losses, targets, B * m->decoder.T, false);
+        zero_model_head(m, losses, targets, B * m->decoder.T, 0);
         done(&r, m->head_unit);
     }
     return end(&r);

@@ -173,8 +173,11 @@ START_TEST(options_are_refused)
         {"--keep 0", "--keep 0 1", ZERO_ERR_ARG},
         {"--config=", "--config", ZERO_ERR_ARG},
         {"--lora-rank 0", "--lora-rank", ZERO_ERR_ARG},
-        {"--loss-scale 8", "--loss-scale", ZERO_ERR_UNSUPPORTED},
-        {"--dtype fp16", "--dtype fp16", ZERO_ERR_UNSUPPORTED},
+        {"--loss-scale static", "--loss-scale 'static' dynamic 0", ZERO_ERR_ARG},
+        {"--loss-scale 0", "--loss-scale '0' dynamic", ZERO_ERR_ARG},
+        {"--loss-scale -8", "'-8'", ZERO_ERR_ARG},
+        {"--loss-scale inf", "'inf'", ZERO_ERR_ARG},
+        {"--loss-scale 1e39", "'1e39' 3.40282e+38", ZERO_ERR_ARG},
         {"--dtype fp17", "--dtype 'fp17' fp32|bf16", ZERO_ERR_ARG},
         {"--device gpu", "--device 'gpu' auto|cpu|cuda", ZERO_ERR_ARG},
         {"--offload some", "none|optimizer|params|all", ZERO_ERR_ARG},
@@ -241,6 +244,9 @@ START_TEST(what_does_not_fit_is_named)
         {"--schedule noam --warmup 0 --steps 5", "--warmup 0 --schedule 1", 1},
         {"--eps 0", "--eps 0 fp32 1e-8", 1},
         {"--eps 1e-60", "--eps 1e-60 0", 1},
+        {"--loss-scale dynamic", "--loss-scale --dtype fp16 fp32", 1},
+        {"--loss-scale 128 --dtype bf16", "--loss-scale --dtype fp16 bf16", 1},
+        {"--loss-scale 1e-39 --dtype fp16", "--loss-scale 1e-39 fp32 dynamic", 1},
         {"--compare-stages --steps 0", "--steps 1", 1},
         {"--compare-stages --eval-data /dev/null", "--eval-data --compare-stages", 1},
         {"--compare-stages --eval-every 1", "--eval-every", 1},
@@ -298,6 +304,30 @@ START_TEST(defaults_are_resolved)
         ck_assert_int_eq(job.o.top_k, cases[i].top_k);
         ck_assert(job.o.top_p == cases[i].top_p);
         ck_assert(!job.o.compare_stages || (!job.eval && job.o.sample == 0));
+        job_close(&job);
+    }
+}
+END_TEST
+
+START_TEST(loss_scales_are_resolved)
+{
+    static const struct {
+        const char *line;
+        double scale; /* 0: unset */
+        int64_t max_skipped;
+    } cases[] = {
+        {"", 0, 10},
+        {"--dtype bf16 --max-skipped 3", 0, 3},
+        {"--dtype fp16", INFINITY, 0},
+        {"--dtype fp16 --loss-scale dynamic --max-skipped 4", INFINITY, 4},
+        {"--dtype fp16 --loss-scale 1024.5", 1024.5, 10},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        job_t job;
+        zero_error_t e = {0};
+        ck_assert_msg(resolve(&job, cases[i].line, 2, &e) == ZERO_OK, "%s: %s", cases[i].line, e.text);
+        ck_assert(cases[i].scale == 0 ? isnan(job.o.loss_scale) : job.o.loss_scale == cases[i].scale);
+        ck_assert_int_eq(job.o.max_skipped, cases[i].max_skipped);
         job_close(&job);
     }
 }
@@ -441,6 +471,7 @@ int main(void)
     tcase_add_test(c, defaults_always_fit);
     tcase_add_test(c, what_does_not_fit_is_named);
     tcase_add_test(c, defaults_are_resolved);
+    tcase_add_test(c, loss_scales_are_resolved);
     tcase_add_test(c, numbers_are_spelled);
     tcase_add_test(c, the_corpus_has_every_number);
     tcase_add_test(c, log_lines);

@@ -27,7 +27,7 @@ refused --ranks 4 --micro-batch 3 --batch 20 -- 12 24
 refused --seq-len 257 -- --seq-len 257 256
 refused --model llama-80b -- --model llama-80b
 refused --model gpt3 -- "'gpt3'"
-refused --dtype fp16 -- --dtype fp16
+refused --loss-scale 128 -- --loss-scale fp16 fp32
 refused --eval-every 5 --data "$0" --seq-len 16 -- --eval-data FILE
 
 refused --eps 0 -- --eps 0 fp32 1e-8
@@ -248,7 +248,6 @@ run 0 --explain
 grep -q GATHER out || fail "--explain names no operation"
 run 0 --help
 grep -q -e "--compare-stages" out || fail "--help"
-! grep -e "--loss-scale" out || fail "--help names what is refused"
 run 0 --version
 equal "--version" "$(cat out)" "zero_train $(sed -n 's/^#define ZERO_VERSION "\(.*\)"/\1/p' "$srcdir/zero/zero.h")"
 finish

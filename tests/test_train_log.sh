@@ -6,7 +6,7 @@ small="--seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1"
 
 # Logs with every event, tier and outcome.
 # shellcheck disable=SC2086 # several arguments, here and below
-run 0 $small --ranks 2 --steps 2 --offload all --eval-every 1 --eval-batches 1 --export out.d \
+run 0 $small --ranks 2 --steps 2 --dtype fp16 --offload all --eval-every 1 --eval-batches 1 --export out.d \
     --save ck.d --log done.log
 # shellcheck disable=SC2086
 run 0 $small --ranks 2 --steps 1 --compare-stages --log compare.log

@@ -309,6 +309,7 @@ static zero_status_t take_option(config_t *config, config_row_t *row, int index,
     static const key_type_t types[] = {
         [OPTION_WHOLE] = KEY_WHOLE, [OPTION_REAL] = KEY_NUMBER, [OPTION_PAIR] = KEY_PAIR, [OPTION_TEXT] = KEY_TEXT,
         [OPTION_LIST] = KEY_TEXTS,  [OPTION_CHOICE] = KEY_TEXT, [OPTION_FLAG] = KEY_BOOL, [OPTION_LATER] = KEY_ANY,
+        [OPTION_REAL_OR_WORD] = KEY_ANY,
     };
     option_view_t view;
     char small[96];

@@ -79,7 +79,17 @@ void config_value(const json_t *value, char *out, size_t size);
 /* Whether the command line sets the option. */
 bool config_given(const config_t *config, const char *name);
 
+/* For functions that return a status: returns it unless the call succeeds. */
+#define CONFIG_TRY(call)         \
+    do {                         \
+        zero_status_t s_ = call; \
+        if (s_ != ZERO_OK)       \
+            return s_;           \
+    } while (0)
+
 /* Handles the keys that depend on each other: precision, offload, optimizer and schedule, batches. */
 zero_status_t config_relate(config_t *config, zero_error_t *error);
+/* The dtype and the loss scale. */
+zero_status_t config_relate_precision(config_t *config, zero_error_t *error);
 
 #endif

@@ -10,13 +10,6 @@
 #define OPTIMIZER_ "optimizer.params."
 #define SCHEDULER_ "scheduler.params."
 
-#define TRY(call)                \
-    do {                         \
-        zero_status_t s_ = call; \
-        if (s_ != ZERO_OK)       \
-            return s_;           \
-    } while (0)
-
 static const char *string(const config_row_t *row)
 {
     return json_string_value(row->value);
@@ -25,47 +18,6 @@ static const char *string(const config_row_t *row)
 static double number(const config_row_t *row)
 {
     return json_number_value(row->value);
-}
-
-/* ---- precision -------------------------------------------------------------------------------------------------- */
-
-static zero_status_t relate_dtype(config_t *c, zero_error_t *error)
-{
-    static const char *const details[] = {"fp16.initial_scale_power", "fp16.loss_scale_window", "fp16.hysteresis",
-                                          "fp16.consecutive_hysteresis", "fp16.min_loss_scale"};
-    config_row_t *bf16 = config_row(c, "bf16.enabled"), *fp16 = config_row(c, "fp16.enabled"), *row;
-    const char *const sections[] = {"bf16.enabled", "fp16.enabled"};
-    bool automatic = false, b = bf16 != NULL && json_is_true(bf16->value),
-         h = fp16 != NULL && json_is_true(fp16->value);
-    for (int i = 0; i < 2; i++)
-        automatic |= (row = config_row_any(c, sections[i])) != NULL && row->automatic;
-    if (b && h)
-        return config_bad(c, bf16, error, "and fp16.enabled too, but at most one may be true: leave one out");
-    for (int i = 0; i < 2; i++) {
-        row = i == 0 ? bf16 : fp16;
-        bool on = i == 0 ? b : h;
-        if (row != NULL && (b || h || automatic) && !on)
-            config_say(row, "no effect: off");
-        else if (row != NULL)
-            TRY(config_assign(c, row, "dtype", on ? (i == 0 ? "bf16" : "fp16") : "fp32", error));
-    }
-    /* only fp16 has a loss scale, whether the file or the command line chose fp16 */
-    bool scaled = c->o->dtype == ZERO_FP16;
-    if ((row = config_row(c, "fp16.loss_scale")) != NULL) {
-        char text[32] = "dynamic";
-        if (number(row) != 0)
-            options_real(number(row), text, sizeof text);
-        config_say(row, "no effect: fp16 is off");
-        if (scaled)
-            TRY(config_assign(c, row, "loss-scale", text, error));
-    }
-    for (size_t i = 0; i < sizeof details / sizeof details[0]; i++)
-        if ((row = config_row(c, details[i])) != NULL) {
-            if (scaled)
-                return config_bad(c, row, error, "but nothing of the dynamic loss scale can be chosen: leave it out");
-            config_say(row, "no effect: fp16 is off");
-        }
-    return ZERO_OK;
 }
 
 /* ---- offload ---------------------------------------------------------------------------------------------------- */
@@ -97,7 +49,7 @@ static zero_status_t relate_drive_and_ratio(config_t *c, zero_error_t *error)
     for (int i = 0; i < 2; i++) {
         row = config_row(c, i == 0 ? OFFLOAD_OPTIMIZER_ ".nvme_path" : OFFLOAD_PARAM_ ".nvme_path");
         if (row != NULL && offloaded && c->o->offload_tier == OFFLOAD_TO_NVME)
-            TRY(config_assign(c, row, "nvme-path", string(row), error));
+            CONFIG_TRY(config_assign(c, row, "nvme-path", string(row), error));
         else if (row != NULL)
             config_say(row, "no effect: nothing goes to a drive");
     }
@@ -106,7 +58,7 @@ static zero_status_t relate_drive_and_ratio(config_t *c, zero_error_t *error)
         options_real(number(row), text, sizeof text);
         config_say(row, "no effect: optimizer state stays on the device");
         if (offloaded)
-            TRY(config_assign(c, row, "offload-ratio", text, error));
+            CONFIG_TRY(config_assign(c, row, "offload-ratio", text, error));
     }
     return ZERO_OK;
 }
@@ -116,8 +68,8 @@ static zero_status_t relate_offload(config_t *c, zero_error_t *error)
     static const char *const choices[2][2] = {{"none", "params"}, {"optimizer", "all"}};
     config_row_t *state, *params;
     int s, p;
-    TRY(offload_device(c, OFFLOAD_OPTIMIZER_, &state, &s, error));
-    TRY(offload_device(c, OFFLOAD_PARAM_, &params, &p, error));
+    CONFIG_TRY(offload_device(c, OFFLOAD_OPTIMIZER_, &state, &s, error));
+    CONFIG_TRY(offload_device(c, OFFLOAD_PARAM_, &params, &p, error));
     bool chosen = config_given(c, "offload"), placed = chosen || config_given(c, "offload-tier");
     if (!placed && p == DEVICE_NVME_ && s != DEVICE_NVME_)
         return config_bad(c, params, error,
@@ -129,13 +81,13 @@ static zero_status_t relate_offload(config_t *c, zero_error_t *error)
                           "or \"none\" here");
     const char *choice = choices[s != DEVICE_NONE_][p != DEVICE_NONE_];
     if (state != NULL)
-        TRY(config_assign(c, state, "offload", choice, error));
+        CONFIG_TRY(config_assign(c, state, "offload", choice, error));
     if (params != NULL)
-        TRY(config_assign(c, params, "offload", choice, error));
+        CONFIG_TRY(config_assign(c, params, "offload", choice, error));
 
     /* the other settings, unless the command line overrides them */
     if (s == DEVICE_NVME_ && (c->o->offload == OFFLOAD_OPTIMIZER || c->o->offload == OFFLOAD_ALL)) {
-        TRY(config_assign(c, state, "offload-tier", "nvme", error));
+        CONFIG_TRY(config_assign(c, state, "offload-tier", "nvme", error));
         if (!placed)
             config_say(state, "--offload %s --offload-tier nvme", choice);
         if (!placed && p == DEVICE_NVME_)
@@ -184,18 +136,18 @@ static zero_status_t relate_optimizer(config_t *c, zero_error_t *error)
     if (type != NULL && option == NULL && !config_given(c, "optimizer"))
         return config_bad(c, type, error,
                           "but must be one of: AdamW, Adam, SGD, Lion, AdamW8bit; AdamW is the usual one");
-    TRY(check_foreign(c, OPTIMIZER_, "optimizer", error));
+    CONFIG_TRY(check_foreign(c, OPTIMIZER_, "optimizer", error));
     if (type != NULL)
-        TRY(config_assign(c, type, "optimizer", option != NULL ? option : "adamw", error));
+        CONFIG_TRY(config_assign(c, type, "optimizer", option != NULL ? option : "adamw", error));
     if (mode != NULL && adam)
-        TRY(config_assign(c, mode, "optimizer", option, error));
+        CONFIG_TRY(config_assign(c, mode, "optimizer", option, error));
     else if (mode != NULL)
         config_say(mode, "no effect: of the type Adam alone");
     if (momentum != NULL && c->o->optimizer == ZERO_RULE_SGD) {
         char text[64];
         options_real(number(momentum), text, 32);
         snprintf(text + strlen(text), sizeof text - strlen(text), ",%g", c->o->betas[1]); /* SGD ignores it */
-        TRY(config_assign(c, momentum, "betas", text, error));
+        CONFIG_TRY(config_assign(c, momentum, "betas", text, error));
     } else if (momentum != NULL && !config_given(c, "optimizer"))
         return config_bad(c, momentum, error, "but only SGD has it: use betas");
     else if (momentum != NULL)
@@ -269,7 +221,7 @@ static zero_status_t relate_rise(config_t *c, int kind, config_row_t *type, zero
     if ((row = config_row(c, SCHEDULER_ "warmup_min_lr")) != NULL) {
         options_real(number(row), text, sizeof text);
         if (kind == WARMUP_DECAY) /* it ends at its start rate */
-            TRY(config_assign(c, row, "min-lr", text, error));
+            CONFIG_TRY(config_assign(c, row, "min-lr", text, error));
         c->o->rise_from = number(row);
         config_say(row, "the rate rises from %s%s", text,
                    kind == WARMUP_DECAY && !config_given(c, "min-lr") ? ", and falls to it" : "");
@@ -313,7 +265,7 @@ static zero_status_t relate_rate(config_t *c, int kind, bool chosen, zero_error_
     if (row == NULL)
         return ZERO_OK;
     options_real(number(row), text, sizeof text);
-    TRY(config_assign(c, row, "lr", text, error));
+    CONFIG_TRY(config_assign(c, row, "lr", text, error));
     if (row == most && lr != NULL)
         config_say(lr, "no effect: warmup_max_lr is the rate");
     return ZERO_OK;
@@ -331,14 +283,14 @@ static zero_status_t relate_schedule(config_t *c, zero_error_t *error)
         return config_bad(
             c, type, error,
             "but must be one of: WarmupLR, WarmupDecayLR, WarmupCosineLR; or use \"schedule\", as --schedule");
-    TRY(check_foreign(c, SCHEDULER_, "schedule", error));
-    TRY(check_parameters(c, kind, chosen, error));
+    CONFIG_TRY(check_foreign(c, SCHEDULER_, "schedule", error));
+    CONFIG_TRY(check_parameters(c, kind, chosen, error));
     if (type != NULL)
-        TRY(config_assign(c, type, "schedule", kind != NONE ? kinds[kind].option : "constant", error));
+        CONFIG_TRY(config_assign(c, type, "schedule", kind != NONE ? kinds[kind].option : "constant", error));
     if (kind != NONE && !chosen)
-        TRY(relate_rise(c, kind, type, error));
+        CONFIG_TRY(relate_rise(c, kind, type, error));
     if (kind == WARMUP_COSINE && !chosen)
-        TRY(relate_end(c, error));
+        CONFIG_TRY(relate_end(c, error));
     return relate_rate(c, kind, chosen, error);
 }
 
@@ -351,11 +303,11 @@ static zero_status_t relate_batch(config_t *c, zero_error_t *error)
     char text[32];
     if (batch != NULL) {
         snprintf(text, sizeof text, "%.0f", number(batch));
-        TRY(config_assign(c, batch, "batch", text, error));
+        CONFIG_TRY(config_assign(c, batch, "batch", text, error));
     }
     if (micro != NULL) {
         snprintf(text, sizeof text, "%.0f", number(micro));
-        TRY(config_assign(c, micro, "micro-batch", text, error));
+        CONFIG_TRY(config_assign(c, micro, "micro-batch", text, error));
     }
     if (steps == NULL)
         return ZERO_OK;
@@ -373,9 +325,9 @@ static zero_status_t relate_batch(config_t *c, zero_error_t *error)
 
 zero_status_t config_relate(config_t *config, zero_error_t *error)
 {
-    TRY(relate_dtype(config, error));
-    TRY(relate_offload(config, error));
-    TRY(relate_optimizer(config, error));
-    TRY(relate_schedule(config, error));
+    CONFIG_TRY(config_relate_precision(config, error));
+    CONFIG_TRY(relate_offload(config, error));
+    CONFIG_TRY(relate_optimizer(config, error));
+    CONFIG_TRY(relate_schedule(config, error));
     return relate_batch(config, error);
 }

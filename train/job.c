@@ -6,6 +6,7 @@
 #include "train/resume.h"
 #include "train/trace.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,6 +187,23 @@ static zero_status_t resolve_rates(job_t *job, bool tiny, zero_error_t *error)
     return ZERO_OK;
 }
 
+/* The loss scale, and what its kind makes the default of --max-skipped: a dynamic one ends the run itself. */
+static zero_status_t resolve_loss_scale(options_t *o, zero_error_t *error)
+{
+    if (o->dtype != ZERO_FP16 && !isnan(o->loss_scale))
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--loss-scale is for --dtype fp16, but the dtype is %s, which needs none: remove it",
+                         zero_dtype_name((zero_dtype_t)o->dtype));
+    if (o->dtype == ZERO_FP16 && isnan(o->loss_scale))
+        o->loss_scale = INFINITY;
+    if ((float)o->loss_scale < FLT_MIN)
+        return zero_fail(error, ZERO_ERR_ARG, "--loss-scale is %g, which fp32 cannot hold: use --loss-scale dynamic",
+                         o->loss_scale);
+    if (o->max_skipped < 0)
+        o->max_skipped = isinf(o->loss_scale) ? 0 : 10;
+    return ZERO_OK;
+}
+
 /* ---- combinations of options ------------------------------------------------------------------------------------ */
 
 /* --compare-stages only takes steps, so options that ask for more are refused rather than ignored. --sample 0 asks for
@@ -276,7 +294,7 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
         o->threads = threads;
     if ((status = cores_check(o->threads, error)) != ZERO_OK)
         return status;
-    if ((status = resolve_device(o, error)) != ZERO_OK)
+    if ((status = resolve_device(o, error)) != ZERO_OK || (status = resolve_loss_scale(o, error)) != ZERO_OK)
         return status;
     if (o->reduce < 0)
         o->reduce = o->compare_stages || o->stage >= 2 ? REDUCE_EVERY : REDUCE_LAST;

@@ -318,13 +318,13 @@ void log_options(log_t *log, const options_t *options)
             for (int k = 0; k < view.list->count; k++)
                 log_text(log, NULL, view.list->at[k]);
             log_close_array(log);
-        } else if (view.type == OPTION_CHOICE)
+        } else if (view.text[0] != '\0') /* a choice or a word */
             log_text(log, view.name, view.text);
         else if (view.type == OPTION_FLAG)
             log_bool(log, view.name, view.whole != 0);
         else if (view.type == OPTION_WHOLE)
             log_whole(log, view.name, view.whole);
-        else if (view.type == OPTION_REAL)
+        else if (view.type == OPTION_REAL || view.type == OPTION_REAL_OR_WORD)
             log_number(log, view.name, view.real[0]);
         else {
             log_open_array(log, view.name);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/options_parts.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,8 +43,8 @@ const option_t options_table[] = {
      "Face folder of a GPT-2, Llama, Mistral, Qwen2 or Qwen3, with its weights; a folder of adapters, whose "
      "adapter_config.json names such a folder; or a config.json, with random weights",
      true},
-    {"dtype", MODEL, OPTION_CHOICE, FIELD(dtype), 0, 0, UNSET, "fp32|bf16", "fp16", "fp32|bf16",
-     "fp32 on CPU, bf16 on GPUs", "dtype of parameters, activations and gradients", true},
+    {"dtype", MODEL, OPTION_CHOICE, FIELD(dtype), 0, 0, UNSET, "fp32|bf16|fp16", NULL, "fp32|bf16|fp16",
+     "fp32 on CPU, bf16 on GPUs", "dtype of parameters, activations and gradients; fp16 has a loss scale", true},
     {"recompute", MODEL, OPTION_CHOICE, FIELD(recompute), 0, 0, ZERO_RECOMPUTE_NONE, "none|selective|full", NULL,
      "[=full|selective]", "none; full without a value",
      "recompute activations in the backward pass instead of keeping them", true},
@@ -116,9 +117,16 @@ const option_t options_table[] = {
      "weight decay of parameters with two or more dimensions", true},
     {"clip", OPTIMIZER, OPTION_REAL, FIELD(clip), 0, MANY, 1, NULL, NULL, "NORM", "1",
      "largest norm of the gradients; 0: off", true},
-    {"max-skipped", OPTIMIZER, OPTION_WHOLE, FIELD(max_skipped), 0, MANY, 10, NULL, NULL, "STEPS", "10",
-     "fail after this many steps in a row without a finite gradient norm; 0: never", true},
-    {"loss-scale", OPTIMIZER, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "dynamic|VALUE", NULL, NULL, false},
+    {"max-skipped", OPTIMIZER, OPTION_WHOLE, FIELD(max_skipped), 0, MANY, UNSET, NULL, NULL, "STEPS",
+     "10; 0 with a dynamic loss scale",
+     "fail after this many steps in a row without a finite gradient norm; 0: never, unless a dynamic loss scale cannot "
+     "shrink any more",
+     true},
+    {"loss-scale", OPTIMIZER, OPTION_REAL_OR_WORD, FIELD(loss_scale), 0, FLT_MAX, UNSET, "dynamic", NULL,
+     "dynamic|VALUE", "dynamic with fp16",
+     "factor of the loss in the backward pass of fp16, which keeps small gradients from becoming 0; dynamic: begins "
+     "with 65536, shrinks to a half when gradients overflow, doubles after 2000 updates in a row",
+     true},
 
     {"offload", OFFLOAD, OPTION_CHOICE, FIELD(offload), 0, 0, OFFLOAD_NONE, "none|optimizer|params|all", NULL,
      "none|optimizer|params|all", "none",
@@ -207,6 +215,7 @@ void options_init(options_t *options)
             *(int64_t *)options_field(options, option) = isnan(option->initial) ? -1 : (int64_t)option->initial;
             break;
         case OPTION_REAL:
+        case OPTION_REAL_OR_WORD:
             *(double *)options_field(options, option) = option->initial;
             break;
         case OPTION_TEXT:
@@ -222,6 +231,7 @@ void options_init(options_t *options)
     options->betas[1] = 0.95;
     options->accumulation = -1;
     options->min_ratio = NAN;
+    options->scale = (scale_t){.first = 65536, .least = 0x1p-24, .interval = 2000, .hysteresis = 1};
 }
 
 int options_distance(const char *a, const char *b)

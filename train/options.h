@@ -22,6 +22,12 @@ typedef struct option_list {
     int count;
 } option_list_t;
 
+/* Settings of a dynamic loss scale, as in zero_config_t. */
+typedef struct scale {
+    double first, least;
+    int64_t interval, hysteresis;
+} scale_t;
+
 /* Until job_resolve chooses a value, an unset option is -1 (whole numbers, choices), NaN (reals), NULL (texts) or
  * empty (lists). */
 typedef struct options {
@@ -43,6 +49,7 @@ typedef struct options {
     int64_t optimizer, schedule, warmup;
     int64_t max_skipped;
     double lr, min_lr, betas[2], eps, weight_decay, clip;
+    double loss_scale; /* INFINITY: dynamic */
     /* offload */
     int64_t offload, offload_tier;
     const char *nvme_path;
@@ -67,6 +74,7 @@ typedef struct options {
     int64_t rise;                      /* RISE_OWN ... of schedule.h: the rise of a Warmup scheduler in --config */
     double rise_from, rise_from_ratio; /* the start of its rise: a rate, and a share of the rate; one of them is 0 */
     double min_ratio;                  /* its end, as a share of the rate; NaN: at min_lr */
+    scale_t scale;                     /* a dynamic loss scale: as --help says, or from --config */
     bool given[OPTIONS_MOST];          /* set on the command line, by index */
 } options_t;
 
@@ -98,6 +106,7 @@ typedef enum option_type {
     OPTION_LIST,
     OPTION_CHOICE,
     OPTION_FLAG,
+    OPTION_REAL_OR_WORD, /* a number, or the word of its choices, which is INFINITY */
     OPTION_LATER
 } option_type_t;
 
@@ -107,8 +116,9 @@ typedef struct option_view {
     bool set;                  /* false: no value */
     bool shared;               /* must be equal on all ranks */
     int64_t whole;             /* WHOLE, FLAG */
-    double real[2];            /* REAL, PAIR */
-    char text[256];            /* TEXT (cut), LIST (cut; its first value, and how many more), CHOICE */
+    double real[2];            /* REAL, PAIR, REAL_OR_WORD */
+    char text[256];            /* TEXT (cut), LIST (cut; its first value, and how many more), CHOICE; REAL_OR_WORD: the
+                                * word, or "" for a number */
     const char *full;          /* TEXT, whole */
     const option_list_t *list; /* LIST */
 } option_view_t;

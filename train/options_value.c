@@ -79,6 +79,16 @@ zero_status_t options_set_value(options_t *options, const option_t *option, cons
         if (status == ZERO_OK)
             *(double *)options_field(options, option) = real[0];
         return status;
+    case OPTION_REAL_OR_WORD:
+        real[0] = INFINITY;
+        if (strcmp(text, option->choices) != 0) {
+            if (!read_real(text, text + strlen(text), &real[0]) || !(real[0] > option->low && real[0] <= option->high))
+                return zero_fail(error, ZERO_ERR_ARG,
+                                 "--%s is '%s', but must be %s, or a number above %g and up to %.6g", option->name,
+                                 text, option->choices, option->low, option->high);
+        }
+        *(double *)options_field(options, option) = real[0];
+        return ZERO_OK;
     case OPTION_PAIR: {
         const char *comma = strchr(text, ',');
         if (comma == NULL || !read_real(text, comma, &real[0]) || !read_real(comma + 1, text + strlen(text), &real[1]))
@@ -156,6 +166,11 @@ void options_view(const options_t *options, int index, option_view_t *view)
         view->real[0] = *(const double *)value;
         view->set = !isnan(view->real[0]);
         break;
+    case OPTION_REAL_OR_WORD:
+        view->real[0] = *(const double *)value;
+        view->set = !isnan(view->real[0]);
+        snprintf(view->text, sizeof view->text, "%s", isinf(view->real[0]) ? option->choices : "");
+        break;
     case OPTION_PAIR:
         memcpy(view->real, value, sizeof view->real);
         view->set = true;
@@ -200,9 +215,9 @@ void option_view_print(const option_view_t *view, char *out, size_t size)
     options_real(view->real[1], second, sizeof second);
     if (!view->set)
         snprintf(out, size, "unset");
-    else if (view->type == OPTION_TEXT || view->type == OPTION_LIST || view->type == OPTION_CHOICE)
+    else if (view->type == OPTION_TEXT || view->type == OPTION_LIST || view->text[0] != '\0')
         snprintf(out, size, "%s", view->text);
-    else if (view->type == OPTION_REAL)
+    else if (view->type == OPTION_REAL || view->type == OPTION_REAL_OR_WORD)
         snprintf(out, size, "%s", first);
     else if (view->type == OPTION_PAIR)
         snprintf(out, size, "%s,%s", first, second);

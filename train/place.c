@@ -58,11 +58,11 @@ void place_close(place_t *place)
     *place = (place_t){.comm = NULL};
 }
 
-/* From NVIDIA's data sheets: tera-operations a second for dense matrices. bf16 runs on tensor cores with sums in fp32.
- * fp32 runs without tensor cores, as in our kernels. Longer names come before shorter ones. */
+/* From NVIDIA's data sheets: tera-operations a second for dense matrices. bf16 and fp16 run on tensor cores, equally
+ * fast with sums in fp32. fp32 runs without tensor cores, as in our kernels. Longer names come before shorter ones. */
 static const struct {
     const char *words[2];
-    double bf16, fp32;
+    double half, fp32;
 } peaks[] = {
     {{"GB200", NULL}, 2500, 80}, {{"B200", NULL}, 2250, 75},     {{"GH200", NULL}, 989, 67},
     {{"H200", "NVL"}, 835, 60},  {{"H200", NULL}, 989, 67},      {{"H100", "NVL"}, 835, 60},
@@ -88,6 +88,6 @@ double place_peak(const char *label, zero_dtype_t dtype)
         return NAN;
     for (size_t i = 0; i < sizeof peaks / sizeof peaks[0]; i++)
         if (has_word(label, peaks[i].words[0]) && (peaks[i].words[1] == NULL || has_word(label, peaks[i].words[1])))
-            return dtype == ZERO_BF16 ? 1e12 * peaks[i].bf16 : dtype == ZERO_FP32 ? 1e12 * peaks[i].fp32 : NAN;
+            return 1e12 * (dtype == ZERO_FP32 ? peaks[i].fp32 : peaks[i].half);
     return NAN;
 }

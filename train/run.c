@@ -113,6 +113,29 @@ static zero_status_t declare_tuned(run_t *run, const zero_model_options_t *given
     return status;
 }
 
+/* The loss is a mean over tokens, but kernels compute the gradients of a sum. Those of fp16 are multiplied by the power
+ * of two that comes nearest to a mean over a rank's micro-batch. So the loss scale has the same size as where the loss
+ * is a mean from the start, and does not depend on the size of batches. The step undoes the factor. */
+static double factor_of_gradients(const options_t *o)
+{
+    double factor = 1;
+    while (o->dtype == ZERO_FP16 && factor * (double)(o->micro_batch * o->seq_len) > 1)
+        factor /= 2;
+    return factor;
+}
+
+static void set_loss_scale(zero_config_t *config, const options_t *o)
+{
+    config->grad_scale = 1 / factor_of_gradients(o);
+    if (isinf(o->loss_scale)) {
+        config->loss_scale = o->scale.first;
+        config->min_loss_scale = o->scale.least;
+        config->growth_interval = (int)o->scale.interval;
+        config->hysteresis = (int)o->scale.hysteresis;
+    } else if (!isnan(o->loss_scale))
+        config->loss_scale = o->loss_scale;
+}
+
 /* Creates an engine and declares the model on it, without a commit. */
 static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
 {
@@ -148,6 +171,7 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
     config.beta2 = o->betas[1];
     config.eps = o->eps;
     config.weight_decay = o->weight_decay;
+    set_loss_scale(&config, o);
     if (config.rule == ZERO_RULE_MUON) {
         config.matrix = orthogonalize;
         config.matrix_ctx = run;
@@ -163,6 +187,7 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
                                     .sample_len = o->sample > 0 ? o->seq_len : 0,
                                     .micro_steps = run->job->micro_steps,
                                     .dtype = (zero_dtype_t)o->dtype,
+                                    .grad_factor = (float)factor_of_gradients(o),
                                     .recompute = (zero_recompute_t)o->recompute,
                                     .offload_activations = o->offload_activations != 0,
                                     .threads = (int)o->threads,
@@ -356,18 +381,30 @@ zero_status_t run_check_skipped(run_t *run, int64_t step, const zero_stats_t *st
         if ((status = blame(run, run->skipped.losses, sizeof run->skipped.losses, error)) != ZERO_OK)
             return status;
     }
-    if (o->max_skipped == 0 || (run->skipped.count < o->max_skipped && run->skipped.count < o->steps))
+    float scale;
+    char change[160];
+    const bool shrinks = zero_loss_scale(run->engine, &scale) == ZERO_OK;
+    if (!shrinks && zero_last_failure(run->engine, error) != ZERO_ERR_ARG)
+        return error->status;
+    if (shrinks && (o->max_skipped == 0 || (run->skipped.count < o->max_skipped && run->skipped.count < o->steps)))
         return ZERO_OK;
+    if (!shrinks)
+        snprintf(change, sizeof change, "the loss scale cannot shrink below %g (--loss-scale dynamic); use a",
+                 stats->loss_scale);
+    else if (isfinite(o->loss_scale))
+        snprintf(change, sizeof change, "use a smaller --loss-scale (it is %g), a larger --max-skipped (%lld), or a",
+                 o->loss_scale, (long long)o->max_skipped);
+    else
+        snprintf(change, sizeof change, "use a larger --max-skipped (%lld), or a", (long long)o->max_skipped);
     bool named = run->skipped.unit[0] != '\0';
     /* the result is the same on all ranks, so rank 0 reports it */
     return zero_fail(
         error, run->rank == 0 ? ZERO_ERR_ARG : ZERO_ERR_PEER,
         "steps %lld to %lld were skipped, because their gradient norm was not finite: at step %lld%s%s%s, and "
-        "%s; use a smaller --lr (it is %g), or a larger --max-skipped (%lld)",
+        "%s; %s smaller --lr (it is %g)",
         (long long)run->skipped.first, (long long)step, (long long)run->skipped.first,
         named ? " gradients first became infinite or nan in unit '" : " only their sum was not finite",
-        run->skipped.unit, named ? "' of the backward pass" : "", run->skipped.losses, o->lr,
-        (long long)o->max_skipped);
+        run->skipped.unit, named ? "' of the backward pass" : "", run->skipped.losses, change, o->lr);
 }
 
 zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)

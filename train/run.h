@@ -49,8 +49,8 @@ typedef struct step {
 /* Runs step s (from 0) at a rate. *stop: the signal that asked this rank to stop, 0: none. All ranks learn it as that
  * bit of step->stats.signals. */
 zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop, step_t *step, zero_error_t *error);
-/* Fails if --max-skipped steps in a row, or all of --steps, were skipped. step: the last step taken, from 1.
- * Collective. */
+/* Fails if --max-skipped steps in a row, or all of --steps, were skipped, or one at the smallest dynamic loss scale.
+ * step: the last step taken, from 1. Collective. */
 zero_status_t run_check_skipped(run_t *run, int64_t step, const zero_stats_t *stats, zero_error_t *error);
 /* Mean loss of the targets of rows 0 ... min(W, eval-batches * G) - 1 of the evaluation data. */
 zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error);

@@ -115,6 +115,8 @@ static void draw_curves(session_t *session, const totals_t *t, double rate, doub
     tensorboard_scalar(board, t->step, "grad_norm", t->last.stats.grad_norm);
     tensorboard_scalar(board, t->step, "lr", rate);
     tensorboard_scalar(board, t->step, "tokens_per_second", speed);
+    if (!isnan(session->job->o.loss_scale))
+        tensorboard_scalar(board, t->step, "loss_scale", t->last.stats.loss_scale);
     if (isfinite(mfu))
         tensorboard_scalar(board, t->step, "mfu", mfu);
     tensorboard_memory(board, t->step, measured);
@@ -173,6 +175,8 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
             log_number(session->log, "tokens_per_second", last->tokens / seconds);
             log_number(session->log, "mfu", mfu_at(session, last->tokens / seconds));
             log_bool(session->log, "applied", last->stats.applied);
+            if (!isnan(job->o.loss_scale))
+                log_number(session->log, "loss_scale", last->stats.loss_scale);
             log_memory(session->log, "memory", &measured);
             status = log_end(session->log, error);
             draw_curves(session, t, rate, last->tokens / seconds, &measured);
