@@ -307,9 +307,9 @@ static zero_status_t take_texts(config_t *config, config_row_t *row, const char 
 static zero_status_t take_option(config_t *config, config_row_t *row, int index, zero_error_t *error)
 {
     static const key_type_t types[] = {
-        [OPTION_WHOLE] = KEY_WHOLE, [OPTION_REAL] = KEY_NUMBER, [OPTION_PAIR] = KEY_PAIR, [OPTION_TEXT] = KEY_TEXT,
-        [OPTION_LIST] = KEY_TEXTS,  [OPTION_CHOICE] = KEY_TEXT, [OPTION_FLAG] = KEY_BOOL, [OPTION_LATER] = KEY_ANY,
-        [OPTION_REAL_OR_WORD] = KEY_ANY,
+        [OPTION_WHOLE] = KEY_WHOLE, [OPTION_REAL] = KEY_NUMBER,      [OPTION_PAIR] = KEY_PAIR,
+        [OPTION_TEXT] = KEY_TEXT,   [OPTION_LIST] = KEY_TEXTS,       [OPTION_CHOICE] = KEY_TEXT,
+        [OPTION_FLAG] = KEY_BOOL,   [OPTION_REAL_OR_WORD] = KEY_ANY,
     };
     option_view_t view;
     char small[96];

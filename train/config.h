@@ -11,8 +11,8 @@ typedef struct config config_t;
 
 /* Reads the file o->config, if set, into *o. *o holds the options of the command line, and these keep their values.
  * Texts of *o may point into *out, so *out must outlive them; *out is NULL without a file. Each process that starts
- * reads the file again, so it must be a regular file. ZERO_ERR_IO: the file cannot be read. ZERO_ERR_ARG,
- * ZERO_ERR_UNSUPPORTED: the sentence names the file, the key, its value and a replacement. */
+ * reads the file again, so it must be a regular file. ZERO_ERR_IO: the file cannot be read. ZERO_ERR_ARG: the sentence
+ * names the file, the key, its value and a replacement. */
 zero_status_t config_read(config_t **out, options_t *o, zero_error_t *error);
 /* Prefixes the sentence of *error with the file and with each key that the error concerns: a key matches if the
  * sentence contains its option, its text or its own name. Use it for errors of later checks of the options. Accepts

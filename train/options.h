@@ -82,7 +82,7 @@ typedef struct options {
 void options_init(options_t *options);
 
 /* Reads argv into *options (initialised). Texts point into argv. ZERO_ERR_ARG names the option, the value found and the
- * value wanted. An option of a later version is ZERO_ERR_UNSUPPORTED. */
+ * value wanted. */
 zero_status_t options_parse(options_t *options, int argc, char *const *argv, zero_error_t *error);
 
 /* Sets the option at this index as --name text does, but does not mark it as given: for values that do not come from
@@ -106,8 +106,7 @@ typedef enum option_type {
     OPTION_LIST,
     OPTION_CHOICE,
     OPTION_FLAG,
-    OPTION_REAL_OR_WORD, /* a number, or the word of its choices, which is INFINITY */
-    OPTION_LATER
+    OPTION_REAL_OR_WORD /* a number, or the word of its choices, which is INFINITY */
 } option_type_t;
 
 typedef struct option_view {

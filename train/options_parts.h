@@ -26,8 +26,7 @@ typedef struct option {
     size_t offset;        /* of the field; a PAIR has two doubles there */
     double low, high;     /* the range of numbers, both ends included */
     double initial;       /* unset: NaN */
-    const char *choices;  /* "a|b": the values of this version */
-    const char *later;    /* "c|d": the values of a later version; "*": every other value */
+    const char *choices;  /* "a|b": the values */
     const char *argument; /* as --help shows it; NULL: none; "[=...]": optional */
     const char *fallback; /* the default, as --help shows it; NULL: none */
     const char *help;

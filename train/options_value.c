@@ -125,14 +125,9 @@ zero_status_t options_set_value(options_t *options, const option_t *option, cons
             *(int64_t *)options_field(options, option) = index;
             return ZERO_OK;
         }
-        if (option->later != NULL && (strcmp(option->later, "*") == 0 || options_choice(option->later, text) >= 0))
-            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "--%s %s is not supported yet: use %s", option->name, text,
-                             option->choices);
         return zero_fail(error, ZERO_ERR_ARG, "--%s is '%s', but must be one of: %s", option->name, text,
                          option->choices);
     }
-    case OPTION_LATER:
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "--%s is not supported yet: remove it", option->name);
     case OPTION_FLAG:
         break;
     }
@@ -193,8 +188,6 @@ void options_view(const options_t *options, int index, option_view_t *view)
         view->set = view->whole >= 0;
         if (view->set)
             choice_text(option->choices, view->whole, view->text, sizeof view->text);
-        break;
-    case OPTION_LATER:
         break;
     }
 }
