@@ -172,12 +172,26 @@ equal "packed documents at stages 0 and 3" "$(values pack.log params_xxh64)" "$(
 
 [ "$(grep -c : cpu.txt)" -ge 14 ] || fail "no samples: $(cat cpu.txt)"
 cmp -s cpu.txt cuda.txt || fail "samples differ: $(diff cpu.txt cuda.txt)"
+for dtype in bf16 fp16; do
+    for device in cpu cuda; do
+        # shellcheck disable=SC2086
+        run 0 $small --ranks 1 --steps 2 --dtype $dtype --device $device --batch 18 \
+            --log $device.log # more micro-steps than can run at a time
+    done
+    losses "$dtype on CPU and GPU" cpu.log cuda.log 2e-3
+done
+# Gradients that overflow, and the scale that they leave.
+echo '{"fp16": {"enabled": true, "initial_scale_power": 24, "hysteresis": 1, "loss_scale_window": 2}}' >scale.json
 for device in cpu cuda; do
     # shellcheck disable=SC2086
-    run 0 $small --ranks 1 --steps 2 --dtype bf16 --device $device --batch 18 \
-        --log $device.log # more micro-steps than can run at a time
+    run 0 $small --ranks 2 --steps 14 --config scale.json --device $device --reduce every --log $device.log
 done
-losses "bf16 on CPU and GPU" cpu.log cuda.log 2e-3
+losses "fp16 with overflows on CPU and GPU" cpu.log cuda.log 2e-3
+equal "loss scales on CPU and GPU" "$(values cuda.log loss_scale)" "$(values cpu.log loss_scale)"
+grep -q '"applied":false' cuda.log || fail "nothing overflowed on a GPU: $(values cuda.log loss_scale)"
+# shellcheck disable=SC2086
+run 0 $small --ranks 2 --steps 14 --config scale.json --device cuda --reduce every --stage 0 --log other.log
+equal "fp16 at stages 0 and 3" "$(values other.log params_xxh64)" "$(values cuda.log params_xxh64)"
 
 # --plan prints the memory of a run, on one rank and on two with a GPU each.
 for ranks in 1 2; do
