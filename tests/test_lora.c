@@ -91,6 +91,17 @@ START_TEST(test_bf16)
 }
 END_TEST
 
+/* fp16 stays near the results in fp32. */
+START_TEST(test_fp16)
+{
+    model_case_t c = case_of(models[_i], 1 + _i % 3, 2, "cpu");
+
+    golden.dtype = ZERO_FP16;
+    golden.tolerance = 2e-3;
+    check_stages(&c);
+}
+END_TEST
+
 /* Plain C kernels, and one rank with the whole batch. */
 START_TEST(test_ref)
 {
@@ -174,6 +185,16 @@ START_TEST(test_bad_targets)
         for (int k = 0; k < 2; k++)
             ck_assert_msg(strstr(why.text, cases[i].parts[k]) != NULL, "case %d: %s", (int)i, why.text);
     }
+
+    /* a rank without targets */
+    const zero_model_options_t options = {
+        .micro_batch = 1, .seq_len = 4, .threads = 1, .backend = "ref", .lora = {.rank = 4, .alpha = 8}};
+    zero_model_config_t c;
+    zero_model_t *m;
+
+    ck_assert_int_eq(zero_model_preset(&c, "tiny", &why), ZERO_OK);
+    ck_assert_int_eq(zero_model_create(&m, &c, &options, &why), ZERO_ERR_ARG);
+    ck_assert_msg(strstr(why.text, "zero_model_lora") != NULL, "%s", why.text);
 }
 END_TEST
 
@@ -540,6 +561,7 @@ int main(void)
     tcase_set_timeout(tc, 300);
     tcase_add_loop_test(tc, test_fp32, 0, MODELS);
     tcase_add_loop_test(tc, test_bf16, 0, MODELS);
+    tcase_add_loop_test(tc, test_fp16, 0, MODELS);
     tcase_add_loop_test(tc, test_ref, 0, MODELS);
     tcase_add_test(tc, test_targets);
     tcase_add_test(tc, test_bad_targets);
