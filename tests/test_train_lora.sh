@@ -117,6 +117,14 @@ grep -q '"lora-rank":4,"lora-alpha":8[,}]' again.log || fail "rank and alpha are
 # for any number of ranks and at any stage the files have the same bytes
 run 0 $same $adapters --ranks 2 --stage 0 --reduce every --steps 4 --export stages
 cmp stages/adapter_model.safetensors adapted/adapter_model.safetensors || fail "the export at stage 0"
+# the base's tokenizer comes with them, and its name
+mkdir base
+cp "$golden/qwen2/config.json" "$golden/qwen2/model.safetensors" base
+echo '{"x":1}' >base/tokenizer.json
+echo '{"y":1}' >base/generation_config.json
+run 0 $same --model base --lora-rank 2 --ranks 1 --steps 1 --export with
+equal "files beside adapters" "$(ls with | tr '\n' ' ')" "adapter_config.json adapter_model.safetensors tokenizer.json "
+grep -q "\"base_model_name_or_path\": \"$(pwd -P)/base\"" with/adapter_config.json || fail "the base's name"
 # each kind of export has a folder of its own; adapters replace adapters
 refused $same $adapters --ranks 2 --steps 1 --export whole -- --export whole adapters
 refused $same $adapters --ranks 2 --steps 1 --export adapted --export-merged -- --export adapted model
