@@ -117,7 +117,7 @@ void progress_step(progress_t *p, int64_t step, double loss, double norm, double
         return;
     count_step(p, now);
     snprintf(p->last, sizeof p->last, "step %lld/%lld  loss %.4f  norm %.3g%s  lr %.3g  %.0f tokens/s", (long long)step,
-             (long long)p->steps, loss, norm, isfinite(norm) ? "" : " (skipped)", lr, p->tokens / seconds);
+             (long long)p->steps, loss, fabs(norm), isfinite(norm) ? "" : " (skipped)", lr, p->tokens / seconds);
     const int columns = step == p->steps ? 0 : due || wanted ? launch_columns(p->launch) : -1;
     if (columns > 0 && due) {
         const double each = p->counted > 0 ? p->spent / p->counted : seconds;
