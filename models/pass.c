@@ -4,6 +4,8 @@
  * run cannot disagree. */
 #include "models/decoder.h"
 
+#include <math.h>
+
 /* One run of a pass. After the first error it acquires nothing more. */
 typedef struct zero_model_run {
     zero_model_t *m;
@@ -113,15 +115,26 @@ static void eval_forward(void *ctx)
 
 /* ---- the ends --------------------------------------------------------------------------------------------------- */
 
-/* Positions that begin anew with each document are looked up as tokens are. */
+/* x (rows, C) *= sqrt(C), if the model scales embeddings. */
+static void scale_embedding(zero_model_t *m, void *x, int64_t rows)
+{
+    const int64_t C = m->config.width;
+
+    if (m->config.scaled_embedding)
+        zero_nn_scale(m->nn, x, x, sqrt((double)C), rows * C, m->options.dtype);
+}
+
+/* Positions that begin anew with each document are looked up as tokens are. Sinusoidal ones are divided by the scale
+ * that follows. */
 static void embed(zero_model_t *m, const zero_model_stack_t *s, const int32_t *tokens, int64_t B, int64_t T)
 {
     const int64_t C = m->config.width;
     const zero_dtype_t dtype = m->options.dtype;
     const bool anew = m->options.packed && m->positions != NULL;
+    const void *positions = m->waves ? m->waves : anew ? NULL : zero_model_weight(m->positions);
 
-    zero_nn_embedding_forward(m->nn, s->x[0], tokens, s->embed->data, anew ? NULL : zero_model_weight(m->positions), B,
-                              T, C, dtype);
+    zero_nn_embedding_forward(m->nn, s->x[0], tokens, s->embed->data, positions, B, T, C, dtype);
+    scale_embedding(m, s->x[0], B * T);
     if (!anew)
         return;
     zero_nn_embedding_forward(m->nn, m->narrow, m->positions_in, m->positions->data, NULL, B, T, C, dtype);
@@ -134,8 +147,9 @@ static void embed_backward(zero_model_t *m, const zero_model_stack_t *s, const i
     const int64_t B = m->options.micro_batch;
     const bool anew = m->options.packed && m->positions != NULL;
 
+    scale_embedding(m, m->dx, B * s->T);
     zero_nn_embedding_backward(m->nn, s->embed->grad, anew ? NULL : zero_model_grad(m->positions), m->dx, tokens, B,
-                               s->T, c->width, c->vocab, m->options.dtype);
+                               s->T, c->width, s->encoder ? c->source_vocab : c->vocab, m->options.dtype);
     if (anew)
         zero_nn_embedding_backward(m->nn, m->positions->grad, NULL, m->dx, m->positions_in, B, s->T, c->width,
                                    c->positions, m->options.dtype);
@@ -208,6 +222,7 @@ zero_status_t zero_model_pass_train(zero_model_t *m, const int32_t *tokens, cons
                                     uint32_t flags, zero_error_t *error)
 {
     const int64_t B = m->options.micro_batch;
+    const bool encodes = m->encoder.layers > 0;
     const float factor = m->options.grad_factor > 0 ? m->options.grad_factor : 1;
     float scale = 1;
     const zero_status_t status =
@@ -218,12 +233,16 @@ zero_status_t zero_model_pass_train(zero_model_t *m, const int32_t *tokens, cons
 
     run_t r = begin(m, m->train, flags, error);
 
+    if (encodes)
+        forward(&r, &m->encoder, m->encoder.tokens, TRAIN_FORWARD, B);
     forward(&r, &m->decoder, tokens, TRAIN_FORWARD, B);
     if (use(&r, m->head_unit, zero_model_is_frozen(m) ? ZERO_READ : ZERO_READ | ZERO_GRAD)) {
         zero_model_head(m, losses, targets, B * m->decoder.T, scale * factor);
         done(&r, m->head_unit);
     }
     backward(&r, &m->decoder, tokens);
+    if (encodes)
+        backward(&r, &m->encoder, m->encoder.tokens);
     return end(&r);
 }
 
@@ -234,6 +253,8 @@ zero_status_t zero_model_pass_eval(zero_model_t *m, const int32_t *tokens, const
     const int64_t B = rows > 0 ? m->options.micro_batch : 0;
     run_t r = begin(m, m->eval, 0, error);
 
+    if (m->encoder.layers > 0)
+        forward(&r, &m->encoder, m->encoder.tokens, EVAL_FORWARD, B);
     forward(&r, &m->decoder, tokens, EVAL_FORWARD, B);
     if (use(&r, m->head_unit, ZERO_READ)) {
         zero_model_head(m, losses, targets, B * m->decoder.T, 0);
@@ -242,22 +263,42 @@ zero_status_t zero_model_pass_eval(zero_model_t *m, const int32_t *tokens, const
     return end(&r);
 }
 
+/* Runs the units of a stack up to its norm for one sequence of T tokens, in the any-order pass. */
+static void forward_one(run_t *r, const zero_model_stack_t *s, const int32_t *tokens, int64_t T)
+{
+    if (use(r, s->embed_unit, 0)) {
+        embed(r->m, s, tokens, 1, T);
+        done(r, s->embed_unit);
+    }
+    for (int64_t l = s->first; l < s->first + s->layers; l++)
+        if (use(r, r->m->units[l], 0)) {
+            forward_in_place(r->m, l, 1, T);
+            done(r, r->m->units[l]);
+        }
+}
+
+zero_status_t zero_model_pass_encode(zero_model_t *m, zero_error_t *error)
+{
+    const zero_model_stack_t *s = &m->encoder;
+    run_t r = begin(m, m->sample, 0, error);
+
+    forward_one(&r, s, s->tokens, s->T);
+    if (use(&r, s->norm_unit, 0)) {
+        const zero_nn_norm_t norm = last_norm(m, s, s->x[0], s->T);
+
+        zero_nn_norm_forward(m->nn, &norm);
+        done(&r, s->norm_unit);
+    }
+    return end(&r);
+}
+
 zero_status_t zero_model_pass_sample(zero_model_t *m, const int32_t *tokens, int64_t n, zero_error_t *error)
 {
     const zero_model_config_t *c = &m->config;
     const zero_model_stack_t *s = &m->decoder;
-    const int64_t T = zero_model_sample_shape(m, n);
     run_t r = begin(m, m->sample, 0, error);
 
-    if (use(&r, s->embed_unit, 0)) {
-        embed(m, s, tokens, 1, T);
-        done(&r, s->embed_unit);
-    }
-    for (int64_t l = s->first; l < s->first + s->layers; l++)
-        if (use(&r, m->units[l], 0)) {
-            forward_in_place(m, l, 1, T);
-            done(&r, m->units[l]);
-        }
+    forward_one(&r, s, tokens, zero_model_sample_shape(m, n));
     if (use(&r, s->norm_unit, 0)) {
         /* Only the last token: attention is causal, so the padding after it has no effect. */
         const zero_nn_norm_t norm = last_norm(m, s, zero_model_at(m, s->x[0], (n - 1) * c->width), 1);
