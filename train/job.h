@@ -15,11 +15,13 @@ typedef struct job {
     options_t o;            /* resolved: an option that is still unset has no value */
     const config_t *config; /* the source of o; NULL: only the command line */
     int world;
-    bool folder; /* --model is a Hugging Face folder */
-    bool shape;  /* --model is a config.json alone: --seed determines the initial values */
-    bool corpus; /* the built-in corpus */
-    bool eval;   /* the run has evaluations */
-    bool logs;   /* rank 0 writes a log or a file for TensorBoard, so all ranks measure for it; valid after job_agree */
+    bool folder;    /* --model is a Hugging Face folder */
+    bool shape;     /* --model is a config.json alone: --seed determines the initial values */
+    bool corpus;    /* the built-in corpus */
+    bool numbers;   /* the model has an encoder: its data are those of numbers.h, and data and eval_data are NULL */
+    int64_t digits; /* of numbers: the most that --seq-len holds */
+    bool eval;      /* the run has evaluations */
+    bool logs; /* rank 0 writes a log or a file for TensorBoard, so all ranks measure for it; valid after job_agree */
     zero_model_config_t model;
     zero_lora_t lora;                    /* rank 0: no adapters */
     char targets[ZERO_LORA_NAMES_BYTES]; /* o.lora_targets of them */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/job_data.h"
 #include "train/inputs.h"
+#include "train/numbers.h"
 #include "train/tokens.h"
 
 #include <math.h>
@@ -107,18 +108,17 @@ static zero_status_t resolve_prompt(job_t *job, bool text, zero_error_t *error)
     return ZERO_OK;
 }
 
-static void resolve_samples(job_t *job, bool tiny)
+/* The defaults of samples, whose length is usually most. */
+static void resolve_samples(options_t *o, double temperature, int64_t most)
 {
-    options_t *o = &job->o;
-    const bool text = data_is_text(job->data);
     if (o->top_k < 0)
         o->top_k = 0;
     if (isnan(o->top_p))
         o->top_p = 1;
     if (isnan(o->temperature))
-        o->temperature = job->corpus && o->prompt == NULL ? 0 : 0.8;
+        o->temperature = temperature;
     if (o->sample < 0)
-        o->sample = !o->compare_stages && ((tiny && (text || job->tokenizer != NULL)) || o->prompt != NULL) ? 48 : 0;
+        o->sample = o->compare_stages ? 0 : most;
 }
 
 /* ---- data ------------------------------------------------------------------------------------------------------- */
@@ -138,6 +138,47 @@ static zero_status_t check_lines(const job_t *job, zero_error_t *error)
     return ZERO_OK;
 }
 
+/* Data of numbers are made, not read. */
+static zero_status_t resolve_numbers(job_t *job, zero_error_t *error)
+{
+    options_t *o = &job->o;
+    const struct {
+        const char *name;
+        bool set;
+    } others[] = {
+        {"data", o->data.count > 0},
+        {"eval-data", o->eval_data.count > 0},
+        {"tokenizer", o->tokenizer != NULL},
+        {"pack", o->pack != 0},
+        {"chat", o->chat >= 0},
+        {"skip-bad-lines", o->skip_bad_lines != 0},
+        {"shuffle", o->shuffle >= 0},
+    };
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (others[i].set)
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "--%s has no effect with --model '%s', whose data are random numbers, built in: remove it",
+                             others[i].name, o->model);
+    job->eval = o->eval_every > 0;
+    resolve_samples(o, 0, o->seq_len);
+    if (o->prompt == NULL)
+        return ZERO_OK;
+    const int64_t count = (int64_t)strlen(o->prompt);
+    if (o->prompt[strspn(o->prompt, "0123456789")] != '\0')
+        return zero_fail(error, ZERO_ERR_ARG, "--prompt is '%s', but must be a number in digits: --prompt 1207",
+                         o->prompt);
+    if (count > 1 && o->prompt[0] == '0')
+        return zero_fail(error, ZERO_ERR_ARG, "--prompt is '%s', but a number does not begin with 0: use --prompt %s",
+                         o->prompt, o->prompt[strspn(o->prompt, "0")] ? o->prompt + strspn(o->prompt, "0") : "0");
+    if (count > job->digits)
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "--prompt is a number of %lld digits, but --seq-len %lld has room for the words of %lld: train "
+            "with --seq-len %lld",
+            (long long)count, (long long)o->seq_len, (long long)job->digits, (long long)numbers_seq_len(count));
+    return ZERO_OK;
+}
+
 zero_status_t job_resolve_data(job_t *job, bool tiny, bool thorough, zero_error_t *error)
 {
     options_t *o = &job->o;
@@ -145,6 +186,8 @@ zero_status_t job_resolve_data(job_t *job, bool tiny, bool thorough, zero_error_
     zero_status_t status = ZERO_OK;
     if (o->eval_batches < 0)
         o->eval_batches = 16;
+    if (job->numbers)
+        return resolve_numbers(job, error);
     job->corpus = o->data.count == 0;
     job->eval = o->eval_data.count > 0 || o->eval_every > 0;
     if (job->eval && o->eval_data.count == 0 && !job->corpus)
@@ -170,7 +213,9 @@ zero_status_t job_resolve_data(job_t *job, bool tiny, bool thorough, zero_error_
         status = check_lines(job, error);
     if (status == ZERO_OK)
         status = resolve_prompt(job, data_is_text(job->data), error);
-    if (status == ZERO_OK)
-        resolve_samples(job, tiny);
+    if (status == ZERO_OK) {
+        const bool words = tiny && (data_is_text(job->data) || job->tokenizer != NULL);
+        resolve_samples(o, job->corpus && o->prompt == NULL ? 0 : 0.8, words || o->prompt != NULL ? 48 : 0);
+    }
     return status;
 }

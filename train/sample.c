@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sample.c - run_sample: the model writes text, one token at a time. */
 #include "train/corpus.h"
+#include "train/numbers.h"
 #include "train/run.h"
 
 #include <math.h>
@@ -209,10 +210,71 @@ static zero_status_t sample_any(sampler_t *s, bool print, zero_error_t *error)
     return status;
 }
 
+/* The model writes a number's words: tokens 1 to n - 1, without the end. digits: its tokens. */
+static zero_status_t write_words(sampler_t *s, const int32_t *digits, int64_t count, int64_t *n, zero_error_t *error)
+{
+    const options_t *o = &s->run->job->o;
+    zero_status_t status = zero_model_encode(s->run->model, digits, count, error);
+    s->tokens[0] = NUMBERS_END;
+    *n = 1;
+    if (status == ZERO_OK)
+        status = extend(s, n, o->sample < o->seq_len ? o->sample : o->seq_len, NUMBERS_END, error);
+    if (*n > 1 && s->tokens[*n - 1] == NUMBERS_END)
+        --*n;
+    return status;
+}
+
+static void print_number(const sampler_t *s, const int32_t *digits, int64_t count, int64_t n, const char *ending)
+{
+    fputs("  ", stdout);
+    for (int64_t i = 0; i < count; i++)
+        putchar('0' + digits[i]);
+    fputs(": ", stdout);
+    numbers_print(stdout, s->tokens + 1, n - 1);
+    puts(ending);
+}
+
+/* Lets the model write the words of --prompt, or of numbers that training never sees. */
+static zero_status_t sample_words(sampler_t *s, bool print, zero_error_t *error)
+{
+    enum { SHOWN = 6, ALL = 64 };
+    const job_t *job = s->run->job;
+    const char *prompt = job->o.prompt;
+    int32_t *digits = malloc((size_t)job->digits * sizeof *digits),
+            *words = malloc((size_t)job->o.seq_len * sizeof *words);
+    zero_status_t status = ZERO_OK;
+    int64_t count, n;
+    int right = 0;
+    if (digits == NULL || words == NULL)
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for a number of %lld digits", (long long)job->digits);
+    for (count = 0; prompt != NULL && status == ZERO_OK && prompt[count] != '\0'; count++)
+        digits[count] = prompt[count] - '0';
+    if (prompt != NULL && status == ZERO_OK) {
+        status = write_words(s, digits, count, &n, error);
+        if (status == ZERO_OK && print)
+            print_number(s, digits, count, n, "");
+    }
+    for (int i = 0; prompt == NULL && i < ALL && status == ZERO_OK; i++) {
+        count = numbers_draw(1, i, true, job->digits, digits);
+        const int64_t wanted = numbers_words(digits, count, words);
+        if ((status = write_words(s, digits, count, &n, error)) != ZERO_OK)
+            break;
+        const bool same = n - 1 == wanted && memcmp(s->tokens + 1, words, (size_t)wanted * sizeof *words) == 0;
+        right += same;
+        if (print && i < SHOWN)
+            print_number(s, digits, count, n, same ? "" : " (wrong)");
+    }
+    if (prompt == NULL && status == ZERO_OK && print)
+        printf("  %d of %d numbers that training leaves out are right\n", right, ALL);
+    free(digits);
+    free(words);
+    return status;
+}
+
 zero_status_t run_sample(run_t *run, const char *heading, zero_error_t *error)
 {
     const job_t *job = run->job;
-    bool print = run->rank == 0 && !job->o.quiet, text = data_is_text(job->data);
+    const bool print = run->rank == 0 && !job->o.quiet, text = !job->numbers && data_is_text(job->data);
     size_t prompt = job->prompt.count > 0   ? (size_t)job->prompt.count
                     : job->o.prompt != NULL ? strlen(job->o.prompt)
                                             : 64;
@@ -230,7 +292,9 @@ zero_status_t run_sample(run_t *run, const char *heading, zero_error_t *error)
     else {
         if (print)
             printf("%s\n", heading);
-        status = job->corpus && job->o.prompt == NULL ? sample_numbers(&s, print, error) : sample_any(&s, print, error);
+        status = job->numbers                           ? sample_words(&s, print, error)
+                 : job->corpus && job->o.prompt == NULL ? sample_numbers(&s, print, error)
+                                                        : sample_any(&s, print, error);
         if (print)
             fflush(stdout);
     }
