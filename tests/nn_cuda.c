@@ -347,6 +347,20 @@ static void wrapped_rotary(zero_nn_t *nn, const zero_nn_rotary_t *r)
     end(nn);
 }
 
+static void wrapped_put_rows(zero_nn_t *nn, const zero_nn_put_t *p)
+{
+    zero_nn_put_t d = *p;
+    note_matrix(p->x, p->rows, p->C, p->ldx, p->dtype);
+    note_matrix(p->y, p->places, p->C, p->ldy, p->dtype);
+    note_row(p->at, p->rows, ZERO_FP32); /* as large as int32_t */
+    begin(nn);
+    d.x = at(p->x);
+    d.y = at(p->y);
+    d.at = at(p->at);
+    cuda.ops->put_rows(nn, &d);
+    end(nn);
+}
+
 static void wrapped_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
 {
     note_elements(nn, y, a, b, count, dtype);
@@ -480,6 +494,7 @@ zero_nn_t *nn_cuda_context(int level)
     cuda.wrapped.gated_forward = wrapped_gated_forward;
     cuda.wrapped.gated_backward = wrapped_gated_backward;
     cuda.wrapped.rotary = wrapped_rotary;
+    cuda.wrapped.put_rows = wrapped_put_rows;
     cuda.wrapped.add = wrapped_add;
     cuda.wrapped.scale = wrapped_scale;
     cuda.wrapped.add_sums = wrapped_add_sums;

@@ -99,8 +99,8 @@ static void gemm_case(const way_t *way, zero_nn_gemm_t g, int64_t pad, bool bias
 START_TEST(gemm_against_fp64)
 {
     const way_t *way = &WAYS[_i % WAY_COUNT];
-    static const int64_t SIZES[][3] = {{1, 1, 1},     {3, 5, 7},   {17, 33, 65},  {64, 48, 31},
-                                       {5, 130, 257}, {130, 5, 3}, {13, 17, 600}, {31, 37, 0}};
+    static const int64_t SIZES[][3] = {{1, 1, 1},   {3, 5, 7},     {17, 33, 65}, {64, 48, 31},  {5, 130, 257},
+                                       {130, 5, 3}, {13, 17, 600}, {31, 37, 0},  {1, 203, 101}, {1, 3, 1025}};
     if (!way_runs(way))
         return;
     for (int d = 0; d < DTYPE_COUNT; d++) {
@@ -129,6 +129,9 @@ START_TEST(gemm_against_fp64)
                   0, false, false);
         gemm_case(way, (zero_nn_gemm_t){.m = 14, .n = 3100, .k = 9, .trans_b = true, .dtype = DTYPES[d]}, 0, true,
                   false);
+        gemm_case(way, (zero_nn_gemm_t){.m = 1, .n = 5001, .k = 19, .dtype = DTYPES[d]}, 0, true, false);
+        gemm_case(way, (zero_nn_gemm_t){.m = 1, .n = 5001, .k = 19, .trans_b = true, .dtype = DTYPES[d]}, 5, true,
+                  false);
         gemm_case(way, (zero_nn_gemm_t){.m = 40, .n = 50, .k = 777, .dtype = DTYPES[d], .accumulate = true}, 1, true,
                   false);
         /* A long size that is not a multiple of 8, in matrices whose rows are. */
@@ -145,10 +148,10 @@ START_TEST(gemm_against_fp64)
                 .m = 13, .n = 21, .k = 1157, .trans_a = true, .trans_b = true, .accumulate = true, .dtype = DTYPES[d]},
             3, true, false);
         /* Sums that stay in fp32. */
-        for (int i = 0; i < 4; i++) {
-            static const int64_t WIDE[][3] = {{17, 33, 65}, {1157, 13, 40}, {1560, 1, 9}, {31, 37, 0}};
+        for (int i = 0; i < 5; i++) {
+            static const int64_t WIDE[][3] = {{17, 33, 65}, {1157, 13, 40}, {1560, 1, 9}, {31, 37, 0}, {1, 90, 33}};
             zero_nn_gemm_t g = {
-                .m = WIDE[i][0], .n = WIDE[i][1], .k = WIDE[i][2], .trans_a = true, .wide = true, .dtype = DTYPES[d]};
+                .m = WIDE[i][0], .n = WIDE[i][1], .k = WIDE[i][2], .trans_a = i < 4, .wide = true, .dtype = DTYPES[d]};
             gemm_case(way, g, 3, false, _i == 0);
             g.accumulate = true;
             gemm_case(way, g, 3, false, false);

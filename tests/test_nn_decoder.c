@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_nn_decoder.c - kernels/nn: what Llama and models like it need: norms of rows and of heads inside rows,
- * activations, alone and gated, and rotary embedding. Every backend, ref included, is compared with fp64 formulas. A
- * result must lie between the rounded ends of an interval around the exact value, so a rounding in the wrong place is
- * an error. */
+ * activations, alone and gated, rotary embedding, and rows of a cache. Every backend, ref included, is compared with
+ * fp64 formulas. A result must lie between the rounded ends of an interval around the exact value, so a rounding in the
+ * wrong place is an error. */
 #include "tests/expect.h"
 #include "tests/nn_common.h"
 
@@ -516,6 +516,61 @@ START_TEST(rotary)
 }
 END_TEST
 
+/* ---- rows that are put elsewhere -------------------------------------------------------------------------------- */
+
+typedef struct put {
+    zero_nn_put_t p;
+    int64_t more; /* rows of a second call, which has no dry run of its own */
+} put_t;
+
+static void call_put(zero_nn_t *nn, void *arg)
+{
+    const put_t *o = arg;
+    zero_nn_put_t p = o->p;
+    zero_nn_put_rows(nn, &p);
+    if (nn->dry)
+        return;
+    p.x = (const char *)p.x + (size_t)(p.rows * p.ldx) * zero_dtype_size(p.dtype);
+    p.at += p.rows;
+    p.rows = o->more;
+    zero_nn_put_rows(nn, &p);
+}
+
+/* s: rows, more rows, C, elements between rows of x, of y, places. */
+static void put_case(const way_t *way, const int64_t s[6], zero_dtype_t dtype)
+{
+    const int64_t ldx = s[2] + s[3], ldy = s[2] + s[4], rows = s[0] + s[1];
+    buf_t x = buf_random(dtype, rows * ldx, 1), y = buf_random(dtype, s[5] * ldy, 1), want = buf_copy(&y);
+    int32_t *at = calloc((size_t)rows, sizeof *at);
+    put_t o = {.p = {.rows = s[0], .C = s[2], .ldx = ldx, .ldy = ldy, .places = s[5], .dtype = dtype}, .more = s[1]};
+    for (int64_t r = 0; r < rows; r++) {
+        at[r] = (int32_t)((s[5] - 1 - r * 3) % s[5]); /* 3 does not divide s[5] */
+        at[r] += at[r] < 0 ? (int32_t)s[5] : 0;
+        for (int64_t c = 0; c < s[2]; c++)
+            zero_element_set(want.data, at[r] * ldy + c, dtype, (float)buf_at(&x, r * ldx + c));
+    }
+    o.p.at = at;
+    o.p.x = x.data;
+    o.p.y = y.data;
+    run(way, call_put, &o);
+    same_bits("put_rows", &y, &want);
+    buf_free(&x), buf_free(&y), buf_free(&want);
+    free(at);
+}
+
+START_TEST(put_rows)
+{
+    static const int64_t SIZES[][6] = {
+        {1, 0, 1, 0, 0, 1}, {1, 4, 3, 5, 0, 7}, {5, 1, 64, 128, 0, 10}, {7, 3, 300, 1, 2, 70}, {0, 2, 9, 0, 0, 4}};
+    const way_t *way = way_of(_i);
+    if (way != NULL && !way_runs(way))
+        return;
+    for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++)
+        for (int d = 0; d < DTYPE_COUNT; d++)
+            put_case(way, SIZES[s], DTYPES[d]);
+}
+END_TEST
+
 /* ---- errors ----------------------------------------------------------------------------------------------------- */
 
 static void refused(zero_nn_t *nn, zero_status_t status, const char *say)
@@ -580,8 +635,10 @@ START_TEST(row_errors)
         {{.rows = -1, .heads = 2, .D = 8}, "-1"},
     };
     float p[64] = {0};
+    int32_t places[2] = {0};
     for (int w = -1; w < 1; w++) {
         zero_nn_t *nn = context(way_of(w));
+        p[0] = 1;
         const zero_nn_activation_t none = (zero_nn_activation_t)ZERO_NN_ACTIVATION_COUNT;
         zero_nn_set_dry(nn, true);
         for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
@@ -599,6 +656,7 @@ START_TEST(row_errors)
         zero_nn_act_forward(nn, ZERO_NN_SILU, NULL, NULL, 4, ZERO_FP32);
         zero_nn_gated_forward(nn, ZERO_NN_SILU, NULL, NULL, 1, 4, ZERO_FP32);
         zero_nn_rotary(nn, &(zero_nn_rotary_t){.rows = 2, .T = 2, .heads = 2, .D = 8});
+        zero_nn_put_rows(nn, &(zero_nn_put_t){.rows = 1, .C = 4});
         zero_nn_set_dry(nn, false);
         zero_nn_act_forward(nn, ZERO_NN_RELU, p, p, 4, ZERO_FP32); /* each activation has its plan */
         refused(nn, ZERO_ERR_ORDER, "act_forward");
@@ -606,6 +664,18 @@ START_TEST(row_errors)
         refused(nn, ZERO_ERR_ARG, "gu NULL");
         zero_nn_rotary(nn, &(zero_nn_rotary_t){.rows = 2, .T = 2, .heads = 2, .D = 8, .x = p});
         refused(nn, ZERO_ERR_ARG, "frequencies NULL");
+        zero_nn_put_rows(nn, &(zero_nn_put_t){.rows = 2, .C = 4, .ldx = 3});
+        refused(nn, ZERO_ERR_ARG, "put_rows 3 ldx");
+        zero_nn_put_rows(nn, &(zero_nn_put_t){.rows = -1, .C = 4});
+        refused(nn, ZERO_ERR_ARG, "put_rows -1");
+        zero_nn_put_rows(nn, &(zero_nn_put_t){.rows = 2, .C = 5, .places = 6, .at = places, .x = p, .y = p + 16});
+        refused(nn, ZERO_ERR_ORDER, "put_rows");
+        for (int i = 0; i < 2; i++) {
+            places[1] = i == 0 ? 6 : -1;
+            zero_nn_put_rows(nn, &(zero_nn_put_t){.rows = 2, .C = 4, .places = 6, .at = places, .x = p, .y = p + 16});
+            refused(nn, ZERO_ERR_ARG, i == 0 ? "put_rows place 6 row 1 0 6" : "-1 row 1");
+            EXPECT(p[16] == 0, "written for a bad place");
+        }
         zero_nn_destroy(nn);
     }
 }
@@ -623,6 +693,7 @@ int main(void)
     tcase_add_loop_test(tc, activations, -1, WAY_COUNT);
     tcase_add_loop_test(tc, activation_limits, -1, WAY_COUNT);
     tcase_add_loop_test(tc, rotary, -1, WAY_COUNT);
+    tcase_add_loop_test(tc, put_rows, -1, WAY_COUNT);
     tcase_add_test(tc, row_errors);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

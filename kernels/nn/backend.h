@@ -20,6 +20,7 @@ typedef enum zero_nn_op {
     ZERO_NN_GATED_FORWARD,  /* rows, F, act */
     ZERO_NN_GATED_BACKWARD, /* the same */
     ZERO_NN_ROTARY,         /* rows, T, heads, D, ld, R, backward */
+    ZERO_NN_PUT_ROWS,       /* C, ldx, ldy */
     ZERO_NN_ADD,            /* count */
     ZERO_NN_SCALE,          /* count */
     ZERO_NN_ADD_SUMS,       /* count */
@@ -153,6 +154,7 @@ typedef struct zero_nn_ops {
     void (*gated_forward)(zero_nn_t *nn, const zero_nn_gated_t *g);
     void (*gated_backward)(zero_nn_t *nn, const zero_nn_gated_t *g);
     void (*rotary)(zero_nn_t *nn, const zero_nn_rotary_t *r);
+    void (*put_rows)(zero_nn_t *nn, const zero_nn_put_t *p);
     void (*add)(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype);
     void (*scale)(zero_nn_t *nn, void *y, const void *x, float factor, int64_t count, zero_dtype_t dtype);
     void (*add_sums)(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype);

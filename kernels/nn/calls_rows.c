@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* calls_rows.c - norms, activations, rotary embedding, sums of elements: argument checks, dispatch to a backend. */
+/* calls_rows.c - norms, activations, rotary embedding, rows that are put elsewhere, sums of elements: argument checks,
+ * dispatch to a backend. */
 #include "kernels/nn/calls.h"
 
 /* Checks for both directions of a norm, and fills in groups, ldx and ldy. Returns true if there is something to
@@ -167,6 +168,31 @@ void zero_nn_rotary(zero_nn_t *nn, const zero_nn_rotary_t *given)
     else if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, r.x, op, "x") &&
              operand_ok(nn, r.frequencies, op, "frequencies"))
         nn->ops->rotary(nn, &r);
+}
+
+void zero_nn_put_rows(zero_nn_t *nn, const zero_nn_put_t *given)
+{
+    const zero_nn_op_t op = ZERO_NN_PUT_ROWS;
+    zero_nn_put_t p = *given;
+    zero_nn_shape_t shape = shape_of(op, p.dtype);
+    p.ldx = p.ldx == 0 ? p.C : p.ldx;
+    p.ldy = p.ldy == 0 ? p.C : p.ldy;
+    int64_t d[] = {p.C, p.ldx, p.ldy};
+    memcpy(shape.d, d, sizeof d);
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, p.rows, p.ldx) || !matrix_ok(nn, &shape, p.places, p.ldy))
+        return;
+    if (p.rows < 0 || p.ldx < p.C || p.ldy < p.C) {
+        zero_nn_fail(nn, ZERO_ERR_ARG,
+                     "put_rows: %lld rows of %lld elements, %lld and %lld apart: rows must be 0 or more, and ldx and "
+                     "ldy at least C, or 0",
+                     (long long)p.rows, (long long)p.C, (long long)p.ldx, (long long)p.ldy);
+        return;
+    }
+    if (p.C == 0 || zero_nn_plan_begin(nn, &shape) == NULL || p.rows == 0)
+        return;
+    if (operand_ok(nn, p.x, op, "x") && operand_ok(nn, p.y, op, "y") && operand_ok(nn, p.at, op, "at") &&
+        indices_ok(nn, op, "place", p.at, p.rows, p.places, INT64_MAX))
+        nn->ops->put_rows(nn, &p);
 }
 
 void zero_nn_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)

@@ -8,7 +8,7 @@
 #include "zero/base/plugin.h"
 
 /* Raise the revision with every change to this table, to zero_nn_ops_t, or to the arguments of its functions. */
-#define ZERO_CUDA_NN_VERSION ZERO_PLUGIN_VERSION(13)
+#define ZERO_CUDA_NN_VERSION ZERO_PLUGIN_VERSION(14)
 
 typedef struct zero_cuda_nn {
     uint32_t version;

@@ -16,6 +16,7 @@ static const char *const OP_NAMES[ZERO_NN_OP_COUNT] = {
     [ZERO_NN_GATED_FORWARD] = "gated_forward",
     [ZERO_NN_GATED_BACKWARD] = "gated_backward",
     [ZERO_NN_ROTARY] = "rotary",
+    [ZERO_NN_PUT_ROWS] = "put_rows",
     [ZERO_NN_ADD] = "add",
     [ZERO_NN_SCALE] = "scale",
     [ZERO_NN_ADD_SUMS] = "add_sums",

@@ -94,8 +94,9 @@ void zero_nn_set_dry(zero_nn_t *nn, bool dry);
 /* Executes the calls on nn that calls(ctx) makes. "cuda" turns them into a CUDA graph: the first run outside dry mode
  * enqueues them, the second captures them, and each later run launches the graph without calling calls. So all
  * arguments must be equal in every run: sizes, flags, numbers and addresses. calls must not include embedding or
- * cross-entropy, which check the host's indices in each call. Positions of a rotary embedding and ranges of attention
- * may change: each run reads them anew, but only the first two check ranges, and wrong ranges then give wrong numbers.
+ * cross-entropy, which check the host's indices in each call. Positions of a rotary embedding, ranges of attention and
+ * places of zero_nn_put_rows may change: each run reads them anew, but only the first two check ranges and places, and
+ * wrong ones then give wrong numbers.
  * slot identifies the calls: the caller numbers them from 0 with few gaps. Graphs take memory that the driver owns,
  * until the context is destroyed. A new workspace causes new graphs. If a capture fails, the log receives one warning,
  * and every run enqueues the calls. */
@@ -248,6 +249,19 @@ typedef struct zero_nn_rotary {
 #define ZERO_NN_ROTARY_MOST 256
 void zero_nn_rotary(zero_nn_t *nn, const zero_nn_rotary_t *r);
 
+/* Row at[r] of y becomes row r of x; the other rows of y stay. No two of `at` are equal. Calls that differ only in rows
+ * are the same call. */
+typedef struct zero_nn_put {
+    int64_t rows, C;
+    int64_t ldx, ldy; /* elements from row to row; 0: C */
+    int64_t places;   /* rows of y: each of `at` is below it */
+    zero_dtype_t dtype;
+    const int32_t *at; /* (rows), in host memory (with "cuda", as tokens are) */
+    const void *x;     /* (rows, C) */
+    void *y;           /* (places, C) */
+} zero_nn_put_t;
+void zero_nn_put_rows(zero_nn_t *nn, const zero_nn_put_t *p);
+
 /* y = a + b; y may be a or b. */
 void zero_nn_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype);
 
@@ -272,7 +286,8 @@ void zero_nn_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, 
  *
  * Blocks of 64 keys that no query of a block of 64 queries sees take no time. If each document starts at a multiple of
  * 64 rows, our own kernels give the bits that the documents have as sequences of their own; for dk and dv on CPU, if
- * the number of threads divides B * KV in both cases. Otherwise the order of sums differs, and with it the rounding. */
+ * the number of threads divides B * KV in both cases. Otherwise the order of sums differs, and with it the rounding. So
+ * it does if T is 1, because one query has kernels of its own. */
 typedef struct zero_nn_attention {
     int64_t B, T, H, KV, D;
     int64_t S; /* 0: T */

@@ -113,6 +113,8 @@ uint64_t zero_nn_cpu_attention_workspace(const zero_nn_t *nn, const zero_nn_shap
 {
     const int64_t *d = shape->d; /* B, T, H, KV, D, strides, S */
     const bool backward = shape->op == ZERO_NN_ATTN_BACKWARD;
+    if (!backward && d[1] == 1)
+        return zero_nn_query_workspace(nn, shape);
     const shape_t s = shape_make(nn, d[1], d[8], d[4]);
     const int64_t heads = d[0] * (backward ? d[3] : d[2]),
                   parts = backward ? backward_parts(nn, heads, s.blocks) : forward_parts(nn, heads, s.blocks);
@@ -318,6 +320,10 @@ static void forward_block(const shape_t *s, const buffers_t *b, const zero_nn_at
 
 void zero_nn_cpu_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
 {
+    if (a->T == 1) {
+        zero_nn_query_attention(nn, a);
+        return;
+    }
     const shape_t s = shape_make(nn, a->T, a->S, a->D);
     buffers_t size;
     const int64_t floats = buffers_lay(&size, &s, 0, NULL), group = a->H / a->KV;

@@ -66,7 +66,12 @@ static zero_status_t cpu_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t 
     const int64_t *d = plan->shape.d;
     zero_status_t status = ZERO_OK;
     switch (plan->shape.op) {
-    case ZERO_NN_GEMM: /* oneDNN 2 has no products in fp16 on CPUs */
+    case ZERO_NN_GEMM:
+        if (zero_nn_is_row(&plan->shape)) {
+            plan->workspace = zero_nn_row_workspace(&plan->shape);
+            break;
+        }
+        /* oneDNN 2 has no products in fp16 on CPUs */
         if (plan->shape.dtype == ZERO_FP32 || (plan->shape.dtype == ZERO_BF16 && has_fast_bf16()))
             status = zero_nn_onednn_plan(nn, plan, error);
         if (plan->data == NULL)
@@ -107,7 +112,9 @@ static const char *cpu_maker(const zero_nn_plan_t *plan)
 
 static void cpu_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
 {
-    if (nn->plan->data != NULL)
+    if (zero_nn_is_row(&nn->plan->shape))
+        zero_nn_row_gemm(nn, g);
+    else if (nn->plan->data != NULL)
         zero_nn_onednn_gemm(nn, g);
     else
         zero_nn_own_gemm(nn, g);
@@ -357,6 +364,15 @@ static void cpu_rotary(zero_nn_t *nn, const zero_nn_rotary_t *r)
     }
 }
 
+static void cpu_put_rows(zero_nn_t *nn, const zero_nn_put_t *p)
+{
+    const size_t bytes = (size_t)p->C * zero_dtype_size(p->dtype);
+    int threads = zero_nn_threads(nn, p->rows * p->C / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < p->rows; r++)
+        memcpy(element_out(p->y, p->at[r] * p->ldy, p->dtype), element(p->x, r * p->ldx, p->dtype), bytes);
+}
+
 static void cpu_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
 {
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
@@ -470,6 +486,7 @@ const zero_nn_ops_t zero_nn_cpu_ops = {
     .gated_forward = cpu_gated_forward,
     .gated_backward = cpu_gated_backward,
     .rotary = cpu_rotary,
+    .put_rows = cpu_put_rows,
     .add = cpu_add,
     .scale = cpu_scale,
     .add_sums = cpu_add_sums,

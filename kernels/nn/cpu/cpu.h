@@ -62,6 +62,14 @@ void zero_nn_onednn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g);
 uint64_t zero_nn_own_gemm_workspace(const zero_nn_t *nn, const zero_nn_shape_t *shape);
 void zero_nn_own_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g);
 
+/* Products with one row in A, not transposed, and attention with one query in each sequence (row.c). Workspaces are in
+ * bytes. */
+bool zero_nn_is_row(const zero_nn_shape_t *shape);
+uint64_t zero_nn_row_workspace(const zero_nn_shape_t *shape);
+void zero_nn_row_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g);
+uint64_t zero_nn_query_workspace(const zero_nn_t *nn, const zero_nn_shape_t *shape);
+void zero_nn_query_attention(zero_nn_t *nn, const zero_nn_attention_t *a);
+
 /* Attention (attention.c). */
 uint64_t zero_nn_cpu_attention_workspace(const zero_nn_t *nn, const zero_nn_shape_t *shape);
 void zero_nn_cpu_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a);

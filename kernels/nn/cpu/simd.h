@@ -68,6 +68,13 @@ typedef struct zero_nn_simd {
     void (*softmax_grad)(float *s, float *dp, const float *lse, const float *delta, int64_t keys,
                          const zero_nn_seen_t *seen);
 
+    /* Products of one row x with a matrix B in dtype, whose rows are ldb elements apart. x and y are fp32. into: y (n)
+     * += x (k) B (k, n). dots: y (n) = B (n, k) x (k). */
+    void (*into)(float *y, const float *x, const void *b, int64_t ldb, int64_t k, int64_t n, zero_dtype_t dtype);
+    void (*dots)(float *y, const float *x, const void *b, int64_t ldb, int64_t n, int64_t k, zero_dtype_t dtype);
+    /* s (n) becomes exp(s - max), with max the largest element; n is at least 1. Returns the sum. */
+    float (*softmax_row)(float *s, int64_t n, float *max);
+
     /* C (tile_m, tile_n), rows ldc apart, = A B, or += A B with add. A is packed (k, tile_m), B packed (k, tile_n). */
     int tile_m, tile_n;
     void (*tile)(float *c, int64_t ldc, const float *a, const float *b, int64_t k, bool add);

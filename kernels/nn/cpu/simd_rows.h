@@ -393,6 +393,7 @@ KERNEL void rows_tile(float *c, int64_t ldc, const float *a, const float *b, int
 }
 
 #include "kernels/nn/cpu/simd_attention.h"
+#include "kernels/nn/cpu/simd_row.h"
 
 const zero_nn_simd_t SIMD_TABLE = {
     .name = SIMD_NAME,
@@ -414,6 +415,9 @@ const zero_nn_simd_t SIMD_TABLE = {
     .block = rows_block,
     .softmax = rows_softmax,
     .softmax_grad = rows_softmax_grad,
+    .into = rows_into,
+    .dots = rows_dots,
+    .softmax_row = rows_softmax_row,
     .tile_m = TILE_M,
     .tile_n = TILE_V * LANES,
     .tile = rows_tile,

@@ -95,8 +95,8 @@ static uint64_t own_floats(const zero_nn_shape_t *shape)
     return (floats * sizeof(float) + ZERO_NN_ALIGN - 1) / ZERO_NN_ALIGN * ZERO_NN_ALIGN;
 }
 
-/* cuDNN computes attention in 16 bits if it is available and accepts the shape, in calls without ranges. Otherwise
- * plan->data stays NULL and our own kernels compute it. */
+/* cuDNN computes attention in 16 bits if it is available and accepts the shape, in calls without ranges and with more
+ * than one query. Otherwise plan->data stays NULL and our own kernels compute it. */
 static zero_status_t attention_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
 {
     zero_nn_cuda_t *cuda = nn->state;
@@ -109,7 +109,8 @@ static zero_status_t attention_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_er
         return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%lld queries and %lld keys: at most 2^31 - 1 on a GPU",
                          (long long)d[1], (long long)d[8]);
     const uint64_t own = own_floats(&plan->shape) + (uint64_t)(d[0] * d[1]) * 2 * sizeof(int32_t);
-    if (plan->shape.dtype != ZERO_FP32) {
+    const bool one = plan->shape.op == ZERO_NN_ATTN_FORWARD && d[1] == 1;
+    if (plan->shape.dtype != ZERO_FP32 && !one) {
         zero_error_t why = {.status = ZERO_OK};
         if (!cuda->cudnn_asked && zero_cudnn_open(&cuda->cudnn, NULL, nn->stream, &why) == ZERO_OK) {
             const unsigned version = (unsigned)zero_cudnn_version(cuda->cudnn);
@@ -286,6 +287,14 @@ static void cuda_rotary(zero_nn_t *nn, const zero_nn_rotary_t *r)
         zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_rotary(&there, zero_nn_cuda_stream(nn)));
 }
 
+static void cuda_put_rows(zero_nn_t *nn, const zero_nn_put_t *p)
+{
+    zero_nn_put_t there = *p;
+    there.at = reached(nn, "places", p->at);
+    if (there.at != NULL)
+        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_put_rows(&there, zero_nn_cuda_stream(nn)));
+}
+
 static void cuda_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
 {
     zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_add(y, a, b, count, dtype, zero_nn_cuda_stream(nn)));
@@ -342,7 +351,9 @@ static void cuda_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
     if (nn->plan->data != NULL && a->ranges == NULL)
         sdpa(nn, a, NULL);
     else if (own_attention(nn, a, &there))
-        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_attention_forward(&there, zero_nn_cuda_stream(nn)));
+        zero_nn_cuda_check(nn, "its kernel",
+                           a->T == 1 ? zero_nn_cuda_attention_one(&there, zero_nn_cuda_stream(nn))
+                                     : zero_nn_cuda_attention_forward(&there, zero_nn_cuda_stream(nn)));
 }
 
 static void cuda_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
@@ -421,6 +432,7 @@ static const zero_nn_ops_t OPS = {
     .gated_forward = cuda_gated_forward,
     .gated_backward = cuda_gated_backward,
     .rotary = cuda_rotary,
+    .put_rows = cuda_put_rows,
     .add = cuda_add,
     .scale = cuda_scale,
     .add_sums = cuda_add_sums,

@@ -97,6 +97,32 @@ cudaError_t zero_nn_cuda_add_sums(void *y, const float *sums, int64_t count, zer
     return cudaGetLastError();
 }
 
+/* One block per row. */
+template <typename T>
+static __global__ void __launch_bounds__(THREADS)
+    put_rows(T *y, const T *x, const int32_t *at, int64_t C, int64_t ldx, int64_t ldy, int64_t places)
+{
+    __shared__ int32_t place; /* it is in host memory */
+    if (threadIdx.x == 0)
+        place = at[blockIdx.x];
+    __syncthreads();
+    if (place < 0 || place >= places)
+        return;
+    for (int64_t c = threadIdx.x; c < C; c += THREADS)
+        y[place * ldy + c] = x[blockIdx.x * ldx + c];
+}
+
+cudaError_t zero_nn_cuda_put_rows(const zero_nn_put_t *p, cudaStream_t stream)
+{
+    const dim3 blocks((unsigned)p->rows), threads(THREADS);
+    if (p->rows > INT32_MAX)
+        return cudaErrorInvalidConfiguration;
+    ZERO_WITH_TYPE(p->dtype, T,
+                   ZERO_LAUNCH((put_rows<T>), blocks, threads, 0, stream, (T *)p->y, (const T *)p->x, p->at, p->C,
+                               p->ldx, p->ldy, p->places))
+    return cudaGetLastError();
+}
+
 static __global__ void __launch_bounds__(THREADS)
     combine(float *y, float alpha, const float *a, float beta, const float *b, int64_t count)
 {

@@ -40,6 +40,8 @@ cudaError_t zero_nn_cuda_combine(float *y, float alpha, const float *a, float be
 enum { ZERO_NN_CUDA_SQUARES = 256 };
 cudaError_t zero_nn_cuda_normalize(float *y, double *partial, const float *x, int64_t count, float least,
                                    cudaStream_t stream);
+/* A row whose place is not in y goes nowhere: a graph that runs again reads places that nothing has checked. */
+cudaError_t zero_nn_cuda_put_rows(const zero_nn_put_t *p, cudaStream_t stream);
 cudaError_t zero_nn_cuda_add_sums(void *y, const float *sums, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
 
 /* product.cu: any product, slowly. */
@@ -79,10 +81,11 @@ cudaError_t zero_nn_cuda_sort(void *workspace, const int32_t *from, int64_t rows
 /* entropy.cu */
 cudaError_t zero_nn_cuda_entropy(const zero_nn_entropy_t *e, cudaStream_t stream);
 
-/* attention.cu, attention_grad.cu: our own kernels, for heads of up to ZERO_NN_CUDA_HEAD elements. ranges, if not NULL,
- * are a copy on the GPU. Backward needs a workspace of this many floats. */
+/* attention.cu, attention_one.cu (if T is 1), attention_grad.cu: our own kernels, for heads of up to ZERO_NN_CUDA_HEAD
+ * elements. ranges, if not NULL, are a copy on the GPU. Backward needs a workspace of this many floats. */
 #define ZERO_NN_CUDA_HEAD 256
 cudaError_t zero_nn_cuda_attention_forward(const zero_nn_attention_t *a, cudaStream_t stream);
+cudaError_t zero_nn_cuda_attention_one(const zero_nn_attention_t *a, cudaStream_t stream);
 int64_t zero_nn_cuda_attention_workspace(int64_t B, int64_t T, int64_t H, int64_t KV, int64_t D);
 cudaError_t zero_nn_cuda_attention_backward(const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g,
                                             float *workspace, cudaStream_t stream);

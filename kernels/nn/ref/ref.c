@@ -262,6 +262,7 @@ const zero_nn_ops_t zero_nn_ref_ops = {
     .gated_forward = zero_nn_ref_gated_forward,
     .gated_backward = zero_nn_ref_gated_backward,
     .rotary = zero_nn_ref_rotary,
+    .put_rows = zero_nn_ref_put_rows,
     .add = ref_add,
     .scale = ref_scale,
     .add_sums = ref_add_sums,

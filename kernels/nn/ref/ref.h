@@ -13,6 +13,7 @@ void zero_nn_ref_act_forward(zero_nn_t *nn, zero_nn_activation_t act, void *y, c
 void zero_nn_ref_act_backward(zero_nn_t *nn, const zero_nn_act_grad_t *a);
 void zero_nn_ref_gated_forward(zero_nn_t *nn, const zero_nn_gated_t *g);
 void zero_nn_ref_gated_backward(zero_nn_t *nn, const zero_nn_gated_t *g);
+void zero_nn_ref_put_rows(zero_nn_t *nn, const zero_nn_put_t *p);
 void zero_nn_ref_rotary(zero_nn_t *nn, const zero_nn_rotary_t *r);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* rows.c - the reference: norms, activations, rotary embedding. */
+/* rows.c - the reference: norms, activations, rotary embedding, rows that are put elsewhere. */
 #include "kernels/nn/ref/ref.h"
 
 #include <math.h>
@@ -215,4 +215,14 @@ void zero_nn_ref_rotary(zero_nn_t *nn, const zero_nn_rotary_t *r)
             }
         }
     }
+}
+
+/* ---- rows ------------------------------------------------------------------------------------------------------- */
+
+void zero_nn_ref_put_rows(zero_nn_t *nn, const zero_nn_put_t *p)
+{
+    (void)nn;
+    for (int64_t r = 0; r < p->rows; r++)
+        for (int64_t c = 0; c < p->C; c++)
+            zero_element_set(p->y, p->at[r] * p->ldy + c, p->dtype, zero_element(p->x, r * p->ldx + c, p->dtype));
 }
