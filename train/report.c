@@ -162,14 +162,15 @@ void report_parameter(const job_t *job, const zero_memory_t *forecast)
     for (int tier = 0; tier < ZERO_TIER_COUNT; tier++) {
         uint64_t bytes = 0;
         for (int kind = 0; kind < ZERO_KIND_COUNT; kind++)
-            if (kind != ZERO_KIND_ACTIVATIONS && kind != ZERO_KIND_WORKSPACE && kind != ZERO_KIND_RINGS)
+            if (kind != ZERO_KIND_ACTIVATIONS && kind != ZERO_KIND_WORKSPACE && kind != ZERO_KIND_CACHE &&
+                kind != ZERO_KIND_RINGS)
                 bytes += forecast->bytes[tier][kind];
         if (bytes == 0)
             continue;
         printf("%s %.2f (%s)", before, (double)bytes / parameters, zero_tier_name((zero_tier_t)tier));
         before = ",";
     }
-    printf(", without activations and workspace\n");
+    printf(", without activations, workspace and cache\n");
 }
 
 void report_ranks(const job_t *job, const zero_memory_t *forecast)

@@ -236,9 +236,9 @@ zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t 
     zero_spec_t *spec = &engine->spec;
     if (!reserve)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_reserve has no address for the reserve's id");
-    if (kind != ZERO_KIND_ACTIVATIONS && kind != ZERO_KIND_WORKSPACE)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "cannot reserve memory of kind %s: use activations or workspace",
-                         zero_kind_name(kind));
+    if (!zero_kind_is_reserved(kind))
+        return zero_fail(&engine->error, ZERO_ERR_ARG,
+                         "cannot reserve memory of kind %s: use activations, workspace or cache", zero_kind_name(kind));
     if ((int)tier < 0 || tier >= ZERO_TIER_COUNT)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "cannot reserve memory on tier %d: there is no such tier",
                          (int)tier);

@@ -237,6 +237,7 @@ typedef enum zero_kind {
     ZERO_KIND_RINGS,          /* this rank's rings in shared memory */
     ZERO_KIND_ACTIVATIONS,    /* zero_reserve */
     ZERO_KIND_WORKSPACE,      /* zero_reserve */
+    ZERO_KIND_CACHE,          /* zero_reserve: keys and values of a sample, for example */
     ZERO_KIND_COUNT
 } zero_kind_t;
 /* Returns "parameters", "gradients", ...; "?" for an invalid kind. */
@@ -508,8 +509,8 @@ ZERO_API zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zer
                                     uint32_t flags);
 
 /* Reserves memory for the caller, aligned to 128 bytes and counted in the forecast. kind is
- * ZERO_KIND_ACTIVATIONS or ZERO_KIND_WORKSPACE. tier is the device tier, or the host tier: memory
- * that host and device can both read and write.
+ * ZERO_KIND_ACTIVATIONS, ZERO_KIND_WORKSPACE or ZERO_KIND_CACHE. tier is the device tier, or the
+ * host tier: memory that host and device can both read and write. It holds zeros after zero_commit.
  * May fail with: ZERO_ERR_UNSUPPORTED for another tier; the engine stays usable. */
 ZERO_API zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t tier,
                                     uint64_t bytes, zero_reserve_t *reserve);

@@ -188,7 +188,7 @@ const char *zero_kind_name(zero_kind_t kind)
         [ZERO_KIND_MASTER] = "master",         [ZERO_KIND_MOMENTS] = "moments",
         [ZERO_KIND_WINDOW] = "window",         [ZERO_KIND_STAGING] = "staging",
         [ZERO_KIND_RINGS] = "rings",           [ZERO_KIND_ACTIVATIONS] = "activations",
-        [ZERO_KIND_WORKSPACE] = "workspace",
+        [ZERO_KIND_WORKSPACE] = "workspace",   [ZERO_KIND_CACHE] = "cache",
     };
     return NAME_OF(names, kind, "?");
 }

@@ -125,8 +125,8 @@ static zero_status_t check_params(zero_builder_t *b)
     }
     for (int32_t i = 0; i < spec->reserve_count; i++) {
         const zero_spec_reserve_t *r = &spec->reserves[i];
-        if (r->kind != ZERO_KIND_ACTIVATIONS && r->kind != ZERO_KIND_WORKSPACE)
-            return zero_fail(error, ZERO_ERR_ARG, "reserve %d is of kind %d; it is activations or workspace", i,
+        if (!zero_kind_is_reserved(r->kind))
+            return zero_fail(error, ZERO_ERR_ARG, "reserve %d is of kind %d; it is activations, workspace or cache", i,
                              (int)r->kind);
         if ((int)r->tier < 0 || r->tier >= ZERO_TIER_COUNT)
             return zero_fail(error, ZERO_ERR_ARG, "reserve %d is on tier %d, which does not exist", i, (int)r->tier);

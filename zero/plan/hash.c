@@ -87,7 +87,7 @@ void zero_build_hash(zero_builder_t *b)
      * them. */
     for (int32_t i = 0; i < plan->buffer_count; i++) {
         const zero_buffer_t *x = &plan->buffers[i];
-        if (x->kind == ZERO_KIND_ACTIVATIONS || x->kind == ZERO_KIND_WORKSPACE)
+        if (zero_kind_is_reserved(x->kind))
             continue;
         zero_hash_word(&hash, (uint64_t)(uint32_t)x->segment | (uint64_t)(uint32_t)x->part << 32);
         zero_hash_word(&hash, (uint64_t)x->role | (uint64_t)x->kind << 8 | (uint64_t)x->tier << 16);

@@ -47,6 +47,11 @@ typedef struct zero_spec_reserve {
     zero_tier_t tier;
     uint64_t bytes;
 } zero_spec_reserve_t;
+/* Whether memory of a kind is the caller's (zero_reserve). */
+static inline bool zero_kind_is_reserved(zero_kind_t kind)
+{
+    return kind == ZERO_KIND_ACTIVATIONS || kind == ZERO_KIND_WORKSPACE || kind == ZERO_KIND_CACHE;
+}
 
 /* The buffers that an optimizer keeps besides the master weights. */
 typedef struct zero_spec_state {
