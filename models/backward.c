@@ -71,7 +71,7 @@ static void attention_backward(zero_model_t *m, int64_t l, const zero_model_laye
                                zero_model_at(m, m->wide, values),
                                direct ? zero_model_grad(zero_model_role_param(m, l, ZERO_ROLE_QKV_B)) : NULL);
     if (rotary) {
-        zero_nn_rotary_t turn = zero_model_rotary(m, dqk, attention.q_stride, attention.B, attention.T);
+        zero_nn_rotary_t turn = zero_model_rotary(m, a, dqk, attention.q_stride, attention.B, attention.T);
 
         turn.backward = true;
         zero_nn_rotary(m->nn, &turn);

@@ -4,16 +4,23 @@
 
 #include <inttypes.h>
 
-/* The shortest length to which a sample is padded. The other lengths are its multiples by powers of two. */
-#define SAMPLE_SHAPE_LEAST 16
+/* The fewest rows to which several tokens of a prompt are padded. The other numbers are its multiples by powers of
+ * two. */
+#define PROMPT_ROWS_LEAST 16
 
-int64_t zero_model_sample_shape(const zero_model_t *m, int64_t n)
+zero_model_append_t zero_model_append(const zero_model_t *m, int64_t n, int64_t past)
 {
-    int64_t shape = SAMPLE_SHAPE_LEAST;
+    const int64_t own = m->options.micro_batch * m->decoder.T,
+                  most = own < m->options.sample_len ? own : m->options.sample_len;
+    zero_model_append_t s = {.n = n < most ? n : most, .rows = 1, .last = n <= most};
 
-    while (shape < n)
-        shape *= 2;
-    return shape < m->options.sample_len ? shape : m->options.sample_len;
+    if (s.n > 1)
+        s.rows = past > 0 ? most : PROMPT_ROWS_LEAST;
+    while (s.rows < s.n)
+        s.rows *= 2;
+    s.rows = s.rows < most ? s.rows : most;
+    s.back = past > 0 || s.rows == 1;
+    return s;
 }
 
 static zero_status_t check_bound(const zero_model_t *m, zero_error_t *error)
@@ -136,6 +143,7 @@ zero_status_t zero_model_train(zero_model_t *m, const zero_model_batch_t *batch,
         status = wait_for_losses(m, error);
     if (status != ZERO_OK)
         return status;
+    m->cached_len = 0;
     at = place(m, m->pending++);
     copy_batch(m, at, batch, m->options.micro_batch);
     status = zero_model_pass_train(m, m->decoder.tokens + at, m->targets + at, m->losses + at, flags, error);
@@ -176,34 +184,65 @@ zero_status_t zero_model_eval(zero_model_t *m, const zero_model_batch_t *batch, 
     return status;
 }
 
-zero_status_t zero_model_logits(zero_model_t *m, const int32_t *tokens, int64_t n, float *logits, zero_error_t *error)
+/* Sets the tokens of a pass, their positions, and what they attend to: all up to themselves. Padding repeats the last
+ * position. */
+static void set_append(zero_model_t *m, const zero_model_append_t *s, const int32_t *tokens, int64_t past)
 {
-    const int64_t V = m->config.vocab;
+    memset(m->decoder.tokens, 0, (size_t)s->rows * sizeof *tokens);
+    memcpy(m->decoder.tokens, tokens, (size_t)s->n * sizeof *tokens);
+    for (int64_t i = 0; i < s->rows; i++) {
+        const int64_t position = past + (i < s->n ? i : s->n - 1);
+
+        m->sample_positions[i] = (int32_t)position;
+        m->sample_ranges[2 * i] = 0;
+        m->sample_ranges[2 * i + 1] = (int32_t)position + 1;
+    }
+}
+
+static zero_status_t check_sample(const zero_model_t *m, const int32_t *tokens, int64_t n, int64_t past,
+                                  zero_error_t *error)
+{
+    const int64_t most = m->options.sample_len;
     zero_status_t status = check_bound(m, error);
 
     if (status != ZERO_OK)
         return status;
-    if (n < 1 || n > m->options.sample_len)
+    if (n < 1 || past < 0 || past > most || n > most - past)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "a sample of %" PRId64 " tokens: 1 to %" PRId64
-                         " (the length it was created for) are possible",
-                         n, m->options.sample_len);
-    status = check_tokens(m, "token", tokens, n, 0, error);
+                         "a sample of %" PRId64 " tokens and %" PRId64 " more: 1 or more, and together at most %" PRId64
+                         " (the length it was created for), are possible",
+                         past, n, most);
+    if (past > m->cached_len)
+        return zero_fail(error, ZERO_ERR_ORDER,
+                         "a sample continues behind token %" PRId64 ", but the model keeps %" PRId64
+                         " tokens of it: continue behind these at most, or begin with past 0",
+                         past, m->cached_len);
+    return check_tokens(m, "token", tokens, n, 0, error);
+}
+
+zero_status_t zero_model_logits(zero_model_t *m, const int32_t *tokens, int64_t n, int64_t past, float *logits,
+                                zero_error_t *error)
+{
+    zero_status_t status = check_sample(m, tokens, n, past, error);
+
     if (status == ZERO_OK)
         status = wait_for_losses(m, error);
-    if (status != ZERO_OK)
-        return status;
-    memset(m->decoder.tokens, 0, (size_t)zero_model_sample_shape(m, n) * sizeof *tokens);
-    memcpy(m->decoder.tokens, tokens, (size_t)n * sizeof *tokens);
-    set_documents(m, NULL, zero_model_sample_shape(m, n), zero_model_sample_shape(m, n));
-    status = zero_model_pass_sample(m, m->decoder.tokens, n, error);
     if (status == ZERO_OK)
-        status = wait_for_losses(m, error);
-    if (status != ZERO_OK)
-        return status;
-    for (int64_t v = 0; v < V; v++)
+        m->cached_len = past;
+    for (int64_t done = 0; done < n && status == ZERO_OK;) {
+        const zero_model_append_t s = zero_model_append(m, n - done, past + done);
+
+        set_append(m, &s, tokens + done, past + done);
+        status = zero_model_pass_sample(m, &s, error);
+        if (status == ZERO_OK)
+            status = wait_for_losses(m, error);
+        done += s.n;
+        if (status == ZERO_OK)
+            m->cached_len = past + done;
+    }
+    for (int64_t v = 0; v < m->config.vocab && status == ZERO_OK; v++)
         logits[v] = zero_element(m->sampled, v, m->options.dtype);
-    return ZERO_OK;
+    return status;
 }
 
 int zero_model_param_count(const zero_model_t *model)

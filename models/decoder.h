@@ -75,6 +75,16 @@ typedef enum zero_model_linear_id {
 /* The sublayers of a layer, in order. Each has a norm and a residual connection. */
 typedef enum zero_sublayer { ZERO_SUBLAYER_ATTENTION = 0, ZERO_SUBLAYER_MLP, ZERO_SUBLAYERS } zero_sublayer_t;
 
+/* The keys and values of a sequence that is sampled, in a layer. */
+typedef struct zero_model_cache {
+    int64_t length;           /* rows; 0: there is no sample */
+    void *keys, *values;      /* (length, KV D) */
+    const int32_t *positions; /* (rows): of the call's rows */
+    int64_t added;            /* the first rows of the call, which go to the cache at their positions */
+    bool read;                /* attention reads the cache. Else it reads the call's own rows */
+    const int32_t *ranges;    /* (rows, 2): the keys in the cache that a row attends to */
+} zero_model_cache_t;
+
 /* The activations that the forward pass of a layer keeps for the backward pass. The recompute mode decides which
  * buffers layers share. */
 typedef struct zero_model_layer {
@@ -89,6 +99,7 @@ typedef struct zero_model_layer {
     void *active;                /* (rows, F): after the activation */
     float *rstd_q, *rstd_k;      /* (rows, H), (rows, KV) */
     float *lse;                  /* (B, H, T) */
+    zero_model_cache_t cache;    /* of a sample */
 } zero_model_layer_t;
 
 /* A stack of equal layers, with its embedding before them and its norm behind them. A layer's number l counts the
@@ -131,8 +142,8 @@ struct zero_model {
     zero_model_stack_t decoder;
     zero_unit_t head_unit, *units; /* units: one per layer. head_unit is that of the embedding if tied */
     zero_pass_t train, eval, sample;
-    zero_reserve_t activations, shared, workspace;
-    uint64_t workspace_bytes;
+    zero_reserve_t activations, shared, workspace, cache;
+    uint64_t workspace_bytes, cache_bytes;
     zero_nn_t *muon; /* of options.muon; else NULL */
     zero_reserve_t muon_memory;
     uint64_t muon_scratch_bytes, muon_workspace_bytes;
@@ -161,6 +172,10 @@ struct zero_model {
     int32_t *positions_in; /* (rows): a token's position in its document, of options.packed; else NULL */
     float *losses;         /* (places, rows) */
     void *sampled;         /* (vocab): logits of a sample; NULL without a sampling pass */
+    int32_t *sample_positions, *sample_ranges; /* (rows), (rows, 2): of a sample (zero_model_cache_t) */
+
+    void *cached;       /* (layers, 2, sample_len, KV D): keys and values of a sample */
+    int64_t cached_len; /* rows of them that hold the sequence */
 
     int64_t places;  /* micro-steps that may be in flight */
     int64_t pending; /* micro-steps in flight whose losses are not yet added to loss */
@@ -292,23 +307,31 @@ zero_nn_norm_t zero_model_norm(const zero_model_t *m, const zero_model_param_t *
 zero_nn_norm_t zero_model_head_norm(const zero_model_t *m, int64_t l, const zero_model_layer_t *a, bool key,
                                     int64_t rows);
 /* The arguments of the rotation of a layer's queries and keys. */
-zero_nn_rotary_t zero_model_rotary(const zero_model_t *m, void *x, int64_t ld, int64_t B, int64_t T);
+zero_nn_rotary_t zero_model_rotary(const zero_model_t *m, const zero_model_layer_t *a, void *x, int64_t ld, int64_t B,
+                                   int64_t T);
 /* logits (rows, V; logits_ld) = x (rows, C) head^T. The head is stored (V, C). */
 void zero_model_head_logits(zero_model_t *m, const void *x, int64_t rows);
 /* Computes the losses (rows) of m->narrow (rows, C) against targets, head_rows rows at a time. With scale > 0, the
  * gradient of scale times the losses overwrites narrow, and the head's gradient is added. */
 void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, float scale);
 
-/* pass.c: run one micro-step, one evaluation, or one sample of exactly n tokens. In a dry run there are no tokens,
- * buffers or engine. */
+/* Tokens that one pass appends to a sample. */
+typedef struct zero_model_append {
+    int64_t n, rows; /* tokens; the same with padding */
+    bool back;       /* they attend to the cache. Else they are the first tokens, and attend to each other */
+    bool last;       /* logits are wanted */
+} zero_model_append_t;
+/* The first of n tokens behind `past`, as many as a pass takes. There are few numbers of rows, so few primitives are
+ * created. */
+zero_model_append_t zero_model_append(const zero_model_t *m, int64_t n, int64_t past);
+
+/* pass.c: run one micro-step or one evaluation, or append tokens to a sample. In a dry run there are no tokens, buffers
+ * or engine. */
 zero_status_t zero_model_pass_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses,
                                     uint32_t flags, zero_error_t *error);
 zero_status_t zero_model_pass_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses,
                                    int64_t rows, zero_error_t *error);
-zero_status_t zero_model_pass_sample(zero_model_t *m, const int32_t *tokens, int64_t n, zero_error_t *error);
-
-/* The length to which a sample of n tokens is padded. There are few such lengths, so few primitives are created. */
-int64_t zero_model_sample_shape(const zero_model_t *m, int64_t n);
+zero_status_t zero_model_pass_sample(zero_model_t *m, const zero_model_append_t *s, zero_error_t *error);
 
 /* Sets *error to the engine's last error. Returns status. */
 zero_status_t zero_model_engine_error(zero_model_t *m, zero_status_t status, zero_error_t *error);

@@ -13,23 +13,33 @@ zero_nn_attention_t zero_model_attention(const zero_model_t *m, const zero_model
     void *qk = c->qk_norm ? a->qk : a->qkv;
     const int64_t ld = c->qk_norm ? values : m->qkv_width;
 
-    return (zero_nn_attention_t){.B = B,
-                                 .T = T,
-                                 .H = c->heads,
-                                 .KV = c->kv_heads,
-                                 .D = D,
-                                 .causal = true,
-                                 .ranges = s->ranges,
-                                 .q_stride = ld,
-                                 .k_stride = ld,
-                                 .v_stride = m->qkv_width,
-                                 .scale = 1.0 / sqrt((double)D),
-                                 .dtype = m->options.dtype,
-                                 .q = qk,
-                                 .k = zero_model_at(m, qk, keys),
-                                 .v = zero_model_at(m, a->qkv, values),
-                                 .out = a->attention,
-                                 .lse = a->lse};
+    zero_nn_attention_t attention = {.B = B,
+                                     .T = T,
+                                     .H = c->heads,
+                                     .KV = c->kv_heads,
+                                     .D = D,
+                                     .causal = true,
+                                     .ranges = a->cache.length > 0 ? NULL : s->ranges,
+                                     .q_stride = ld,
+                                     .k_stride = ld,
+                                     .v_stride = m->qkv_width,
+                                     .scale = 1.0 / sqrt((double)D),
+                                     .dtype = m->options.dtype,
+                                     .q = qk,
+                                     .k = zero_model_at(m, qk, keys),
+                                     .v = zero_model_at(m, a->qkv, values),
+                                     .out = a->attention,
+                                     .lse = a->lse};
+
+    if (a->cache.read) {
+        attention.causal = false;
+        attention.ranges = a->cache.ranges;
+        attention.S = a->cache.length;
+        attention.k = a->cache.keys;
+        attention.v = a->cache.values;
+        attention.k_stride = attention.v_stride = c->kv_heads * D;
+    }
+    return attention;
 }
 
 zero_nn_norm_t zero_model_norm(const zero_model_t *m, const zero_model_param_t *w, const zero_model_param_t *b,
@@ -80,7 +90,8 @@ zero_nn_norm_t zero_model_head_norm(const zero_model_t *m, int64_t l, const zero
                             .rstd = key ? a->rstd_k : a->rstd_q};
 }
 
-zero_nn_rotary_t zero_model_rotary(const zero_model_t *m, void *x, int64_t ld, int64_t B, int64_t T)
+zero_nn_rotary_t zero_model_rotary(const zero_model_t *m, const zero_model_layer_t *a, void *x, int64_t ld, int64_t B,
+                                   int64_t T)
 {
     return (zero_nn_rotary_t){.rows = B * T,
                               .T = T,
@@ -88,16 +99,29 @@ zero_nn_rotary_t zero_model_rotary(const zero_model_t *m, void *x, int64_t ld, i
                               .D = m->config.head_dim,
                               .ld = ld,
                               .frequencies = m->frequencies,
-                              .positions = m->positions_in,
+                              .positions = a->cache.length > 0 ? a->cache.positions : m->positions_in,
                               .dtype = m->options.dtype,
                               .x = x};
+}
+
+/* Adds keys, or values, of the call's rows to the cache. */
+static void keep(zero_model_t *m, const zero_model_cache_t *cache, void *kept, const void *x, int64_t ld)
+{
+    zero_nn_put_rows(m->nn, &(zero_nn_put_t){.rows = cache->added,
+                                             .C = m->config.kv_heads * m->config.head_dim,
+                                             .ldx = ld,
+                                             .places = cache->length,
+                                             .dtype = m->options.dtype,
+                                             .at = cache->positions,
+                                             .x = x,
+                                             .y = kept});
 }
 
 /* Queries, keys and values. */
 static void project(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const zero_nn_attention_t *at)
 {
     const zero_model_config_t *c = &m->config;
-    const int64_t rows = at->B * at->T;
+    const int64_t rows = at->B * at->T, keys = c->heads * c->head_dim, values = keys + c->kv_heads * c->head_dim;
 
     zero_model_linear(m, l, ZERO_LINEAR_QKV, a->qkv, a->norm[ZERO_SUBLAYER_ATTENTION], rows);
     for (int key = 0; key < 2 && c->qk_norm; key++) {
@@ -106,9 +130,13 @@ static void project(zero_model_t *m, int64_t l, const zero_model_layer_t *a, con
         zero_nn_norm_forward(m->nn, &norm);
     }
     if (c->rope.theta > 0) {
-        const zero_nn_rotary_t rotary = zero_model_rotary(m, (void *)at->q, at->q_stride, at->B, at->T);
+        const zero_nn_rotary_t rotary = zero_model_rotary(m, a, (void *)at->q, at->q_stride, at->B, at->T);
 
         zero_nn_rotary(m->nn, &rotary);
+    }
+    if (a->cache.length > 0) {
+        keep(m, &a->cache, a->cache.keys, zero_model_at(m, (void *)at->q, keys), at->q_stride);
+        keep(m, &a->cache, a->cache.values, zero_model_at(m, a->qkv, values), m->qkv_width);
     }
 }
 

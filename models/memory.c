@@ -62,23 +62,22 @@ static void take_layer(zero_model_t *m, carve_t *c, const zero_model_stack_t *s,
     a->active = a == first || keeps_input(m, ZERO_LINEAR_DOWN) ? take(c, n, g->hidden, e) : first->active;
 }
 
-/* The residual stream and the layers of a stack, for n rows, and for most in a pass without a backward pass, which uses
- * the first layer's buffers. */
-static void take_stack(zero_model_t *m, zero_model_stack_t *s, carve_t *c, carve_t *h, int64_t n, int64_t most)
+/* The residual stream and the layers of a stack, for n rows. */
+static void take_stack(zero_model_t *m, zero_model_stack_t *s, carve_t *c, carve_t *h, int64_t n)
 {
     const int64_t C = m->config.width, L = s->layers;
     const bool offload = m->options.offload_activations;
     const size_t e = m->element, f = sizeof(float);
 
     for (int64_t l = 0; l <= L; l++)
-        s->x[l] = offload && l >= 2 ? s->x[l - 2] : take(c, l == 0 ? most : n, C, e);
+        s->x[l] = offload && l >= 2 ? s->x[l - 2] : take(c, n, C, e);
     for (int64_t l = 0; offload && l < L - 1; l++) /* the last layer's input stays in x */
         m->kept[s->first + l] = take(h, n, C, e);
     for (int64_t l = 0; l < L; l++)
-        take_layer(m, c, s, s->first + l, l == 0 ? most : n);
+        take_layer(m, c, s, s->first + l, n);
     s->mean = m->config.norm == ZERO_MODEL_LAYER_NORM ? take(c, n, 1, f) : NULL;
     s->rstd = take(c, n, 1, f);
-    s->tokens = take(h, m->places, most, sizeof(int32_t));
+    s->tokens = take(h, m->places, n, sizeof(int32_t));
 }
 
 bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *device_bytes, uint64_t *host_bytes)
@@ -86,30 +85,31 @@ bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *devi
     const zero_model_options_t *o = &m->options;
     const zero_model_config_t *g = &m->config;
     const int64_t C = g->width, F = g->hidden, Q = m->qkv_width, A = g->heads * g->head_dim;
-    const int64_t rows = o->micro_batch * o->seq_len, most = rows > o->sample_len ? rows : o->sample_len;
+    const int64_t rows = o->micro_batch * o->seq_len;
     const int64_t weight = zero_model_gathered(m, false), bias = zero_model_gathered(m, true),
                   low = zero_model_adapters_width(m);
-    const bool anew = o->packed && m->positions != NULL; /* narrow then holds positions of a sample */
     const size_t e = m->element, f = sizeof(float);
     carve_t c = {device, 0, true}, h = {host, 0, true};
 
-    take_stack(m, &m->decoder, &c, &h, rows, most);
+    take_stack(m, &m->decoder, &c, &h, rows);
     m->logits = take(&c, m->head_rows, m->logits_ld, e);
     m->dhead = m->head_sums ? take(&c, m->config.vocab, C, f) : NULL;
     m->dx = take(&c, rows, C, e);
-    m->narrow = take(&c, anew ? most : rows, C > A ? C : A, e);
+    m->narrow = take(&c, rows, C > A ? C : A, e);
     m->decoder.out = m->decoder.dout = m->narrow;
     m->wide = take(&c, rows, F > Q ? F : Q, e);
     m->dqk = g->qk_norm ? take(&c, rows, Q - g->kv_heads * g->head_dim, e) : NULL;
-    m->low = low > 0 ? take(&c, most, low, e) : NULL;
+    m->low = low > 0 ? take(&c, rows, low, e) : NULL;
     m->dlow = low > 0 ? take(&c, rows, low, e) : NULL;
     m->weight = weight > 0 ? take(&c, 1, weight, e) : NULL;
     m->bias = bias > 0 ? take(&c, 1, bias, e) : NULL;
     m->targets = take(&h, m->places, rows, sizeof(int32_t));
-    m->decoder.ranges = o->packed ? take(&h, most, 2, sizeof(int32_t)) : NULL;
-    m->positions_in = o->packed ? take(&h, most, 1, sizeof(int32_t)) : NULL;
+    m->decoder.ranges = o->packed ? take(&h, rows, 2, sizeof(int32_t)) : NULL;
+    m->positions_in = o->packed ? take(&h, rows, 1, sizeof(int32_t)) : NULL;
     m->losses = take(&h, m->places, rows, f);
     m->sampled = o->sample_len > 0 ? take(&h, m->config.vocab, 1, e) : NULL;
+    m->sample_positions = o->sample_len > 0 ? take(&h, rows, 1, sizeof(int32_t)) : NULL;
+    m->sample_ranges = o->sample_len > 0 ? take(&h, rows, 2, sizeof(int32_t)) : NULL;
     *device_bytes = c.used;
     *host_bytes = h.used;
     return c.ok && h.ok;

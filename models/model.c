@@ -292,11 +292,34 @@ static zero_status_t dry_run(zero_model_t *m, zero_error_t *error)
     status = zero_model_pass_train(m, NULL, NULL, NULL, 0, error);
     if (status == ZERO_OK && m->options.eval)
         status = zero_model_pass_eval(m, NULL, NULL, NULL, m->options.micro_batch, error);
-    for (int64_t n = 1; status == ZERO_OK && n <= m->options.sample_len; n = zero_model_sample_shape(m, n) + 1)
-        status = zero_model_pass_sample(m, NULL, n, error);
+    /* prompts, whose rows end with those of a micro-step; then tokens behind them */
+    for (int64_t n = 1, rows = 0; status == ZERO_OK && n <= m->options.sample_len; n = rows + 1) {
+        const zero_model_append_t s = zero_model_append(m, n, 0);
+
+        if (s.rows == rows)
+            break;
+        rows = s.rows;
+        status = zero_model_pass_sample(m, &s, error);
+    }
+    if (status == ZERO_OK && m->options.sample_len > 1) {
+        const zero_model_append_t s = zero_model_append(m, m->options.sample_len - 1, 1);
+
+        status = zero_model_pass_sample(m, &s, error);
+    }
     zero_nn_set_dry(m->nn, false);
     m->dry = false;
     return status;
+}
+
+/* Computes the bytes of the keys and values of a sample. Returns false on overflow. */
+static bool cache_size(zero_model_t *m)
+{
+    const zero_model_config_t *c = &m->config;
+    uint64_t rows, bytes;
+
+    return zero_mul_u64((uint64_t)c->layers * 2, (uint64_t)m->options.sample_len, &rows) &&
+           zero_mul_u64(rows, (uint64_t)(c->kv_heads * c->head_dim), &bytes) &&
+           zero_mul_u64(bytes, m->element, &m->cache_bytes);
 }
 
 zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_error_t *error)
@@ -312,6 +335,11 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
                          "the activations of %" PRId64 " sequences of %" PRId64
                          " tokens need more bytes than a 64-bit number can hold: use a smaller micro-batch",
                          m->options.micro_batch, m->options.seq_len);
+    if (!cache_size(m))
+        return zero_fail(error, ZERO_ERR_MEMORY,
+                         "keys and values of samples of %" PRId64
+                         " tokens need more bytes than a 64-bit number can hold: use shorter samples",
+                         m->options.sample_len);
     m->engine = engine;
     status = add_units(m, error);
     if (status != ZERO_OK)
@@ -330,6 +358,8 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
     status = zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, device, &m->activations);
     if (status == ZERO_OK)
         status = zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_HOST, host, &m->shared);
+    if (status == ZERO_OK && m->cache_bytes > 0)
+        status = zero_reserve(engine, ZERO_KIND_CACHE, ZERO_TIER_DEVICE, m->cache_bytes, &m->cache);
     if (status == ZERO_OK && m->workspace_bytes > 0)
         status = zero_reserve(engine, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, m->workspace_bytes + ZERO_NN_ALIGN,
                               &m->workspace);
@@ -359,6 +389,8 @@ zero_status_t zero_model_bind(zero_model_t *m, zero_error_t *error)
         return zero_fail(error, ZERO_ERR_ORDER, "a model has addresses only after zero_model_declare and zero_commit");
     zero_model_layout(m, base, zero_reserved(m->engine, m->shared), &device, &host);
     zero_nn_set_stream(m->nn, zero_stream(m->engine));
+    if (m->cache_bytes > 0)
+        m->cached = zero_reserved(m->engine, m->cache);
     if (m->workspace_bytes > 0)
         zero_nn_set_workspace(m->nn, zero_nn_aligned(zero_reserved(m->engine, m->workspace)), m->workspace_bytes);
     for (int i = 0; i < m->param_count; i++) {

@@ -89,7 +89,8 @@ double zero_model_flops_per_token(const zero_model_config_t *config, const zero_
 
 typedef struct zero_model_options {
     int64_t micro_batch, seq_len; /* sequences of a micro-step on this rank; tokens of a sequence */
-    int64_t sample_len;           /* the longest sequence to sample; 0: no sampling pass */
+    int64_t sample_len;           /* the longest sequence to sample: its keys and values are kept, in memory of
+                                     ZERO_KIND_CACHE; 0: no sampling pass */
     int64_t micro_steps; /* per step, so that the host may run ahead of a device and wait once per step; 0: 1 */
     float grad_factor;   /* multiplies the gradients, which are otherwise those of a sum; 0: 1 */
     zero_dtype_t dtype;  /* of parameters, activations and gradients */
@@ -201,9 +202,13 @@ zero_status_t zero_model_train(zero_model_t *model, const zero_model_batch_t *ba
  * make the same number of calls. */
 zero_status_t zero_model_eval(zero_model_t *model, const zero_model_batch_t *batch, int64_t rows, double *loss_sum,
                               zero_error_t *error);
-/* Computes the logits (vocab), fp32, of the last of n tokens (n <= sample_len) in the any-order pass. Every rank makes
- * the call with the same tokens. */
-zero_status_t zero_model_logits(zero_model_t *model, const int32_t *tokens, int64_t n, float *logits,
+/* Appends n tokens to a sequence of `past` tokens, and computes the logits (vocab), fp32, of the last one. The model
+ * keeps keys and values of the sequence, so a call computes only its own tokens. past 0 begins a sequence: one call
+ * takes its prompt, and each token that is then chosen needs one more. past may be less than the number of tokens that
+ * earlier calls appended, and then drops those behind it; it may not be more. zero_model_train drops all, since a step
+ * changes the model. past + n is at most sample_len. Uses the any-order pass; every rank makes the call with the same
+ * tokens. */
+zero_status_t zero_model_logits(zero_model_t *model, const int32_t *tokens, int64_t n, int64_t past, float *logits,
                                 zero_error_t *error);
 
 /* Parameters in the order of declaration, with Hugging Face's names; those of GPT-2 without "transformer.". Adapters

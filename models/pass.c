@@ -58,13 +58,14 @@ static zero_status_t end(run_t *r)
 typedef struct zero_model_layer_call {
     zero_model_t *m;
     int64_t l;
+    const zero_model_append_t *append; /* of a sample */
 } layer_call_t;
 
-enum { TRAIN_FORWARD = 0, TRAIN_BACKWARD, EVAL_FORWARD, KINDS };
+enum { TRAIN_FORWARD = 0, TRAIN_BACKWARD, EVAL_FORWARD, SAMPLE_FORWARD, KINDS };
 
 static void repeat(zero_model_t *m, int64_t l, int kind, void (*calls)(void *ctx))
 {
-    zero_nn_repeat(m->nn, (int)(l * KINDS + kind), calls, &(layer_call_t){m, l});
+    zero_nn_repeat(m->nn, (int)(l * KINDS + kind), calls, &(layer_call_t){m, l, NULL});
 }
 
 static uint64_t kept_bytes(const zero_model_t *m, const zero_model_stack_t *s)
@@ -96,36 +97,59 @@ static void train_backward(void *ctx)
 }
 
 /* A pass without a backward pass runs all layers in the buffers of the first, with the residual stream in place. */
-static void forward_in_place(zero_model_t *m, int64_t l, int64_t B, int64_t T)
-{
-    const zero_model_stack_t *s = zero_model_stack(m, l);
-
-    zero_model_layer_forward(m, l, &m->layers[s->first], s->x[0], s->x[0], B, T);
-}
-
 static void eval_forward(void *ctx)
 {
     zero_model_t *m = ((layer_call_t *)ctx)->m;
     const int64_t l = ((layer_call_t *)ctx)->l;
+    const zero_model_stack_t *s = zero_model_stack(m, l);
 
-    forward_in_place(m, l, m->options.micro_batch, zero_model_stack(m, l)->T);
+    zero_model_layer_forward(m, l, &m->layers[s->first], s->x[0], s->x[0], m->options.micro_batch, s->T);
+}
+
+/* The same, for tokens of a sample. */
+static void sample_forward(void *ctx)
+{
+    const layer_call_t *call = ctx;
+    zero_model_t *m = call->m;
+    const zero_model_stack_t *s = zero_model_stack(m, call->l);
+    const int64_t length = m->options.sample_len, size = length * m->config.kv_heads * m->config.head_dim,
+                  at = 2 * (call->l - s->first) * size;
+    zero_model_layer_t a = m->layers[s->first];
+
+    a.cache = (zero_model_cache_t){.length = length,
+                                   .keys = zero_model_at(m, m->cached, at),
+                                   .values = zero_model_at(m, m->cached, at + size),
+                                   .positions = m->sample_positions,
+                                   .added = call->append->n,
+                                   .read = call->append->back,
+                                   .ranges = m->sample_ranges};
+    zero_model_layer_forward(m, call->l, &a, s->x[0], s->x[0], 1, call->append->rows);
 }
 
 /* ---- the ends --------------------------------------------------------------------------------------------------- */
 
-/* Positions that begin anew with each document are looked up as tokens are. */
-static void embed(zero_model_t *m, const zero_model_stack_t *s, const int32_t *tokens, int64_t B, int64_t T)
+/* Looks up learned positions `at` as it does tokens. */
+static void embed_at(zero_model_t *m, const zero_model_stack_t *s, const int32_t *tokens, const int32_t *at, int64_t B,
+                     int64_t T)
 {
     const int64_t C = m->config.width;
     const zero_dtype_t dtype = m->options.dtype;
-    const bool anew = m->options.packed && m->positions != NULL;
 
-    zero_nn_embedding_forward(m->nn, s->x[0], tokens, s->embed->data, anew ? NULL : zero_model_weight(m->positions), B,
-                              T, C, dtype);
-    if (!anew)
+    zero_nn_embedding_forward(m->nn, s->x[0], tokens, s->embed->data, NULL, B, T, C, dtype);
+    if (m->positions == NULL)
         return;
-    zero_nn_embedding_forward(m->nn, m->narrow, m->positions_in, m->positions->data, NULL, B, T, C, dtype);
+    zero_nn_embedding_forward(m->nn, m->narrow, at, m->positions->data, NULL, B, T, C, dtype);
     zero_nn_add(m->nn, s->x[0], s->x[0], m->narrow, B * T * C, dtype);
+}
+
+/* Positions begin anew with each document, or sequence. */
+static void embed(zero_model_t *m, const zero_model_stack_t *s, const int32_t *tokens, int64_t B, int64_t T)
+{
+    if (m->options.packed)
+        embed_at(m, s, tokens, m->positions_in, B, T);
+    else
+        zero_nn_embedding_forward(m->nn, s->x[0], tokens, s->embed->data, zero_model_weight(m->positions), B, T,
+                                  m->config.width, m->options.dtype);
 }
 
 static void embed_backward(zero_model_t *m, const zero_model_stack_t *s, const int32_t *tokens)
@@ -242,30 +266,34 @@ zero_status_t zero_model_pass_eval(zero_model_t *m, const int32_t *tokens, const
     return end(&r);
 }
 
-zero_status_t zero_model_pass_sample(zero_model_t *m, const int32_t *tokens, int64_t n, zero_error_t *error)
+zero_status_t zero_model_pass_sample(zero_model_t *m, const zero_model_append_t *append, zero_error_t *error)
 {
     const zero_model_config_t *c = &m->config;
     const zero_model_stack_t *s = &m->decoder;
-    const int64_t T = zero_model_sample_shape(m, n);
     run_t r = begin(m, m->sample, 0, error);
 
     if (use(&r, s->embed_unit, 0)) {
-        embed(m, s, tokens, 1, T);
+        embed_at(m, s, s->tokens, m->sample_positions, 1, append->rows);
         done(&r, s->embed_unit);
     }
     for (int64_t l = s->first; l < s->first + s->layers; l++)
         if (use(&r, m->units[l], 0)) {
-            forward_in_place(m, l, 1, T);
+            layer_call_t call = {m, l, append};
+
+            /* Prompts differ in length, so only the calls for a single token are the same each time. */
+            if (append->rows == 1)
+                zero_nn_repeat(m->nn, (int)(l * KINDS + SAMPLE_FORWARD), sample_forward, &call);
+            else
+                sample_forward(&call);
             done(&r, m->units[l]);
         }
-    if (use(&r, s->norm_unit, 0)) {
-        /* Only the last token: attention is causal, so the padding after it has no effect. */
-        const zero_nn_norm_t norm = last_norm(m, s, zero_model_at(m, s->x[0], (n - 1) * c->width), 1);
+    if (append->last && use(&r, s->norm_unit, 0)) {
+        const zero_nn_norm_t norm = last_norm(m, s, zero_model_at(m, s->x[0], (append->n - 1) * c->width), 1);
 
         zero_nn_norm_forward(m->nn, &norm);
         done(&r, s->norm_unit);
     }
-    if (use(&r, m->head_unit, 0)) {
+    if (append->last && use(&r, m->head_unit, 0)) {
         zero_model_head_logits(m, m->narrow, 1);
         zero_nn_copy(m->nn, m->sampled, m->logits, (uint64_t)c->vocab * m->element);
         done(&r, m->head_unit);

@@ -159,7 +159,7 @@ static int logits_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
         float *logits = malloc((size_t)r.config.vocab * sizeof *logits);
         double z = 0;
 
-        failed = zero_model_logits(r.model, tokens, n, logits, &r.error) != ZERO_OK;
+        failed = zero_model_logits(r.model, tokens, n, 0, logits, &r.error) != ZERO_OK;
         for (int64_t v = 0; v < r.config.vocab && !failed; v++)
             z += exp(logits[v]);
         if (!failed)
@@ -230,7 +230,7 @@ static int tokens_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
             !has_names(r.error.text, "5");
         failed |= zero_model_eval(r.model, &(zero_model_batch_t){x, y, NULL}, c->micro_batch, &loss, &r.error) !=
                   ZERO_ERR_ARG;
-        failed |= zero_model_logits(r.model, x, 6, NULL, &r.error) != ZERO_ERR_ARG;
+        failed |= zero_model_logits(r.model, x, 6, 0, NULL, &r.error) != ZERO_ERR_ARG;
     }
     x[5] = 96;
     failed = failed ||

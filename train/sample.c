@@ -76,7 +76,7 @@ static zero_status_t extend(sampler_t *s, int64_t *n, int64_t most, int32_t stop
     int64_t context = s->run->job->o.seq_len;
     for (int64_t i = 0; i < most; i++) {
         int64_t used = *n < context ? *n : context;
-        zero_status_t status = zero_model_logits(s->run->model, s->tokens + *n - used, used, s->logits, error);
+        zero_status_t status = zero_model_logits(s->run->model, s->tokens + *n - used, used, 0, s->logits, error);
         int32_t token = status == ZERO_OK ? pick(s) : 0;
         if (status == ZERO_OK)
             status = zero_comm_exchange(s->run->place.comm, &token, s->picks, sizeof token, error);
