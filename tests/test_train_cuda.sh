@@ -172,6 +172,19 @@ equal "packed documents at stages 0 and 3" "$(values pack.log params_xxh64)" "$(
 
 [ "$(grep -c : cpu.txt)" -ge 14 ] || fail "no samples: $(cat cpu.txt)"
 cmp -s cpu.txt cuda.txt || fail "samples differ: $(diff cpu.txt cuda.txt)"
+# Grouped heads and rotary positions; a prompt that takes two passes.
+cat >llama.json <<END
+{"model_type": "llama", "vocab_size": 256, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+ "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.5}
+END
+for device in cpu cuda; do
+    run 0 --model llama.json --steps 0 --ranks 2 --threads 1 --seq-len 8 --batch 2 --micro-batch 1 --dtype fp32 \
+        --device $device --prompt "one two three" --sample 40 --temperature 0 --log $device.log
+    sed -n '/^sample:$/,/^bytes/p' out | sed '$d' >$device.txt # without the table
+    equal "memory of a sample on $device" "$(grep -c '"event":"end".*"equal":true' $device.log)" 1
+done
+names cpu.txt "one two three" || fail "no sample: $(cat cpu.txt)"
+cmp -s cpu.txt cuda.txt || fail "samples of a Llama differ: $(diff cpu.txt cuda.txt)"
 for dtype in bf16 fp16; do
     for device in cpu cuda; do
         # shellcheck disable=SC2086

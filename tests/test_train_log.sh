@@ -6,8 +6,8 @@ small="--seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1"
 
 # Logs with every event, tier and outcome.
 # shellcheck disable=SC2086 # several arguments, here and below
-run 0 $small --ranks 2 --steps 2 --dtype fp16 --offload all --eval-every 1 --eval-batches 1 --export out.d \
-    --save ck.d --log done.log
+run 0 --seq-len 16 --sample 2 --quiet --threads 1 --batch 4 --micro-batch 1 --ranks 2 --steps 2 --dtype fp16 \
+    --offload all --eval-every 1 --eval-batches 1 --export out.d --save ck.d --log done.log
 # shellcheck disable=SC2086
 run 0 $small --ranks 2 --steps 1 --compare-stages --log compare.log
 # shellcheck disable=SC2086

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CORPUS_NUMBERS = 1000, CORPUS_PASSES = 32 };
+enum { CORPUS_NUMBERS = 1000, CORPUS_PASSES = 32, CORPUS_PROMPT = 5 /* the most bytes up to the colon */ };
 
 /* Writes the line of number (0 to 9999) with its newline. Returns its length, at most 63. */
 size_t corpus_line(char line[64], int number);

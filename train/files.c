@@ -115,6 +115,7 @@ static zero_status_t check_is_no_input(const options_t *o, const char *option, c
     const char *input = same_as_any(info, "--data", &o->data)             ? "--data"
                         : same_as_any(info, "--eval-data", &o->eval_data) ? "--eval-data"
                         : same_file(info, o->tokenizer)                   ? "--tokenizer"
+                        : same_file(info, o->prompt_file)                 ? "--prompt-file"
                         : same_file(info, o->config)                      ? "--config"
                         : same_file(info, o->model)                       ? "--model"
                                                                           : NULL;

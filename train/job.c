@@ -99,12 +99,21 @@ static zero_status_t resolve_batch(job_t *job, bool tiny, zero_error_t *error)
     return ZERO_OK;
 }
 
+static bool has_window(const zero_model_config_t *m)
+{
+    return m->sliding_window > 0 && m->sliding_window < m->positions;
+}
+
+int64_t job_longest(const job_t *job)
+{
+    return has_window(&job->model) ? job->model.sliding_window : job->model.positions;
+}
+
 static zero_status_t resolve_lengths(job_t *job, bool tiny, zero_error_t *error)
 {
     options_t *o = &job->o;
-    const zero_model_config_t *m = &job->model;
-    const bool window = m->sliding_window > 0 && m->sliding_window < m->positions;
-    const int64_t usual = tiny ? 64 : 256, longest = window ? m->sliding_window : m->positions;
+    const bool window = has_window(&job->model);
+    const int64_t usual = tiny ? 64 : 256, longest = job_longest(job);
     int64_t all;
     if (o->seq_len < 0)
         o->seq_len = usual < longest ? usual : longest;
@@ -225,6 +234,7 @@ static zero_status_t check_compared(const options_t *o, zero_error_t *error)
         {"sample", o->sample > 0},
         {"trace", o->trace != NULL},
         {"prompt", o->prompt != NULL},
+        {"prompt-file", o->prompt_file != NULL},
         {"temperature", !isnan(o->temperature)},
         {"top-k", o->top_k >= 0},
         {"top-p", !isnan(o->top_p)},

@@ -29,7 +29,9 @@ typedef struct job {
     int64_t conversations[2];    /* of data and eval_data */
     lines_t lines[2];            /* theirs that were left out */
     zero_tokenizer_t *tokenizer; /* NULL: none */
-    zero_ids_t prompt;           /* --prompt in its tokens; empty without a tokenizer */
+    zero_ids_t prompt;           /* the tokens that samples begin with; empty: there is no prompt */
+    bool numbers;                /* samples are numbers of the built-in corpus */
+    int64_t sample_len;          /* tokens of a sample, with those that it begins with; 0: no samples */
     int64_t local;               /* sequences of a step on this rank, in micro_steps of o.micro_batch */
     int micro_steps;
     schedule_t schedule;
@@ -45,6 +47,8 @@ typedef struct job {
  * of a model folder). The parent runs these, so the ranks that it starts need not repeat them. */
 zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zero_error_t *error);
 void job_close(job_t *job);
+/* The longest sequence that the model can compute: its positions, or its sliding window. */
+int64_t job_longest(const job_t *job);
 /* The folder or config.json that the model is read from; NULL: a preset. */
 const char *job_source(const job_t *job);
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/job_data.h"
+#include "train/corpus.h"
 #include "train/inputs.h"
+#include "train/prompt.h"
 #include "train/tokens.h"
 
 #include <math.h>
@@ -77,48 +79,44 @@ static zero_status_t open_data(job_t *job, data_t **data, const char *option, co
 
 /* ---- prompts and samples ---------------------------------------------------------------------------------------- */
 
-/* Checks --prompt, and encodes it if there is a tokenizer. */
-static zero_status_t resolve_prompt(job_t *job, bool text, zero_error_t *error)
-{
-    const options_t *o = &job->o;
-    zero_encoder_t *encoder = NULL;
-    zero_error_t why = {0};
-    zero_status_t status;
-    if (o->prompt == NULL)
-        return ZERO_OK;
-    if (job->tokenizer == NULL && !text)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "--prompt needs --data that is text, or a --tokenizer: '%s' has tokens without a known text",
-                         o->data.at[0]);
-    for (const char *p = o->prompt; job->tokenizer == NULL && *p != '\0'; p++)
-        if ((unsigned char)*p >= job->model.vocab)
-            return zero_fail(error, ZERO_ERR_ARG, "--prompt has the byte %d, but the model's vocabulary has %lld",
-                             (unsigned char)*p, (long long)job->model.vocab);
-    if (job->tokenizer == NULL)
-        return ZERO_OK;
-    status = zero_encoder_open(&encoder, job->tokenizer, &why);
-    if (status == ZERO_OK)
-        status = zero_encoder_encode(encoder, o->prompt, strlen(o->prompt), true, &job->prompt, &why);
-    zero_encoder_close(encoder);
-    if (status != ZERO_OK)
-        return zero_fail(error, status, "--prompt: %s", why.text);
-    if (job->prompt.count == 0)
-        return zero_fail(error, ZERO_ERR_ARG, "--prompt '%s' has no token in the tokenizer's vocabulary", o->prompt);
-    return ZERO_OK;
-}
-
-static void resolve_samples(job_t *job, bool tiny)
+/* Chooses what samples begin with, and how long they are. */
+static zero_status_t resolve_samples(job_t *job, bool tiny, zero_error_t *error)
 {
     options_t *o = &job->o;
-    const bool text = data_is_text(job->data);
+    const int64_t most = job_longest(job);
+    const bool prompted = o->prompt != NULL || o->prompt_file != NULL;
+    zero_status_t status = prompt_resolve(job, error);
+    if (status != ZERO_OK)
+        return status;
+    job->numbers = job->corpus && job->prompt.count == 0;
     if (o->top_k < 0)
         o->top_k = 0;
     if (isnan(o->top_p))
         o->top_p = 1;
     if (isnan(o->temperature))
-        o->temperature = job->corpus && o->prompt == NULL ? 0 : 0.8;
-    if (o->sample < 0)
-        o->sample = !o->compare_stages && ((tiny && (text || job->tokenizer != NULL)) || o->prompt != NULL) ? 48 : 0;
+        o->temperature = job->numbers ? 0 : 0.8;
+    const int64_t begin = job->prompt.count > 0 ? job->prompt.count
+                          : job->numbers        ? CORPUS_PROMPT
+                                                : 1,
+                  room = most > begin ? most - begin : 0;
+    char name[300];
+    if (o->sample != 0 && prompted && room == 0)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "%s has %lld tokens, but prompt and sample have %lld together: use a prompt of at most %lld "
+                         "tokens, or a --model with more positions",
+                         prompt_option(o, name, sizeof name), (long long)begin, (long long)most, (long long)most - 1);
+    if (o->sample > room)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--sample is %lld, but the %lld positions of the model leave %lld behind %s of %lld token%s: "
+                         "use --sample %lld or less",
+                         (long long)o->sample, (long long)most, (long long)room, prompted ? "a prompt" : "a beginning",
+                         (long long)begin, begin == 1 ? "" : "s", (long long)room);
+    if (o->sample < 0) {
+        const bool usual = tiny && (data_is_text(job->data) || job->tokenizer != NULL);
+        o->sample = o->compare_stages || !(usual || prompted) ? 0 : room < 48 ? room : 48;
+    }
+    job->sample_len = o->sample > 0 ? begin + o->sample : 0;
+    return ZERO_OK;
 }
 
 /* ---- data ------------------------------------------------------------------------------------------------------- */
@@ -146,17 +144,24 @@ zero_status_t job_resolve_data(job_t *job, bool tiny, bool thorough, zero_error_
     if (o->eval_batches < 0)
         o->eval_batches = 16;
     job->corpus = o->data.count == 0;
+    const bool prompted = o->prompt != NULL || o->prompt_file != NULL;
+    /* if nothing is trained, samples need not be like the built-in data */
+    const bool samples = job->corpus && o->steps <= job->first && (prompted || o->sample > 0);
     job->eval = o->eval_data.count > 0 || o->eval_every > 0;
     if (job->eval && o->eval_data.count == 0 && !job->corpus)
         return zero_fail(error, ZERO_ERR_ARG,
                          "--eval-every is %lld, but there is no data to evaluate on: add --eval-data FILE",
                          (long long)o->eval_every);
-    if (o->tokenizer != NULL && job->corpus)
+    if (o->prompt != NULL && o->prompt_file != NULL)
+        return zero_fail(error, ZERO_ERR_ARG, "--prompt and --prompt-file '%s' are both set: remove one of them",
+                         o->prompt_file);
+    if (o->tokenizer != NULL && job->corpus && !samples)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "--tokenizer '%s' has no text to encode: the built-in data is bytes; add --data FILE",
+                         "--tokenizer '%s' has no text to encode: the built-in data is bytes; add --data FILE, or only "
+                         "sample with --steps 0 and --prompt",
                          o->tokenizer);
-    /* opened before the data, which may be tokens: --prompt needs it, too */
-    if (o->tokenizer != NULL || (o->prompt != NULL && !job->corpus))
+    /* opened before the data, which may be tokens: the prompt needs it, too */
+    if (o->tokenizer != NULL || samples || (prompted && !job->corpus))
         status = need_tokenizer(job, error);
     if (status == ZERO_OK)
         status = open_data(job, &job->data, "--data", &o->data, 0, error);
@@ -168,9 +173,5 @@ zero_status_t job_resolve_data(job_t *job, bool tiny, bool thorough, zero_error_
         status = data_check_rows(job->eval_data, vocab, -1, thorough ? o->eval_batches * o->batch : 0, error);
     if (status == ZERO_OK)
         status = check_lines(job, error);
-    if (status == ZERO_OK)
-        status = resolve_prompt(job, data_is_text(job->data), error);
-    if (status == ZERO_OK)
-        resolve_samples(job, tiny);
-    return status;
+    return status == ZERO_OK ? resolve_samples(job, tiny, error) : status;
 }

@@ -409,7 +409,8 @@ static int conclude(const parent_t *p)
 static bool prepare(parent_t *p)
 {
     const int world = p->plan->world;
-    p->bytes = sizeof(board_t) + (size_t)world * sizeof(board_place_t);
+    const size_t table = sizeof(board_t) + (size_t)world * sizeof(board_place_t);
+    p->bytes = table + p->plan->prompt_bytes;
     p->start.child = calloc((size_t)world, sizeof *p->start.child);
     p->told = calloc((size_t)world, sizeof *p->told);
     p->start.board = memfd_create("zero_train", MFD_CLOEXEC);
@@ -424,6 +425,9 @@ static bool prepare(parent_t *p)
         !launch_pipe_open(&p->said, -1))
         return false;
     p->board->world = world;
+    p->board->prompt_bytes = p->plan->prompt != NULL ? (int64_t)p->plan->prompt_bytes : -1;
+    if (p->plan->prompt != NULL)
+        memcpy((char *)memory + table, p->plan->prompt, p->plan->prompt_bytes);
     p->errors.beside = isatty(STDOUT_FILENO) ? &p->output : NULL;
     look_at_terminal(p);
     p->board->output = p->output.into;

@@ -26,10 +26,12 @@ launch_kind_t launch_detect(int *rank, int *world);
 
 typedef struct launch_plan {
     int world;
-    int threads;       /* of a rank: OMP_NUM_THREADS, unless the environment sets it */
-    int cores;         /* shared by the ranks */
-    double timeout_s;  /* the longest time for a rank to start, and for output to wait for its reader */
-    char *const *argv; /* of this program */
+    int threads;        /* of a rank: OMP_NUM_THREADS, unless the environment sets it */
+    int cores;          /* shared by the ranks */
+    double timeout_s;   /* the longest time for a rank to start, and for output to wait for its reader */
+    char *const *argv;  /* of this program */
+    const char *prompt; /* a text for rank 0 (launch_prompt), of prompt_bytes; NULL: none */
+    size_t prompt_bytes;
 } launch_plan_t;
 
 /* Starts the ranks, waits for them, prints the sentence of the failure if any, and returns the exit status. */
@@ -50,6 +52,9 @@ launch_t *launch_attach(int rank);
  * With our parent, the output is a pipe, and the terminal is the parent's. mpiexec and srun give ranks a pipe or a
  * terminal of their own whatever their output is, and may put a label before each line, so 0. launch may be NULL. */
 int launch_columns(const launch_t *launch);
+/* Copies the parent's text for rank 0, with a NUL behind it, into *text, which the caller frees; NULL: there is none.
+ * false: no memory. */
+bool launch_prompt(const launch_t *launch, char **text, size_t *bytes);
 /* Records that bootstrap is complete. */
 void launch_joined(launch_t *launch);
 /* Records that from here on a stop signal ends the run after its step. */

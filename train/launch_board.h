@@ -24,6 +24,7 @@ typedef struct board {
     int32_t world;
     _Atomic int32_t columns; /* of the parent's terminal, 0: none (terminal_columns) */
     int32_t output, errors;  /* the parent's descriptors for its standard output and standard error */
+    int64_t prompt_bytes;    /* of a text behind the places; -1: there is none */
     struct {
         _Atomic int32_t claimed, complete;
         int32_t rank, code;

@@ -136,6 +136,22 @@ fail:
     return NULL;
 }
 
+bool launch_prompt(const launch_t *launch, char **text, size_t *bytes)
+{
+    const board_t *board = launch->board;
+    *text = NULL;
+    *bytes = 0;
+    if (board->prompt_bytes < 0)
+        return true;
+    *bytes = (size_t)board->prompt_bytes;
+    *text = malloc(*bytes + 1);
+    if (*text == NULL)
+        return false;
+    memcpy(*text, &board->place[board->world], *bytes);
+    (*text)[*bytes] = '\0';
+    return true;
+}
+
 int launch_columns(const launch_t *launch)
 {
     if (launch != NULL)

@@ -5,6 +5,7 @@
 #include "train/cores.h"
 #include "train/files.h"
 #include "train/progress.h"
+#include "train/prompt.h"
 #include "train/report.h"
 #include "train/resume.h"
 #include "train/room.h"
@@ -216,6 +217,8 @@ static zero_status_t prepare(session_t *session, job_t *job, bool resolved, zero
         status = cores_neighbours(comm, &threads, &local, error);
     else if (!resolved && cores_neighbours(comm, &threads, &local, &ignored) != ZERO_OK)
         return status;
+    if (!resolved)
+        status = prompt_share(&job->o, comm, session->launch, status, error);
     if (status == ZERO_OK && !resolved)
         status = job_resolve(job, zero_comm_size(comm), threads, by_itself, error);
     if (status == ZERO_OK && by_itself)
@@ -344,9 +347,11 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
 {
     int world = job_ranks(&job->o), code;
     int threads = cores_threads(world);
-    const options_t given = job->o;
-    if (status == ZERO_OK && world == 1 && (given.threads > 0 ? given.threads : threads) > 1)
+    if (status == ZERO_OK && world == 1 && (job->o.threads > 0 ? job->o.threads : threads) > 1)
         launch_restart(argv);
+    if (status == ZERO_OK)
+        status = prompt_read(&job->o, error);
+    const options_t given = job->o;
     if (status == ZERO_OK)
         status = job_resolve(job, world, threads, true, error);
     if (status == ZERO_OK && world > 1)
@@ -369,7 +374,9 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
                           .threads = (int)job->o.threads,
                           .cores = cores_here(),
                           .timeout_s = (double)job->o.timeout,
-                          .argv = argv};
+                          .argv = argv,
+                          .prompt = job->o.prompt_text,
+                          .prompt_bytes = job->o.prompt_bytes};
     if (status != ZERO_OK) {
         config_blame(job->config, error);
         code = complain(error->text, EXIT_USAGE);
@@ -412,7 +419,9 @@ static int obey(job_t *job, char *const *argv, zero_status_t status, zero_error_
     }
     if (looks) {
         int planned = job->o.ranks <= 0 && world > 0 ? world : job_ranks(&job->o);
-        status = job_resolve(job, planned, cores_threads(planned), true, error);
+        status = prompt_read(&job->o, error);
+        if (status == ZERO_OK)
+            status = job_resolve(job, planned, cores_threads(planned), true, error);
         if (status == ZERO_OK)
             print_config(job);
         if (status == ZERO_OK)
@@ -464,5 +473,6 @@ int main(int argc, char **argv)
     job.config = config;
     int code = obey(&job, argv, status, &error);
     config_close(config);
+    prompt_free(&job.o);
     return code;
 }

@@ -59,7 +59,7 @@ typedef struct options {
     const char *save, *save_every, *resume, *export;
     int64_t keep, export_dtype, export_merged;
     /* output */
-    const char *log, *trace, *trace_steps, *tensorboard, *prompt;
+    const char *log, *trace, *trace_steps, *tensorboard, *prompt, *prompt_file;
     int64_t eval_every, eval_batches, sample, top_k;
     double temperature, top_p;
     int64_t quiet;
@@ -76,6 +76,8 @@ typedef struct options {
     double min_ratio;                  /* its end, as a share of the rate; NaN: at min_lr */
     scale_t scale;                     /* a dynamic loss scale: as --help says, or from --config */
     bool given[OPTIONS_MOST];          /* set on the command line, by index */
+    char *prompt_text;                 /* the content of prompt_file (prompt.h), of prompt_bytes; NULL: not read */
+    size_t prompt_bytes;
 } options_t;
 
 /* Every option unset or at its default. */

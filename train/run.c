@@ -184,7 +184,7 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
         return status;
     zero_model_options_t options = {.micro_batch = o->micro_batch,
                                     .seq_len = o->seq_len,
-                                    .sample_len = o->sample > 0 ? o->seq_len : 0,
+                                    .sample_len = run->job->sample_len,
                                     .micro_steps = run->job->micro_steps,
                                     .dtype = (zero_dtype_t)o->dtype,
                                     .grad_factor = (float)factor_of_gradients(o),

@@ -65,7 +65,12 @@ zero_status_t run_memory(run_t *run, zero_memory_t *forecast, zero_memory_t *mea
  * each rank adds the elements that it owns. Collective. */
 zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error);
 
-/* Prints samples under a heading (on rank 0, unless quiet). Collective. */
-zero_status_t run_sample(run_t *run, const char *heading, zero_error_t *error);
+/* What sampling took: tokens of all samples, without prompts; seconds, with the prompts. */
+typedef struct run_sampled {
+    int64_t tokens;
+    double seconds;
+} run_sampled_t;
+/* Prints samples under a heading (on rank 0, unless quiet); no samples if --sample is 0. Collective. */
+zero_status_t run_sample(run_t *run, const char *heading, run_sampled_t *sampled, zero_error_t *error);
 
 #endif

@@ -19,15 +19,45 @@ typedef struct sampler {
     int32_t *tokens, *picks; /* prompt and sample; (world) */
     int64_t usable;          /* tokens that may be sampled: for text only the bytes, or what the tokenizer has */
     uint64_t draws;
+    int64_t sampled; /* tokens so far, without prompts */
 } sampler_t;
 
-/* The most likely first; among equals the lower token, so that the order is unique. */
-static int by_probability(const void *a, const void *b)
+/* Whether a comes before b: the more likely first; among equals the lower token, so that the order is unique. */
+static bool before(const candidate_t *a, const candidate_t *b)
 {
-    const candidate_t *x = a, *y = b;
-    if (x->p != y->p)
-        return x->p < y->p ? 1 : -1;
-    return x->token < y->token ? -1 : x->token > y->token;
+    return a->p != b->p ? a->p > b->p : a->token < b->token;
+}
+
+/* Lets candidate i of a heap of n sink below those that come before it. */
+static void sink(candidate_t *c, int64_t n, int64_t i)
+{
+    const candidate_t moved = c[i];
+    for (int64_t child; (child = 2 * i + 1) < n; i = child) {
+        child += child + 1 < n && before(&c[child + 1], &c[child]);
+        if (!before(&c[child], &moved))
+            break;
+        c[i] = c[child];
+    }
+    c[i] = moved;
+}
+
+/* Moves the likeliest of n candidates to the end, in order: one, then at most `most` until their probabilities add up
+ * to enough. Returns where they begin, and sets *kept to their sum. A sample may need few of a large vocabulary, and the
+ * rest is not sorted. */
+static int64_t likeliest(candidate_t *c, int64_t n, int64_t most, double enough, double *kept)
+{
+    int64_t left = n;
+    *kept = 0;
+    for (int64_t i = n / 2 - 1; i >= 0; i--)
+        sink(c, n, i);
+    while (left > 0 && n - left < most && (left == n || *kept < enough)) {
+        const candidate_t first = c[0];
+        c[0] = c[--left];
+        sink(c, left, 0);
+        c[left] = first;
+        *kept += first.p;
+    }
+    return left;
 }
 
 /* Applies temperature, then the top k, then the smallest set of these with a probability of top_p (Holtzman et al.
@@ -36,8 +66,9 @@ static int32_t pick(sampler_t *s)
 {
     const options_t *o = &s->run->job->o;
     candidate_t *c = s->candidates;
-    int64_t n = s->usable;
-    double most = -INFINITY, sum = 0, kept = 0;
+    const int64_t n = s->usable;
+    int64_t first = 0;
+    double most = -INFINITY, sum = 0, kept;
     int32_t best = 0;
     for (int64_t i = 0; i < n; i++)
         if (s->logits[i] > most) {
@@ -50,39 +81,36 @@ static int32_t pick(sampler_t *s)
     for (int64_t i = 0; i < n; i++) {
         double p = exp((s->logits[i] - most) / o->temperature);
         c[i] = (candidate_t){.p = p > 0 ? p : 0, .token = (int32_t)i};
-    }
-    qsort(c, (size_t)n, sizeof *c, by_probability);
-    if (o->top_k > 0 && o->top_k < n)
-        n = o->top_k;
-    for (int64_t i = 0; i < n; i++)
         sum += c[i].p;
-    for (int64_t i = 0; i < n; i++) {
-        kept += c[i].p;
-        if (kept >= o->top_p * sum)
-            n = i + 1;
     }
+    kept = sum;
+    if (o->top_k > 0 && o->top_k < n)
+        first = likeliest(c, n, o->top_k, INFINITY, &kept);
+    if (o->top_p < 1)
+        first += likeliest(c + first, n - first, n, o->top_p * kept, &kept);
     double x =
         (double)(zero_splitmix64(zero_splitmix64((uint64_t)o->seed ^ 0x5a3b1e) + s->draws++) >> 11) * 0x1p-53 * kept;
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = n - 1; i > first; i--)
         if ((x -= c[i].p) < 0)
             return c[i].token;
-    return c[n - 1].token;
+    return c[first].token;
 }
 
-/* Appends up to most tokens to the n in s->tokens, and stops after the token stop (-1: none). Rank 0 chooses, so that
- * ranks on different machines get the same tokens. */
+/* Appends up to most tokens to the n in s->tokens, and stops after the token stop (-1: none). The model computes all n
+ * first, and then each token that was chosen. Rank 0 chooses, so that ranks on different machines get the same
+ * tokens. */
 static zero_status_t extend(sampler_t *s, int64_t *n, int64_t most, int32_t stop, zero_error_t *error)
 {
-    int64_t context = s->run->job->o.seq_len;
-    for (int64_t i = 0; i < most; i++) {
-        int64_t used = *n < context ? *n : context;
-        zero_status_t status = zero_model_logits(s->run->model, s->tokens + *n - used, used, 0, s->logits, error);
+    for (int64_t i = 0, past = 0; i < most; i++) {
+        zero_status_t status = zero_model_logits(s->run->model, s->tokens + past, *n - past, past, s->logits, error);
         int32_t token = status == ZERO_OK ? pick(s) : 0;
         if (status == ZERO_OK)
             status = zero_comm_exchange(s->run->place.comm, &token, s->picks, sizeof token, error);
         if (status != ZERO_OK)
             return status;
+        past = *n;
         s->tokens[(*n)++] = s->picks[0];
+        s->sampled++;
         if (s->picks[0] == stop)
             break;
     }
@@ -180,28 +208,24 @@ static zero_status_t sample_numbers(sampler_t *s, bool print, zero_error_t *erro
 static zero_status_t sample_any(sampler_t *s, bool print, zero_error_t *error)
 {
     const job_t *job = s->run->job;
-    const char *prompt = job->o.prompt != NULL ? job->o.prompt : "\n";
-    bool text = data_is_text(job->data);
-    int64_t n = 0, first;
+    const zero_ids_t *prompt = &job->prompt;
+    const bool bytes = job->tokenizer == NULL && data_is_text(job->data);
+    int64_t n = 1;
     int32_t next;
     zero_status_t status = ZERO_OK;
-    if (job->prompt.count > 0)
-        for (; n < job->prompt.count; n++)
-            s->tokens[n] = job->prompt.at[n];
-    else if (text)
-        for (; prompt[n] != '\0'; n++)
-            s->tokens[n] = (unsigned char)prompt[n];
-    else { /* tokens: start from the first one */
+    if (prompt->count > 0)
+        memcpy(s->tokens, prompt->at, (size_t)(n = prompt->count) * sizeof *s->tokens);
+    else if (bytes)
+        s->tokens[0] = '\n';
+    else /* tokens: start from the first one */
         status = data_read(job->data, 0, 1, job->model.vocab, s->tokens, &next, error);
-        n = 1;
-    }
-    first = text && job->o.prompt == NULL ? 1 : 0; /* do not print the newline that we added */
+    const int64_t first = bytes && prompt->count == 0 ? 1 : 0; /* do not print the newline that we added */
     if (status == ZERO_OK)
         status = extend(s, &n, job->o.sample, -1, error);
     if (status != ZERO_OK || !print)
         return status;
     fputs("  ", stdout);
-    if (text)
+    if (bytes)
         print_text(s->tokens + first, n - first);
     else
         status = print_tokens(job, s->tokens, n, error);
@@ -209,31 +233,34 @@ static zero_status_t sample_any(sampler_t *s, bool print, zero_error_t *error)
     return status;
 }
 
-zero_status_t run_sample(run_t *run, const char *heading, zero_error_t *error)
+zero_status_t run_sample(run_t *run, const char *heading, run_sampled_t *sampled, zero_error_t *error)
 {
     const job_t *job = run->job;
-    bool print = run->rank == 0 && !job->o.quiet, text = data_is_text(job->data);
-    size_t prompt = job->prompt.count > 0   ? (size_t)job->prompt.count
-                    : job->o.prompt != NULL ? strlen(job->o.prompt)
-                                            : 64;
-    int64_t known = job->tokenizer != NULL ? zero_tokenizer_size(job->tokenizer) : text ? 256 : job->model.vocab;
+    bool print = run->rank == 0 && !job->o.quiet;
+    int64_t known = job->tokenizer != NULL    ? zero_tokenizer_size(job->tokenizer)
+                    : data_is_text(job->data) ? 256
+                                              : job->model.vocab;
     sampler_t s = {.run = run, .usable = known < job->model.vocab ? known : job->model.vocab};
     zero_status_t status;
-    if (job->o.sample <= 0)
+    const double began = zero_now();
+    *sampled = (run_sampled_t){0};
+    if (job->sample_len == 0)
         return ZERO_OK;
     s.logits = malloc((size_t)job->model.vocab * sizeof *s.logits);
     s.candidates = malloc((size_t)job->model.vocab * sizeof *s.candidates);
-    s.tokens = malloc((prompt + (size_t)job->o.sample) * sizeof *s.tokens);
+    s.tokens = malloc((size_t)job->sample_len * sizeof *s.tokens);
     s.picks = malloc((size_t)zero_comm_size(run->place.comm) * sizeof *s.picks);
     if (s.logits == NULL || s.candidates == NULL || s.tokens == NULL || s.picks == NULL)
         status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for a sample of %lld tokens", (long long)job->o.sample);
     else {
         if (print)
             printf("%s\n", heading);
-        status = job->corpus && job->o.prompt == NULL ? sample_numbers(&s, print, error) : sample_any(&s, print, error);
+        status = job->numbers ? sample_numbers(&s, print, error) : sample_any(&s, print, error);
         if (print)
             fflush(stdout);
     }
+    sampled->tokens = s.sampled;
+    sampled->seconds = zero_now() - began;
     free(s.logits);
     free(s.candidates);
     free(s.tokens);

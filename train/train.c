@@ -97,6 +97,21 @@ static zero_status_t evaluate(session_t *session, run_t *run, progress_t *progre
     return log_end(session->log, error);
 }
 
+/* Samples, under a heading. */
+static zero_status_t sample(session_t *session, run_t *run, const char *heading, const totals_t *t, zero_error_t *error)
+{
+    run_sampled_t sampled;
+    zero_status_t status = run_sample(run, heading, &sampled, error);
+    if (status != ZERO_OK || sampled.tokens == 0)
+        return status;
+    log_begin(session->log, "sample");
+    log_whole(session->log, "step", t->step);
+    log_whole(session->log, "tokens", sampled.tokens);
+    log_number(session->log, "seconds", sampled.seconds);
+    log_number(session->log, "tokens_per_second", (double)sampled.tokens / sampled.seconds);
+    return log_end(session->log, error);
+}
+
 /* NaN: the peak rate is unknown. */
 static double mfu_at(const session_t *session, double tokens_per_second)
 {
@@ -291,17 +306,17 @@ zero_status_t train(session_t *session, zero_error_t *error)
     if (status == ZERO_OK)
         status = session_start(session, &run, error);
     run.trace = session->trace;
-    if (status == ZERO_OK && !job->resumed)
-        status = run_sample(&run, "before training:", error);
+    if (status == ZERO_OK && !job->resumed && t.step < job->o.steps)
+        status = sample(session, &run, "before training:", &t, error);
     if (status == ZERO_OK)
         status = steps(session, &run, &progress, &t, error);
     if (first)
         progress_end(&progress);
     if (status == ZERO_OK && session->signal == 0 && job->eval && job->o.eval_every < 0 && !t.fresh)
         status = evaluate(session, &run, &progress, &t, error);
-    snprintf(after, sizeof after, "after %lld steps:", (long long)t.step);
+    snprintf(after, sizeof after, t.step > 0 ? "after %lld steps:" : "sample:", (long long)t.step);
     if (status == ZERO_OK && session->signal == 0)
-        status = run_sample(&run, after, error);
+        status = sample(session, &run, after, &t, error);
     if (status == ZERO_OK)
         status = run_memory(&run, &forecast, &measured, &equal, error);
     if (status == ZERO_OK && session->signal == 0 && job->o.export != NULL)

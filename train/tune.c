@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "train/tune.h"
 #include "models/model.h"
+#include "train/share.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -74,36 +75,9 @@ zero_status_t tune_write(const char *path, const char *text, zero_error_t *error
 
 zero_status_t tune_share(zero_comm_t *comm, char **text, zero_error_t *error)
 {
-    const int world = zero_comm_size(comm);
-    const bool first = zero_comm_rank(comm) == 0;
-    int64_t size = first && *text != NULL ? (int64_t)strlen(*text) : -1;
-    char piece[PIECE] = "", *all = malloc((size_t)world * PIECE), *copy = NULL;
-    if (!first)
-        *text = NULL;
-    if (all == NULL)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the choices of --tune of %d ranks", world);
-    memcpy(piece, &size, sizeof size);
-    zero_status_t status = zero_comm_exchange(comm, piece, all, sizeof size, error);
-    if (status == ZERO_OK)
-        memcpy(&size, all, sizeof size);
-    if (status == ZERO_OK && size < 0 && !first)
-        status = zero_fail(error, ZERO_ERR_PEER, "rank 0 has no choices of products to share (--tune)");
-    if (status == ZERO_OK && size >= 0 && !first && (copy = malloc((size_t)size + 1)) == NULL)
-        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for %lld bytes of --tune", (long long)size);
-    for (int64_t at = 0; at < size && status == ZERO_OK; at += PIECE) {
-        const size_t n = size - at < PIECE ? (size_t)(size - at) : PIECE;
-        if (first)
-            memcpy(piece, *text + at, n);
-        status = zero_comm_exchange(comm, piece, all, PIECE, error);
-        if (status == ZERO_OK && !first)
-            memcpy(copy + at, all, n);
-    }
-    free(all);
-    if (status != ZERO_OK || first) {
-        free(copy);
-        return status;
-    }
-    copy[size] = '\0';
-    *text = copy;
-    return ZERO_OK;
+    size_t bytes = zero_comm_rank(comm) == 0 && *text != NULL ? strlen(*text) : 0;
+    zero_status_t status = share_text(comm, "--tune", text, &bytes, error);
+    if (status == ZERO_OK && *text == NULL && zero_comm_rank(comm) != 0)
+        return zero_fail(error, ZERO_ERR_PEER, "rank 0 has no choices of products to share (--tune)");
+    return status;
 }

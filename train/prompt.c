@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "train/prompt.h"
+#include "train/share.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PIECE = 4096, MOST = 1 << 26 /* bytes of a file */ };
+
+const char *prompt_option(const options_t *o, char *text, size_t size)
+{
+    if (o->prompt_file == NULL)
+        return "--prompt";
+    snprintf(text, size, "--prompt-file '%s'", o->prompt_file);
+    return text;
+}
+
+/* ---- the file --------------------------------------------------------------------------------------------------- */
+
+static bool is_standard(const options_t *o)
+{
+    return strcmp(o->prompt_file, "-") == 0;
+}
+
+/* Reads all of a file, with a NUL behind it. NULL: errno, or 0 if there is no memory. */
+static char *read_all(FILE *file, size_t *bytes)
+{
+    size_t used = 0, room = PIECE;
+    char *all = malloc(room);
+    errno = 0;
+    while (all != NULL && used <= MOST) {
+        const size_t n = fread(all + used, 1, room - used - 1, file);
+        used += n;
+        if (n == 0)
+            break;
+        if (room - used > 1)
+            continue;
+        char *more = realloc(all, 2 * room);
+        if (more == NULL) {
+            free(all);
+            errno = 0;
+        }
+        all = more;
+        room *= 2;
+    }
+    if (all != NULL && ferror(file) != 0) {
+        free(all);
+        return NULL;
+    }
+    if (all != NULL)
+        all[used] = '\0';
+    *bytes = used;
+    return all;
+}
+
+static zero_status_t check_size(const options_t *o, size_t bytes, zero_error_t *error)
+{
+    char name[300];
+    prompt_option(o, name, sizeof name);
+    if (bytes > MOST)
+        return zero_fail(error, ZERO_ERR_ARG, "%s has more than %d MiB: use a shorter text", name, MOST >> 20);
+    if (bytes > 0)
+        return ZERO_OK;
+    if (is_standard(o))
+        return zero_fail(error, ZERO_ERR_ARG, "%s reads standard input, which is empty%s: pass a text, or name a file",
+                         name, launch_detect(NULL, NULL) == LAUNCH_NONE ? "" : " for rank 0 under this launcher");
+    return zero_fail(error, ZERO_ERR_ARG, "%s is empty: use a file with at least one character besides a newline",
+                     name);
+}
+
+zero_status_t prompt_read(options_t *o, zero_error_t *error)
+{
+    size_t bytes = 0;
+    char name[300];
+    if (o->prompt_file == NULL)
+        return ZERO_OK;
+    FILE *file = is_standard(o) ? stdin : fopen(o->prompt_file, "re");
+    char *text = file != NULL ? read_all(file, &bytes) : NULL;
+    const int why = errno;
+    if (file != NULL && file != stdin)
+        fclose(file);
+    if (text == NULL && why == 0)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %s", prompt_option(o, name, sizeof name));
+    if (text == NULL)
+        return zero_fail(error, ZERO_ERR_IO, "cannot read %s: %s", prompt_option(o, name, sizeof name), strerror(why));
+    if (bytes > 0 && text[bytes - 1] == '\n')
+        bytes--;
+    if (bytes > 0 && text[bytes] == '\n' && text[bytes - 1] == '\r')
+        bytes--;
+    text[bytes] = '\0';
+    zero_status_t status = check_size(o, bytes, error);
+    if (status != ZERO_OK) {
+        free(text);
+        return status;
+    }
+    o->prompt_text = text;
+    o->prompt_bytes = bytes;
+    return ZERO_OK;
+}
+
+void prompt_free(options_t *o)
+{
+    free(o->prompt_text);
+    o->prompt_text = NULL;
+    o->prompt_bytes = 0;
+}
+
+zero_status_t prompt_share(options_t *o, zero_comm_t *comm, const launch_t *launch, zero_status_t status,
+                           zero_error_t *error)
+{
+    zero_error_t why;
+    const bool reads = status == ZERO_OK && zero_comm_rank(comm) == 0;
+    if (reads && launch == NULL)
+        status = prompt_read(o, error);
+    else if (reads && !launch_prompt(launch, &o->prompt_text, &o->prompt_bytes))
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for the text of --prompt-file");
+    zero_status_t shared = share_text(comm, "--prompt-file", &o->prompt_text, &o->prompt_bytes, &why);
+    return status != ZERO_OK || shared == ZERO_OK ? status : zero_pass(error, shared, &why);
+}
+
+/* ---- tokens ----------------------------------------------------------------------------------------------------- */
+
+/* Each byte is a token. */
+static zero_status_t take_bytes(job_t *job, const char *option, const char *text, size_t bytes, zero_error_t *error)
+{
+    for (size_t i = 0; i < bytes; i++)
+        if ((unsigned char)text[i] >= job->model.vocab)
+            return zero_fail(error, ZERO_ERR_ARG, "%s has the byte %d, but the model's vocabulary has %lld", option,
+                             (unsigned char)text[i], (long long)job->model.vocab);
+    job->prompt.at = malloc(bytes * sizeof *job->prompt.at);
+    if (job->prompt.at == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the tokens of %s", option);
+    for (size_t i = 0; i < bytes; i++)
+        job->prompt.at[i] = (unsigned char)text[i];
+    job->prompt.count = (int64_t)bytes;
+    return ZERO_OK;
+}
+
+static zero_status_t encode(job_t *job, const char *option, const char *text, size_t bytes, zero_error_t *error)
+{
+    zero_encoder_t *encoder = NULL;
+    zero_error_t why = {0};
+    zero_status_t status = zero_encoder_open(&encoder, job->tokenizer, &why);
+    if (status == ZERO_OK)
+        status = zero_encoder_encode(encoder, text, bytes, true, &job->prompt, &why);
+    zero_encoder_close(encoder);
+    if (status != ZERO_OK)
+        return zero_fail(error, status, "%s: %s", option, why.text);
+    if (job->prompt.count == 0)
+        return zero_fail(error, ZERO_ERR_ARG, "%s has no token in the tokenizer's vocabulary: use another text",
+                         option);
+    return ZERO_OK;
+}
+
+zero_status_t prompt_resolve(job_t *job, zero_error_t *error)
+{
+    const options_t *o = &job->o;
+    const bool text = data_is_text(job->data);
+    char name[300];
+    const char *option = prompt_option(o, name, sizeof name), *given = o->prompt;
+    size_t bytes;
+    if (o->prompt_file != NULL)
+        given = o->prompt_text;
+    else if (o->prompt == NULL && job->corpus && job->tokenizer != NULL)
+        given = "\n";
+    if (given == NULL) /* of another rank that failed to read it */
+        return ZERO_OK;
+    bytes = o->prompt_file != NULL ? o->prompt_bytes : strlen(given);
+    if (job->tokenizer == NULL && !text)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "%s needs --data that is text, or a --tokenizer: '%s' has tokens without a known text", option,
+                         o->data.at[0]);
+    if (bytes == 0)
+        return zero_fail(error, ZERO_ERR_ARG, "%s is empty: use a text of at least one character", option);
+    return job->tokenizer == NULL ? take_bytes(job, option, given, bytes, error)
+                                  : encode(job, option, given, bytes, error);
+}
