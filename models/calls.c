@@ -137,6 +137,8 @@ zero_status_t zero_model_train(zero_model_t *m, const zero_model_batch_t *batch,
     zero_status_t status = check_bound(m, error);
 
     *loss_sum = 0;
+    if (status == ZERO_OK && m->options.untrained)
+        status = zero_fail(error, ZERO_ERR_ORDER, "the model was created without a training pass");
     if (status == ZERO_OK)
         status = check_batch(m, batch, m->options.micro_batch, error);
     if (status == ZERO_OK && m->pending == m->places)
@@ -262,7 +264,9 @@ zero_param_t zero_model_param(const zero_model_t *model, int index)
 
 zero_state_t zero_model_param_state(const zero_model_t *model, int index)
 {
-    return zero_model_is_frozen(model) && index < model->base_count ? ZERO_STATE_PARAM : ZERO_STATE_MASTER;
+    const bool frozen = model->options.untrained || (zero_model_is_frozen(model) && index < model->base_count);
+
+    return frozen ? ZERO_STATE_PARAM : ZERO_STATE_MASTER;
 }
 
 int64_t zero_model_param_elements(const zero_model_t *model, int index)

@@ -66,11 +66,11 @@ static void take_layer(zero_model_t *m, carve_t *c, const zero_model_stack_t *s,
 static void take_stack(zero_model_t *m, zero_model_stack_t *s, carve_t *c, carve_t *h, int64_t n)
 {
     const int64_t C = m->config.width, L = s->layers;
-    const bool offload = m->options.offload_activations;
+    const bool offload = m->options.offload_activations, untrained = m->options.untrained;
     const size_t e = m->element, f = sizeof(float);
 
     for (int64_t l = 0; l <= L; l++)
-        s->x[l] = offload && l >= 2 ? s->x[l - 2] : take(c, n, C, e);
+        s->x[l] = untrained && l > 0 ? s->x[0] : offload && l >= 2 ? s->x[l - 2] : take(c, n, C, e);
     for (int64_t l = 0; offload && l < L - 1; l++) /* the last layer's input stays in x */
         m->kept[s->first + l] = take(h, n, C, e);
     for (int64_t l = 0; l < L; l++)
@@ -94,13 +94,13 @@ bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *devi
     take_stack(m, &m->decoder, &c, &h, rows);
     m->logits = take(&c, m->head_rows, m->logits_ld, e);
     m->dhead = m->head_sums ? take(&c, m->config.vocab, C, f) : NULL;
-    m->dx = take(&c, rows, C, e);
+    m->dx = o->untrained ? NULL : take(&c, rows, C, e);
     m->narrow = take(&c, rows, C > A ? C : A, e);
     m->decoder.out = m->decoder.dout = m->narrow;
-    m->wide = take(&c, rows, F > Q ? F : Q, e);
-    m->dqk = g->qk_norm ? take(&c, rows, Q - g->kv_heads * g->head_dim, e) : NULL;
+    m->wide = o->untrained ? NULL : take(&c, rows, F > Q ? F : Q, e);
+    m->dqk = g->qk_norm && !o->untrained ? take(&c, rows, Q - g->kv_heads * g->head_dim, e) : NULL;
     m->low = low > 0 ? take(&c, rows, low, e) : NULL;
-    m->dlow = low > 0 ? take(&c, rows, low, e) : NULL;
+    m->dlow = low > 0 && !o->untrained ? take(&c, rows, low, e) : NULL;
     m->weight = weight > 0 ? take(&c, 1, weight, e) : NULL;
     m->bias = bias > 0 ? take(&c, 1, bias, e) : NULL;
     m->targets = take(&h, m->places, rows, sizeof(int32_t));

@@ -109,7 +109,8 @@ static void head_shape(zero_model_t *m)
     m->head_columns = even_part(V, most_columns);
     if (m->options.head_columns == 0)
         m->head_columns = round_up(m->head_columns, sizes->columns);
-    m->head_sums = sizes->wide_sums && m->options.dtype != ZERO_FP32 && m->head_rows < rows && !zero_model_is_frozen(m);
+    m->head_sums = sizes->wide_sums && m->options.dtype != ZERO_FP32 && m->head_rows < rows && !m->options.untrained &&
+                   !zero_model_is_frozen(m);
 }
 
 /* Fills the table of parameters, and points at those outside the layers. */
@@ -157,6 +158,10 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
         goto memory;
     m->config = *config;
     m->options = *options;
+    if (options->untrained) { /* all layers then share their buffers */
+        m->options.recompute = ZERO_RECOMPUTE_FULL;
+        m->options.offload_activations = m->options.muon = false;
+    }
     /* A CPU call has finished when it returns, so it needs only one place. So do packed batches: the layers' calls,
      * which are repeated as they are, read where the documents begin. */
     m->places =
@@ -289,7 +294,7 @@ static zero_status_t dry_run(zero_model_t *m, zero_error_t *error)
 
     m->dry = true;
     zero_nn_set_dry(m->nn, true);
-    status = zero_model_pass_train(m, NULL, NULL, NULL, 0, error);
+    status = m->options.untrained ? ZERO_OK : zero_model_pass_train(m, NULL, NULL, NULL, 0, error);
     if (status == ZERO_OK && m->options.eval)
         status = zero_model_pass_eval(m, NULL, NULL, NULL, m->options.micro_batch, error);
     /* prompts, whose rows end with those of a micro-step; then tokens behind them */
@@ -344,7 +349,8 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
     status = add_units(m, error);
     if (status != ZERO_OK)
         return status;
-    status = zero_pass_add(engine, "train", ZERO_PASS_TRAIN, &m->train);
+    if (!m->options.untrained)
+        status = zero_pass_add(engine, "train", ZERO_PASS_TRAIN, &m->train);
     if (status == ZERO_OK && m->options.eval)
         status = zero_pass_add(engine, "eval", ZERO_PASS_EVAL, &m->eval);
     if (status == ZERO_OK && m->options.sample_len > 0)

@@ -100,6 +100,8 @@ typedef struct zero_model_options {
     int threads;
     const char *backend;  /* for kernels/nn: "auto" (or NULL), "cpu", "ref"; "cuda" for an engine on a CUDA device */
     bool eval;            /* declare an evaluation pass */
+    bool untrained;       /* declare no training pass: there are no gradients, no state of the optimizer, and no
+                             activations for a backward pass */
     int64_t head_rows;    /* rows in a block of logits; 0: chosen by size */
     int64_t head_columns; /* tokens of the vocabulary in one product of the head; 0: chosen by size */
     const char *choices;  /* algorithms for products on a GPU (zero_nn_set_choices); NULL: none */
@@ -191,11 +193,12 @@ typedef struct zero_model_batch {
                               from it */
 } zero_model_batch_t;
 
-/* Runs one micro-step of micro_batch sequences. flags: ZERO_LAST. With ZERO_LAST *loss_sum receives the sum of the
- * token losses of the step, without it 0. Each micro-step sums its fp32 losses in order in fp64; these sums are added
- * in order. Gradients are those of the sum, times options.grad_factor and the engine's loss scale (zero_loss_scale).
- * The engine's grad_scale makes them a mean, or zero_step_weight if the targets that count differ in number. If this
- * call or one of the next two fails, the engine may be in the middle of a pass: end it with zero_abort. */
+/* Runs one micro-step of micro_batch sequences, unless the model is created untrained. flags: ZERO_LAST. With ZERO_LAST
+ * *loss_sum receives the sum of the token losses of the step, without it 0. Each micro-step sums its fp32 losses in
+ * order in fp64; these sums are added in order. Gradients are those of the sum, times options.grad_factor and the
+ * engine's loss scale (zero_loss_scale). The engine's grad_scale makes them a mean, or zero_step_weight if the targets
+ * that count differ in number. If this call or one of the next two fails, the engine may be in the middle of a pass: end
+ * it with zero_abort. */
 zero_status_t zero_model_train(zero_model_t *model, const zero_model_batch_t *batch, uint32_t flags, double *loss_sum,
                                zero_error_t *error);
 /* The same without gradients, on the evaluation pass. Only the first rows <= micro_batch sequences count. All ranks

@@ -154,6 +154,7 @@ static zero_status_t declare(model_rank_t *r, const model_case_t *c, const zero_
                                     .backend = c->backend,
                                     .eval = true,
                                     .packed = c->packed,
+                                    .untrained = c->untrained,
                                     .head_rows = c->head_rows,
                                     .head_columns = c->head_columns};
     zero_device_options_t device;

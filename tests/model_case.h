@@ -32,9 +32,10 @@ typedef struct model_case {
     zero_reduce_t reduce;
     zero_recompute_t recompute;
     const char *backend;
-    bool packed;   /* batches may have starts */
-    bool offload;  /* all state in host memory */
-    bool threaded; /* device with worker threads and random delays */
+    bool packed;    /* batches may have starts */
+    bool offload;   /* all state in host memory */
+    bool threaded;  /* device with worker threads and random delays */
+    bool untrained; /* the model has no training pass */
     int steps;
 } model_case_t;
 

@@ -132,6 +132,7 @@ START_TEST(test_stages)
         t->c.window = 1 + stage;
         t->c.threaded = stage == 3;
         t->c.packed = stage == 2;
+        t->c.untrained = stage >= 2;
         try(t, base);
         ranks_unshare(t, sizeof *t);
     }
@@ -139,14 +140,18 @@ START_TEST(test_stages)
 }
 END_TEST
 
-/* Other kernels and dtypes: plain C, several threads, bf16. */
+/* Other kernels and dtypes: plain C, several threads, 16 bits, adapters. */
 static const struct {
     const char *run, *backend;
+    zero_dtype_t dtype;
     int threads;
     double tolerance;
 } others[] = {
-    {"cosine", "ref", 1, 1e-5}, {"qwen3", "ref", 1, 1e-5},      {"cosine", "cpu", 3, 1e-5},
-    {"llama", "cpu", 2, 1e-5},  {"llama-bf16", "cpu", 1, 3e-2}, {"qwen3-bf16", "cpu", 2, 3e-2},
+    {"cosine", "ref", ZERO_FP32, 1, 1e-5},     {"qwen3", "ref", ZERO_FP32, 1, 1e-5},
+    {"cosine", "cpu", ZERO_FP32, 3, 1e-5},     {"llama", "cpu", ZERO_FP32, 2, 1e-5},
+    {"llama", "cpu", ZERO_BF16, 1, 3e-2},      {"qwen3", "cpu", ZERO_BF16, 2, 3e-2},
+    {"cosine", "cpu", ZERO_FP16, 2, 4e-3},     {"llama", "ref", ZERO_FP16, 1, 4e-3},
+    {"lora-llama", "cpu", ZERO_FP32, 2, 1e-5},
 };
 enum { OTHERS = sizeof others / sizeof *others };
 
@@ -154,6 +159,7 @@ START_TEST(test_kernels)
 {
     model_case_t c = case_of(others[_i].run, 2);
 
+    golden.dtype = others[_i].dtype;
     c.stage = 3;
     c.backend = others[_i].backend;
     c.threads = others[_i].threads;
@@ -221,6 +227,37 @@ START_TEST(test_order)
 }
 END_TEST
 
+static int untrained_rank(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    int32_t tokens[64] = {0};
+    zero_memory_t memory = {.size = sizeof memory};
+    model_rank_t r;
+    double loss;
+    int failed = model_rank_open(&r, arg, bootstrap);
+
+    (void)rank;
+    (void)world;
+    failed =
+        failed ||
+        zero_model_train(r.model, &(zero_model_batch_t){tokens, tokens, NULL}, 0, &loss, &r.error) != ZERO_ERR_ORDER ||
+        zero_model_eval(r.model, &(zero_model_batch_t){tokens, tokens, NULL}, 1, &loss, &r.error) != ZERO_OK ||
+        zero_forecast(r.engine, &memory) != ZERO_OK || memory.bytes[ZERO_TIER_DEVICE][ZERO_KIND_GRADIENTS] != 0 ||
+        memory.bytes[ZERO_TIER_DEVICE][ZERO_KIND_MOMENTS] != 0;
+    if (failed)
+        fprintf(stderr, "last error: %s\n", r.error.text);
+    model_rank_close(&r);
+    return failed ? -1 : 0;
+}
+
+START_TEST(test_untrained)
+{
+    model_case_t c = case_of("qwen3", 1);
+
+    c.untrained = true;
+    ck_assert_int_eq(ranks_run(1, 60, untrained_rank, &c), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("sample");
@@ -232,6 +269,7 @@ int main(void)
     tcase_add_loop_test(tc, test_stages, 0, RUNS);
     tcase_add_loop_test(tc, test_kernels, 0, OTHERS);
     tcase_add_test(tc, test_order);
+    tcase_add_test(tc, test_untrained);
     suite_add_tcase(suite, tc);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -59,6 +59,11 @@ only --ranks 1 --prompt 'It is' --sample 20
 cp found given
 equal "one heading" "$(grep -c '^sample:$' given)" 1
 names given "It is" || fail "no prompt in $(cat given)"
+# the parameters, without what training needs
+for row in gradients moments master; do
+    grep -q "^  $row (" out && fail "a run that only samples has $row: $(cat out)"
+done
+grep -q '^  parameters (device) *[1-9]' out || fail "a run that only samples has no parameters: $(cat out)"
 for ranks in 1 2; do
     only --ranks $ranks --prompt-file prompt.txt --sample 20
     cmp -s given found || fail "$ranks ranks, --prompt-file: $(diff given found)"
@@ -121,6 +126,18 @@ cp "$golden/gpt2.json" folder/tokenizer.json
 run 0 --model folder --steps 0 --ranks 2 --threads 1 --seq-len 8 --prompt "it's Ünï" --sample 30 --log tokens.log
 grep -aqF "  it's Ünï" out || fail "a folder's tokenizer: $(cat out)"
 sampled >folder.txt
+run 0 --model folder --steps 0 --ranks 2 --threads 1 --seq-len 8 --prompt "it's Ünï" --sample 30 --log all.log \
+    --export folder2
+sampled | cmp -s folder.txt - || fail "a run that exports, too: $(sampled | diff folder.txt -)"
+equal "hashes" "$(values tokens.log params_xxh64)" "$(values all.log params_xxh64)"
+for where in "--stage 0 --offload all" "--stage 2 --optimizer muon" "--stage 1 --recompute --offload-activations"; do
+    # shellcheck disable=SC2086
+    run 0 --model folder --steps 0 --ranks 2 --threads 1 --seq-len 8 --prompt "it's Ünï" --sample 30 $where \
+        --log where.log --eval-data text.txt
+    sampled | cmp -s folder.txt - || fail "$where without training: $(sampled | diff folder.txt -)"
+    equal "$where: memory is as forecast" "$(grep -c '"event":"end".*"equal":true' where.log)" 1
+    equal "$where: evaluations" "$(grep -c '"event":"eval"' where.log)" 1
+done
 run 0 --model model.json --tokenizer "$golden/gpt2.json" --steps 0 --ranks 1 --threads 1 --seq-len 8 \
     --prompt "it's Ünï" --sample 30
 sampled >shape.txt

@@ -30,6 +30,7 @@ typedef struct job {
     lines_t lines[2];            /* theirs that were left out */
     zero_tokenizer_t *tokenizer; /* NULL: none */
     zero_ids_t prompt;           /* the tokens that samples begin with; empty: there is no prompt */
+    bool untrained;              /* the run only samples: nothing is trained, saved or exported */
     bool numbers;                /* samples are numbers of the built-in corpus */
     int64_t sample_len;          /* tokens of a sample, with those that it begins with; 0: no samples */
     int64_t local;               /* sequences of a step on this rank, in micro_steps of o.micro_batch */

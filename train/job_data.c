@@ -116,6 +116,9 @@ static zero_status_t resolve_samples(job_t *job, bool tiny, zero_error_t *error)
         o->sample = o->compare_stages || !(usual || prompted) ? 0 : room < 48 ? room : 48;
     }
     job->sample_len = o->sample > 0 ? begin + o->sample : 0;
+    /* adapters come from their checkpoint as what is trained */
+    job->untrained =
+        o->sample > 0 && o->steps <= job->first && o->save == NULL && o->export == NULL && job->lora.rank == 0;
     return ZERO_OK;
 }
 

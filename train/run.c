@@ -193,6 +193,7 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
                                     .threads = (int)o->threads,
                                     .backend = o->device == DEVICE_CUDA ? "cuda" : "cpu",
                                     .eval = run->job->eval,
+                                    .untrained = run->job->untrained,
                                     .packed = o->pack != 0,
                                     .lora = run->job->lora,
                                     .muon = config.rule == ZERO_RULE_MUON,

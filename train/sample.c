@@ -42,8 +42,8 @@ static void sink(candidate_t *c, int64_t n, int64_t i)
 }
 
 /* Moves the likeliest of n candidates to the end, in order: one, then at most `most` until their probabilities add up
- * to enough. Returns where they begin, and sets *kept to their sum. A sample may need few of a large vocabulary, and the
- * rest is not sorted. */
+ * to enough. Returns where they begin, and sets *kept to their sum. A sample may need few of a large vocabulary, and
+ * the rest is not sorted. */
 static int64_t likeliest(candidate_t *c, int64_t n, int64_t most, double enough, double *kept)
 {
     int64_t left = n;
