@@ -197,8 +197,8 @@ typedef struct zero_model_batch {
  * *loss_sum receives the sum of the token losses of the step, without it 0. Each micro-step sums its fp32 losses in
  * order in fp64; these sums are added in order. Gradients are those of the sum, times options.grad_factor and the
  * engine's loss scale (zero_loss_scale). The engine's grad_scale makes them a mean, or zero_step_weight if the targets
- * that count differ in number. If this call or one of the next two fails, the engine may be in the middle of a pass: end
- * it with zero_abort. */
+ * that count differ in number. If this call or one of the next two fails, the engine may be in the middle of a pass:
+ * end it with zero_abort. */
 zero_status_t zero_model_train(zero_model_t *model, const zero_model_batch_t *batch, uint32_t flags, double *loss_sum,
                                zero_error_t *error);
 /* The same without gradients, on the evaluation pass. Only the first rows <= micro_batch sequences count. All ranks
