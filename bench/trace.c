@@ -92,7 +92,8 @@ static int step(trainer_t *t, trace_t *trace, int64_t s, double spent[2])
     TRY(trace_step_begin(trace, engine, s, &error)); /* begins the engine's trace, which a run does once */
     TRY(zero_sum(engine, &one, 1));                  /* the ranks begin together */
     double begin = zero_now(), cpu = cpu_now();
-    TRY(zero_model_train(t->model, &(zero_model_batch_t){t->tokens, t->targets, NULL}, ZERO_LAST, &loss, &error));
+    TRY(zero_model_train(t->model, &(zero_model_batch_t){.tokens = t->tokens, .targets = t->targets}, ZERO_LAST, &loss,
+                         &error));
     TRY(zero_step(engine, 1e-4));
     TRY(zero_step_stats(engine, &stats));
     TRY(trace_step_end(trace, engine, &error));

@@ -6,8 +6,8 @@
 
 /* The gradient of a bias is the sum of its dy over rows. Where a call processes this dy anyway, it adds it up: the
  * activation's gradient writes the dy of the MLP's first linear layer, and attention's gradient may write the dy of
- * queries, keys and values. The gradient of a norm writes the dy of the sublayer before it. The last norm's reads the
- * dy of the last sublayer. */
+ * queries, keys and values. The gradient of a norm writes the dy of the sublayer before it, or with post_norm of its
+ * own. Without post_norm, the last norm's reads the dy of the last sublayer. */
 
 /* Whether the selective mode has to compute the input of a linear layer again. */
 static bool computes_again(const zero_model_t *m, zero_model_linear_id_t id)
@@ -15,19 +15,25 @@ static bool computes_again(const zero_model_t *m, zero_model_linear_id_t id)
     return m->options.recompute == ZERO_RECOMPUTE_SELECTIVE && zero_model_reads_input(m, id);
 }
 
-/* What sublayer k of layer l reads: its norm's output, recomputed from x in the selective mode. */
-static const void *sublayer_input(zero_model_t *m, int64_t l, const zero_model_layer_t *a, zero_sublayer_t k,
-                                  const void *x, int64_t rows)
+/* What the i-th sublayer of layer l reads: the output of a norm, which the selective mode recomputes, or the layer's
+ * input. */
+static const void *sublayer_input(zero_model_t *m, int64_t l, const zero_model_layer_t *a, int i, int64_t rows)
 {
-    if (computes_again(m, zero_model_first_linear(k))) {
-        zero_nn_norm_t norm = zero_model_sublayer_norm(m, l, a, k, rows);
+    const zero_model_stack_t *s = zero_model_stack(m, l);
+    const void *x = s->x[l - s->first];
+    const int n = m->config.post_norm ? i - 1 : i; /* whose norm */
 
-        norm.x = x;
-        norm.y = a->norm[k];
+    if (n < 0)
+        return x;
+    if (computes_again(m, zero_model_first_linear(s->sublayers[i]))) {
+        zero_nn_norm_t norm = zero_model_sublayer_norm(m, l, a, s->sublayers[n], rows);
+
+        norm.x = i > 0 ? a->sum[s->sublayers[i - 1]] : x;
+        norm.y = a->norm[s->sublayers[n]];
         norm.mean = norm.rstd = NULL;
         zero_nn_norm_forward(m->nn, &norm);
     }
-    return a->norm[k];
+    return a->norm[s->sublayers[n]];
 }
 
 /* dx -> the gradient of the MLP's first linear layer's output, which is returned: (rows, F), or (rows, 2 F) in place of
@@ -87,44 +93,86 @@ static void attention_backward(zero_model_t *m, int64_t l, const zero_model_laye
         zero_model_linear_bias(m, l, ZERO_LINEAR_QKV, m->wide, rows);
 }
 
-/* The gradient of a sublayer's output, in dx -> that of its input, in narrow. x: the residual stream before it. */
-static void sublayer_backward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, zero_sublayer_t k, const void *x,
-                              int64_t rows)
+/* The gradient of the attention's output, in narrow, -> that of queries, in wide, and of keys and values, in dkv. Adds
+ * to that of the encoder's output; the last layer, which is the first here, writes it. */
+static void cross_backward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, int64_t rows)
 {
+    const zero_model_config_t *c = &m->config;
+    const int64_t B = m->options.micro_batch, keys = c->kv_heads * c->head_dim, sources = B * m->encoder.T;
+    const zero_nn_attention_t attention = zero_model_cross_attention(m, a, B, m->decoder.T);
+    const bool first = l + 1 == m->decoder.first + m->decoder.layers;
+
+    zero_nn_attention_backward(m->nn, &attention, m->narrow, m->wide, m->dkv, zero_model_at(m, m->dkv, keys), NULL);
+    zero_model_linear_bias(m, l, ZERO_LINEAR_CROSS_Q, m->wide, rows);
+    zero_model_linear_bias(m, l, ZERO_LINEAR_CROSS_KV, m->dkv, sources);
+    (first ? zero_model_linear_backward : zero_model_linear_backward_add)(m, l, ZERO_LINEAR_CROSS_KV, m->encoder.dout,
+                                                                          m->dkv, m->encoder.out, sources);
+}
+
+/* The gradient of the i-th sublayer's output, in dx -> that of its input: in narrow, or with post_norm added to dx. */
+static void sublayer_backward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, int i, int64_t rows)
+{
+    const zero_sublayer_t k = zero_model_stack(m, l)->sublayers[i];
     const void *dy = m->wide;
 
-    if (k == ZERO_SUBLAYER_ATTENTION) {
+    switch (k) {
+    case ZERO_SUBLAYER_ATTENTION:
         zero_model_linear_backward(m, l, ZERO_LINEAR_PROJ, m->narrow, m->dx, a->attention, rows);
         attention_backward(m, l, a, rows);
-    } else
+        break;
+    case ZERO_SUBLAYER_CROSS:
+        zero_model_linear_backward(m, l, ZERO_LINEAR_CROSS_PROJ, m->narrow, m->dx, a->cross_attention, rows);
+        cross_backward(m, l, a, rows);
+        break;
+    default:
         dy = mlp_backward(m, l, a, rows);
-    zero_model_linear_backward(m, l, zero_model_first_linear(k), m->narrow, dy, sublayer_input(m, l, a, k, x, rows),
-                               rows);
+    }
+    const void *x = sublayer_input(m, l, a, i, rows);
+
+    if (m->config.post_norm)
+        zero_model_linear_backward_add(m, l, zero_model_first_linear(k), m->dx, dy, x, rows);
+    else
+        zero_model_linear_backward(m, l, zero_model_first_linear(k), m->narrow, dy, x, rows);
+}
+
+/* The gradient of the bias that a sublayer ends with. */
+static void *last_bias(const zero_model_t *m, int64_t l, zero_sublayer_t k)
+{
+    static const zero_model_role_t roles[] = {ZERO_ROLE_PROJ_B, ZERO_ROLE_CROSS_PROJ_B, ZERO_ROLE_DOWN_B};
+
+    return zero_model_grad(zero_model_role_param(m, l, roles[k]));
 }
 
 void zero_model_layer_backward(zero_model_t *m, int64_t l)
 {
-    static const zero_model_role_t biases[] = {ZERO_ROLE_PROJ_B, ZERO_ROLE_DOWN_B}; /* behind a sublayer */
     const zero_model_stack_t *s = zero_model_stack(m, l);
     const int64_t B = m->options.micro_batch, rows = B * s->T;
     const zero_model_layer_t *a = &m->layers[l];
     const void *input = s->x[l - s->first];
+    const bool post = m->config.post_norm;
+    const int last = s->sublayer_count - 1;
 
     if (m->options.recompute == ZERO_RECOMPUTE_FULL)
-        zero_model_layer_forward(m, l, a, input, NULL, B, s->T);
-    for (int k = ZERO_SUBLAYERS - 1; k >= 0; k--) {
-        const void *x = k > 0 ? a->sum[k - 1] : input;
+        zero_model_layer_forward(m, l, a, input, post ? m->narrow : NULL, B, s->T);
+    for (int i = last; i >= 0; i--) {
+        const zero_sublayer_t k = s->sublayers[i];
         zero_nn_norm_t norm = zero_model_sublayer_norm(m, l, a, k, rows);
 
-        sublayer_backward(m, l, a, k, x, rows);
-        norm.x = x;
-        norm.dy = m->narrow;
         norm.dx = m->dx;
+        if (post) {
+            norm.x = a->sum[k];
+            norm.dy = m->dx;
+            norm.dbias = last_bias(m, l, k);
+            zero_nn_norm_backward(m->nn, &norm);
+            sublayer_backward(m, l, a, i, rows);
+            continue;
+        }
+        sublayer_backward(m, l, a, i, rows);
+        norm.x = i > 0 ? a->sum[s->sublayers[i - 1]] : input;
+        norm.dy = m->narrow;
         norm.dresidual = m->dx;
-        if (k > 0)
-            norm.dbias = zero_model_grad(zero_model_role_param(m, l, biases[k - 1]));
-        if (k + 1 == ZERO_SUBLAYERS)
-            norm.dbias_residual = zero_model_grad(zero_model_role_param(m, l, biases[k]));
+        norm.dbias = i > 0 ? last_bias(m, l, s->sublayers[i - 1]) : NULL;
+        norm.dbias_residual = i == last ? last_bias(m, l, k) : NULL;
         zero_nn_norm_backward(m->nn, &norm);
     }
 }

@@ -32,14 +32,14 @@ static zero_status_t check_bound(const zero_model_t *m, zero_error_t *error)
 
 /* Kernels index with tokens, so all tokens are checked before anything runs. ignored: a number that is allowed
  * too. */
-static zero_status_t check_tokens(const zero_model_t *m, const char *what, const int32_t *tokens, int64_t count,
+static zero_status_t check_tokens(int64_t vocab, const char *what, const int32_t *tokens, int64_t count,
                                   int32_t ignored, zero_error_t *error)
 {
     for (int64_t i = 0; i < count; i++)
-        if ((tokens[i] < 0 || tokens[i] >= m->config.vocab) && tokens[i] != ignored)
+        if ((tokens[i] < 0 || tokens[i] >= vocab) && tokens[i] != ignored)
             return zero_fail(error, ZERO_ERR_ARG,
                              "%s %" PRId64 " is %" PRId32 ", but the model's vocabulary has tokens 0 to %" PRId64, what,
-                             i, tokens[i], m->config.vocab - 1);
+                             i, tokens[i], vocab - 1);
     return ZERO_OK;
 }
 
@@ -62,6 +62,37 @@ static void set_documents(zero_model_t *m, const int32_t *starts, int64_t count,
     }
 }
 
+/* The sources of count sequences: what the encoder and the decoder see of each. lengths NULL: 1 token of each. */
+static void set_sources(zero_model_t *m, const int32_t *lengths, int64_t count, int64_t T)
+{
+    const int64_t S = m->encoder.T;
+
+    for (int64_t i = 0; i < count; i++) {
+        const int32_t length = lengths ? lengths[i] : 1;
+
+        for (int64_t s = 0; s < S; s++) {
+            m->encoder.ranges[2 * (i * S + s)] = 0;
+            m->encoder.ranges[2 * (i * S + s) + 1] = length;
+        }
+        for (int64_t t = 0; t < T; t++) {
+            m->cross_ranges[2 * (i * T + t)] = 0;
+            m->cross_ranges[2 * (i * T + t) + 1] = length;
+        }
+    }
+}
+
+static void copy_sources(zero_model_t *m, const zero_model_batch_t *batch, int64_t rows)
+{
+    const int64_t S = m->encoder.T, all = m->options.micro_batch;
+
+    m->encoded = false;
+    memset(m->encoder.tokens, 0, (size_t)(all * S) * sizeof *batch->source);
+    if (rows > 0)
+        memcpy(m->encoder.tokens, batch->source, (size_t)(rows * S) * sizeof *batch->source);
+    set_sources(m, NULL, all, m->decoder.T);
+    set_sources(m, batch->source_lengths, rows, m->decoder.T);
+}
+
 /* Copies the first rows sequences of a batch to that memory and pads with token 0: kernels have one shape. */
 static void copy_batch(zero_model_t *m, int64_t at, const zero_model_batch_t *batch, int64_t rows)
 {
@@ -76,6 +107,8 @@ static void copy_batch(zero_model_t *m, int64_t at, const zero_model_batch_t *ba
     set_documents(m, NULL, all, T);
     if (batch->starts)
         set_documents(m, batch->starts, used, T);
+    if (m->encoder.layers > 0)
+        copy_sources(m, batch, rows);
 }
 
 static double sum_losses(const float *losses, int64_t count)
@@ -119,14 +152,34 @@ static zero_status_t check_starts(const zero_model_t *m, const int32_t *starts, 
     return ZERO_OK;
 }
 
+static zero_status_t check_sources(const zero_model_t *m, const zero_model_batch_t *batch, int64_t rows,
+                                   zero_error_t *error)
+{
+    const int64_t S = m->encoder.T;
+
+    if (m->encoder.layers == 0)
+        return batch->source == NULL ? ZERO_OK
+                                     : zero_fail(error, ZERO_ERR_ARG, "a batch has a source, but the model no encoder");
+    if (rows > 0 && (batch->source == NULL || batch->source_lengths == NULL))
+        return zero_fail(error, ZERO_ERR_ARG, "a batch has no source or source_lengths, which the encoder needs");
+    for (int64_t i = 0; i < rows; i++)
+        if (batch->source_lengths[i] < 1 || batch->source_lengths[i] > S)
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "source %" PRId64 " has %" PRId32 " tokens: 1 to %" PRId64 " are possible", i,
+                             batch->source_lengths[i], S);
+    return check_tokens(m->config.source_vocab, "source token", batch->source, rows * S, 0, error);
+}
+
 static zero_status_t check_batch(const zero_model_t *m, const zero_model_batch_t *batch, int64_t rows,
                                  zero_error_t *error)
 {
     const int64_t count = rows * m->options.seq_len;
-    zero_status_t status = check_tokens(m, "input token", batch->tokens, count, 0, error);
+    zero_status_t status = check_tokens(m->config.vocab, "input token", batch->tokens, count, 0, error);
 
     if (status == ZERO_OK)
-        status = check_tokens(m, "target token", batch->targets, count, ZERO_NN_IGNORE, error);
+        status = check_tokens(m->config.vocab, "target token", batch->targets, count, ZERO_NN_IGNORE, error);
+    if (status == ZERO_OK)
+        status = check_sources(m, batch, rows, error);
     return status == ZERO_OK ? check_starts(m, batch->starts, rows, error) : status;
 }
 
@@ -219,7 +272,38 @@ static zero_status_t check_sample(const zero_model_t *m, const int32_t *tokens, 
                          "a sample continues behind token %" PRId64 ", but the model keeps %" PRId64
                          " tokens of it: continue behind these at most, or begin with past 0",
                          past, m->cached_len);
-    return check_tokens(m, "token", tokens, n, 0, error);
+    if (m->encoder.layers > 0 && !m->encoded)
+        return zero_fail(error, ZERO_ERR_ORDER,
+                         "a sample has no source: call zero_model_encode after training and evaluation");
+    return check_tokens(m->config.vocab, "token", tokens, n, 0, error);
+}
+
+zero_status_t zero_model_encode(zero_model_t *m, const int32_t *source, int64_t n, zero_error_t *error)
+{
+    const int64_t S = m->encoder.T;
+    zero_status_t status = check_bound(m, error);
+
+    if (status != ZERO_OK)
+        return status;
+    if (n < 1 || n > S || m->options.sample_len == 0)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "a source of %" PRId64 " tokens, of which a model with sources of %" PRId64
+                         " and samples of %" PRId64 " tokens cannot make samples",
+                         n, S, m->options.sample_len);
+    status = check_tokens(m->config.source_vocab, "source token", source, n, 0, error);
+    if (status == ZERO_OK)
+        status = wait_for_losses(m, error);
+    if (status != ZERO_OK)
+        return status;
+    m->cached_len = 0;
+    memset(m->encoder.tokens, 0, (size_t)S * sizeof *source);
+    memcpy(m->encoder.tokens, source, (size_t)n * sizeof *source);
+    set_sources(m, &(int32_t){(int32_t)n}, 1, m->options.micro_batch * m->decoder.T);
+    status = zero_model_pass_encode(m, error);
+    if (status == ZERO_OK)
+        status = wait_for_losses(m, error);
+    m->encoded = status == ZERO_OK;
+    return status;
 }
 
 zero_status_t zero_model_logits(zero_model_t *m, const int32_t *tokens, int64_t n, int64_t past, float *logits,

@@ -86,10 +86,16 @@ zero_status_t zero_model_preset(zero_model_config_t *config, const char *name, z
 
 /* ---- sizes ------------------------------------------------------------------------------------------------------ */
 
+static bool has_encoder(const zero_family_t *family)
+{
+    return family->encoder_places[ZERO_PLACE_EMBEDDING] != NULL;
+}
+
 /* Only a family that has a tensor, and a place for a setting in config.json, can have them. */
 static zero_status_t check_arithmetic(const zero_model_config_t *c, const zero_family_t *family, zero_error_t *error)
 {
     const zero_model_config_t *f = &family->config;
+    const bool encoder = has_encoder(family);
     const bool attention = family->attention_bias == ZERO_SWITCH_KEY
                                ? c->qkv_bias == c->projection_bias
                                : c->qkv_bias == f->qkv_bias && c->projection_bias == f->projection_bias;
@@ -97,7 +103,11 @@ static zero_status_t check_arithmetic(const zero_model_config_t *c, const zero_f
         const char *name;
         bool same;
     } settings[] = {
+        {"encoder_layers or source_vocab", (c->encoder_layers > 0) == encoder && (c->source_vocab > 0) == encoder},
         {"norm", c->norm == f->norm},
+        {"post_norm", c->post_norm == f->post_norm || family->keys->norm_first != NULL},
+        {"sinusoidal", c->sinusoidal == f->sinusoidal},
+        {"scaled_embedding", c->scaled_embedding == f->scaled_embedding},
         {"rope.theta", (c->rope.theta != 0) == (f->rope.theta != 0)},
         {"gated", c->gated == f->gated},
         {"qkv_bias or projection_bias", attention},
@@ -132,20 +142,23 @@ static zero_status_t check_rope(const zero_rope_t *r, zero_error_t *error)
 
 zero_status_t zero_model_check_config(const zero_model_config_t *c, zero_error_t *error)
 {
+    const zero_family_t *family = zero_family_find(c->family);
+    const bool encoder = family != NULL && has_encoder(family);
     /* The bounds keep every product of sizes below 2^63. */
     const struct {
         const char *name;
         int64_t value, most;
     } sizes[] = {
         {"layers", c->layers, 10000},
+        {"encoder layers", encoder ? c->encoder_layers : 1, 10000},
         {"heads", c->heads, 1 << 16},
         {"key-value heads", c->kv_heads, 1 << 16},
         {"width", c->width, 1 << 20},
         {"hidden width", c->hidden, 1 << 24},
         {"vocabulary", c->vocab, INT32_MAX - 15},
+        {"source vocabulary", encoder ? c->source_vocab : 1, INT32_MAX - 15},
         {"positions", c->positions, INT32_MAX},
     };
-    const zero_family_t *family = zero_family_find(c->family);
     char names[200];
 
     if (family == NULL)
@@ -169,6 +182,10 @@ zero_status_t zero_model_check_config(const zero_model_config_t *c, zero_error_t
         return zero_fail(error, ZERO_ERR_ARG,
                          "%" PRId64 " heads are no multiple of %" PRId64 " key-value heads: use %" PRId64 " heads",
                          c->heads, c->kv_heads, (c->heads / c->kv_heads + 1) * c->kv_heads);
+    if (c->sinusoidal && c->width % 2 != 0)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "a width of %" PRId64 " cannot have sinusoidal positions, which are pairs: use %" PRId64,
+                         c->width, c->width + 1);
     if (c->rope.theta != 0 && c->head_dim % 2 != 0)
         return zero_fail(error, ZERO_ERR_ARG,
                          "heads of %" PRId64 " elements cannot have rotary positions, which turn pairs: an even number "

@@ -77,17 +77,20 @@ static zero_status_t read_optional(const json_t *root, const char *name, const c
 
 /* Keys that change the arithmetic, with the only supported value. An absent key means this value, as for Hugging
  * Face. */
-static zero_status_t check_switches(const json_t *root, const char *name, zero_error_t *error)
+static zero_status_t check_switches(const json_t *root, const char *name, const zero_model_config_t *c,
+                                    zero_error_t *error)
 {
-    static const struct {
+    const struct {
         const char *key;
         bool wanted;
     } switches[] = {
         {"scale_attn_weights", true},
         {"scale_attn_by_inverse_layer_idx", false},
         {"add_cross_attention", false},
-        {"is_encoder_decoder", false},
+        {"is_encoder_decoder", c->encoder_layers > 0},
         {"is_causal", true},
+        {"scale_embedding", c->scaled_embedding},
+        {"bias", c->mlp_bias},
     };
     static const struct {
         const char *key, *wanted;
@@ -291,13 +294,19 @@ static zero_status_t read_sizes(const json_t *root, const char *name, const zero
         const char *key;
         int64_t *out;
     } sizes[] = {
-        {keys->layers, &c->layers}, {keys->heads, &c->heads},         {keys->width, &c->width},
-        {keys->vocab, &c->vocab},   {keys->positions, &c->positions},
+        {keys->layers, &c->layers},
+        {keys->heads, &c->heads},
+        {keys->width, &c->width},
+        {keys->vocab, &c->vocab},
+        {keys->positions, &c->positions},
+        {keys->encoder_layers, &c->encoder_layers},
+        {keys->source_vocab, &c->source_vocab},
     };
     zero_status_t status = ZERO_OK;
 
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes && status == ZERO_OK; i++)
-        status = read_size(root, name, sizes[i].key, sizes[i].out, error);
+        if (sizes[i].key != NULL)
+            status = read_size(root, name, sizes[i].key, sizes[i].out, error);
     if (status != ZERO_OK)
         return status;
     c->kv_heads = family->kv_heads && !json_object_get(root, keys->kv_heads) ? family->kv_heads : c->heads;
@@ -307,7 +316,7 @@ static zero_status_t read_sizes(const json_t *root, const char *name, const zero
         status = read_optional(root, name, keys->head_dim, &c->head_dim, error);
     if (status != ZERO_OK)
         return status;
-    if (c->gated) /* its width is no fixed multiple */
+    if (family->hidden)
         return read_size(root, name, keys->hidden, &c->hidden, error);
     c->hidden = c->width > INT64_MAX / 4 ? c->width : 4 * c->width; /* the check of sizes rejects such a width */
     return read_optional(root, name, keys->hidden, &c->hidden, error);
@@ -354,6 +363,12 @@ static zero_status_t read_all(const json_t *root, const char *name, zero_model_c
         status = read_bool(root, name, "tie_word_embeddings", &c.tied, error);
     if (status == ZERO_OK)
         status = read_biases(root, name, family, &c, error);
+    if (status == ZERO_OK && family->keys->norm_first != NULL) {
+        bool first = !c.post_norm;
+
+        status = read_bool(root, name, family->keys->norm_first, &first, error);
+        c.post_norm = !first;
+    }
     if (status == ZERO_OK)
         status = read_activation(root, name, family->keys->activation, &c, error);
     if (status == ZERO_OK && c.rope.theta > 0)
@@ -361,7 +376,7 @@ static zero_status_t read_all(const json_t *root, const char *name, zero_model_c
     if (status == ZERO_OK)
         status = read_window(root, name, family, &c, error);
     if (status == ZERO_OK)
-        status = check_switches(root, name, error);
+        status = check_switches(root, name, &c, error);
     if (status != ZERO_OK)
         return status;
     if (zero_model_check_config(&c, &detail) != ZERO_OK)

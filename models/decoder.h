@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* decoder.h - shared by the files of the decoder: its tensors, buffers and passes. One decoder computes every family;
- * the differences are data (zero_model_config_t, families.c). Shapes use: rows = B * T, the tokens of a micro-step; C
- * the width; F the hidden width; H heads and KV key-value heads of D elements; Q = (H + 2 KV) D, a row of queries, keys
- * and values. */
+/* decoder.h - shared by the files of models: tensors, buffers and passes. One decoder computes every family. An encoder
+ * is another stack of the same layers. What differs is data (zero_model_config_t, families.c). Shapes use: rows = B *
+ * T, the tokens of a micro-step; sources = B * S, those that an encoder reads; C the width; F the hidden width; H heads
+ * and KV key-value heads of D elements; Q = (H + 2 KV) D, a row of queries, keys and values. */
 #ifndef MODELS_DECODER_H
 #define MODELS_DECODER_H
 
@@ -23,6 +23,7 @@ typedef enum zero_model_adapter { ZERO_ADAPTER_NONE = 0, ZERO_ADAPTER_A, ZERO_AD
 /* One tensor of the model. Its shape follows from the configuration. */
 typedef struct zero_model_tensor {
     char name[ZERO_MODEL_NAME_BYTES]; /* of the parameter */
+    bool encoder;                     /* else of the decoder */
     zero_model_place_t place;
     int64_t layer;          /* of ZERO_PLACE_LAYER: in its stack */
     zero_model_role_t role; /* of ZERO_PLACE_LAYER; of an adapter that of its weight */
@@ -34,12 +35,13 @@ typedef struct zero_model_tensor {
     double std;
 } zero_model_tensor_t;
 
-/* The number of tensors. Their order is the order of declaration: the embedding, learned positions; the layers, each in
- * the order of zero_model_role_t; the final norm; the head unless it is tied. */
+/* The number of tensors. Their order is the order of declaration: the encoder's, then the decoder's; of each the
+ * embedding, learned positions; the layers, each in the order of zero_model_role_t; the norm; the head unless it is
+ * tied. */
 int zero_model_tensor_count(const zero_model_config_t *config);
 void zero_model_tensor(const zero_model_config_t *config, int index, zero_model_tensor_t *tensor);
-/* Whether a layer of the model has the tensor. */
-bool zero_model_has(const zero_model_config_t *config, zero_model_role_t role);
+/* Whether a layer of the decoder, or of the encoder, has the tensor. */
+bool zero_model_has(const zero_model_config_t *config, bool encoder, zero_model_role_t role);
 /* Computes the values that zero_model_init draws for elements [begin, begin + count) of a tensor. */
 void zero_model_init_values(const zero_model_tensor_t *tensor, uint64_t seed, int64_t begin, int64_t count, int threads,
                             float *out);
@@ -53,7 +55,8 @@ typedef struct zero_model_param {
 } zero_model_param_t;
 
 /* A linear layer: one product y = x W + b of which several tensors may be parts, each with its own columns of y:
- * queries, keys and values; gate and up. A bias has a role for each part, or none has one. */
+ * queries, keys and values; gate and up. Or it is a part of one tensor, some of its columns: keys and values, which are
+ * products of another x than the queries. A bias has a role for each part, or none has one. */
 #define ZERO_LINEAR_PARTS 3
 typedef struct zero_model_linear {
     int parts;
@@ -61,24 +64,35 @@ typedef struct zero_model_linear {
     bool biased;
     int64_t in, out, columns[ZERO_LINEAR_PARTS]; /* out is the sum of columns */
     int adapted, part[ZERO_LINEAR_PARTS];        /* the parts that have adapters: part[0 .. adapted) */
-    int first; /* the first of their tensors among those of a layer's adapters: all A, then all B */
+    int first;     /* the first of their tensors among those of a layer's adapters: all A, then all B */
+    int64_t begin; /* of one part: the columns of its tensor before it */
 } zero_model_linear_t;
 
 typedef enum zero_model_linear_id {
-    ZERO_LINEAR_QKV = 0, /* C to Q */
-    ZERO_LINEAR_PROJ,    /* H D to C */
-    ZERO_LINEAR_UP,      /* C to F, or to 2 F (gate, up) */
-    ZERO_LINEAR_DOWN,    /* F to C */
+    ZERO_LINEAR_QKV = 0,    /* C to Q */
+    ZERO_LINEAR_PROJ,       /* H D to C */
+    ZERO_LINEAR_CROSS_Q,    /* C to H D: queries for keys of the source */
+    ZERO_LINEAR_CROSS_KV,   /* C to 2 KV D: keys and values of the source */
+    ZERO_LINEAR_CROSS_PROJ, /* H D to C */
+    ZERO_LINEAR_UP,         /* C to F, or to 2 F (gate, up) */
+    ZERO_LINEAR_DOWN,       /* F to C */
     ZERO_LINEAR_COUNT
 } zero_model_linear_id_t;
 
-/* The sublayers of a layer, in order. Each has a norm and a residual connection. */
-typedef enum zero_sublayer { ZERO_SUBLAYER_ATTENTION = 0, ZERO_SUBLAYER_MLP, ZERO_SUBLAYERS } zero_sublayer_t;
+/* The sublayers of a layer, in order. Each has a residual connection and a norm: before it, or with post_norm behind
+ * the sum. */
+typedef enum zero_sublayer {
+    ZERO_SUBLAYER_ATTENTION = 0,
+    ZERO_SUBLAYER_CROSS, /* attention to the encoder's output; only in a decoder that has an encoder */
+    ZERO_SUBLAYER_MLP,
+    ZERO_SUBLAYERS
+} zero_sublayer_t;
 
 /* The keys and values of a sequence that is sampled, in a layer. */
 typedef struct zero_model_cache {
     int64_t length;           /* rows; 0: there is no sample */
     void *keys, *values;      /* (length, KV D) */
+    void *cross_kv;           /* (S, 2 KV D): keys and values of its source, if the model has an encoder */
     const int32_t *positions; /* (rows): of the call's rows */
     int64_t added;            /* the first rows of the call, which go to the cache at their positions */
     bool read;                /* attention reads the cache. Else it reads the call's own rows */
@@ -88,8 +102,8 @@ typedef struct zero_model_cache {
 /* The activations that the forward pass of a layer keeps for the backward pass. The recompute mode decides which
  * buffers layers share. */
 typedef struct zero_model_layer {
-    void *norm[ZERO_SUBLAYERS];  /* (rows, C): what a sublayer reads */
-    void *sum[ZERO_SUBLAYERS];   /* (rows, C): the stream behind a sublayer; NULL behind the last */
+    void *norm[ZERO_SUBLAYERS];  /* (rows, C): outputs of the norms; NULL: it is the layer's output (post_norm) */
+    void *sum[ZERO_SUBLAYERS];   /* (rows, C): sums of stream and sublayer; NULL: it is the layer's output */
     float *mean[ZERO_SUBLAYERS]; /* (rows); NULL for RMS norms */
     float *rstd[ZERO_SUBLAYERS]; /* (rows) */
     void *qkv;                   /* (rows, Q) */
@@ -99,15 +113,22 @@ typedef struct zero_model_layer {
     void *active;                /* (rows, F): after the activation */
     float *rstd_q, *rstd_k;      /* (rows, H), (rows, KV) */
     float *lse;                  /* (B, H, T) */
+    void *cross_q;               /* (rows, H D), like the next ones only with ZERO_SUBLAYER_CROSS */
+    void *cross_kv;              /* (sources, 2 KV D) */
+    void *cross_attention;       /* (rows, H D) */
+    float *cross_lse;            /* (B, H, T) */
     zero_model_cache_t cache;    /* of a sample */
 } zero_model_layer_t;
 
 /* A stack of equal layers, with its embedding before them and its norm behind them. A layer's number l counts the
  * layers of all stacks. */
 typedef struct zero_model_stack {
+    bool encoder;
     int64_t first, layers; /* its layers are l = first to first + layers - 1 */
-    int64_t T;             /* tokens of a sequence */
-    int params;            /* the index of its first layer's first parameter */
+    zero_sublayer_t sublayers[ZERO_SUBLAYERS];
+    int sublayer_count;
+    int64_t T;  /* tokens of a sequence */
+    int params; /* the index of its first layer's first parameter */
     int layer_tensors;
     int role[ZERO_ROLE_COUNT];                   /* of a layer's tensor: its index in the layer, or -1 */
     zero_model_param_t *embed, *norm_w, *norm_b; /* in params; NULL: the model has none */
@@ -139,8 +160,8 @@ struct zero_model {
     zero_model_param_t *positions, *head; /* in params; NULL: the model has none. A tied head is the embedding */
     zero_model_linear_t linears[ZERO_LINEAR_COUNT];
     float frequencies[ZERO_HEAD_DIM_MOST / 2]; /* of rotary positions */
-    zero_model_stack_t decoder;
-    zero_unit_t head_unit, *units; /* units: one per layer. head_unit is that of the embedding if tied */
+    zero_model_stack_t encoder, decoder;       /* an encoder without layers: the model has none */
+    zero_unit_t head_unit, *units;             /* units: one per layer. head_unit is that of the embedding if tied */
     zero_pass_t train, eval, sample;
     zero_reserve_t activations, shared, workspace, cache;
     uint64_t workspace_bytes, cache_bytes;
@@ -164,19 +185,24 @@ struct zero_model {
     void *dqk;    /* (rows, (H + KV) D): gradients of qk; NULL without qk_norm */
     void *low, *dlow;    /* (rows, ranks of the adapters of a linear layer): s x A' and its gradient; NULL: there are no
                          adapters */
+    void *dkv;           /* (sources, 2 KV D): gradients of cross_kv */
+    void *waves;         /* (zero_model_longest, C): sinusoidal positions; NULL: the model has others */
     void *weight, *bias; /* of a linear layer whose parts do not lie one behind another, or its gradient; NULL: no layer
                             has such parts */
 
     /* In memory that the host and the device access: */
     int32_t *targets;      /* (places, rows) */
+    int32_t *cross_ranges; /* (rows, 2): the keys of the source that a token attends to */
+    void *host_waves;      /* waves are computed here */
     int32_t *positions_in; /* (rows): a token's position in its document, of options.packed; else NULL */
     float *losses;         /* (places, rows) */
     void *sampled;         /* (vocab): logits of a sample; NULL without a sampling pass */
     int32_t *sample_positions, *sample_ranges; /* (rows), (rows, 2): of a sample (zero_model_cache_t) */
 
-    void *cached;       /* (layers, 2, sample_len, KV D): keys and values of a sample */
+    void *cached; /* (layers, 2, sample_len, KV D): keys and values of a sample; (layers, S, 2 KV D): its source's */
     int64_t cached_len; /* rows of them that hold the sequence */
 
+    bool encoded;    /* a sample has a source */
     int64_t places;  /* micro-steps that may be in flight */
     int64_t pending; /* micro-steps in flight whose losses are not yet added to loss */
     double loss;     /* the sum of this step's losses, without the pending ones */
@@ -188,6 +214,14 @@ static inline void *zero_model_at(const zero_model_t *m, void *p, int64_t elemen
     return p ? (char *)p + (size_t)elements * m->element : NULL;
 }
 
+/* The most tokens of a sequence: of a source, of training or of a sample. */
+static inline int64_t zero_model_longest(const zero_model_t *m)
+{
+    const int64_t T = m->encoder.T > m->decoder.T ? m->encoder.T : m->decoder.T;
+
+    return T > m->options.sample_len ? T : m->options.sample_len;
+}
+
 /* Sets the addresses of all buffers, given the start of the device memory and of the host memory that both access. A
  * NULL start gives NULL addresses. Sets the total bytes of each memory. Returns false on overflow. */
 bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *device_bytes, uint64_t *host_bytes);
@@ -195,8 +229,7 @@ bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *devi
 /* The stack of layer l. */
 static inline const zero_model_stack_t *zero_model_stack(const zero_model_t *m, int64_t l)
 {
-    (void)l;
-    return &m->decoder;
+    return l < m->decoder.first ? &m->encoder : &m->decoder;
 }
 /* The parameter of layer l that has this role; NULL if the layer has none. */
 static inline zero_model_param_t *zero_model_role_param(const zero_model_t *m, int64_t l, zero_model_role_t role)
@@ -214,8 +247,12 @@ static inline void *zero_model_grad(const zero_model_param_t *p)
     return p ? p->grad : NULL;
 }
 
+/* positions.c */
+
 /* The head_dim / 2 frequencies of rotary positions. */
 void zero_model_frequencies(const zero_rope_t *rope, int64_t head_dim, float *out);
+/* Sinusoidal positions (T, width) in a dtype, each divided by scale. */
+void zero_model_waves(int64_t T, int64_t width, double scale, zero_dtype_t dtype, void *out);
 
 /* Whether all parameters but adapters are frozen: they have no gradients. */
 static inline bool zero_model_is_frozen(const zero_model_t *m)
@@ -232,10 +269,12 @@ static inline bool zero_model_reads_input(const zero_model_t *m, zero_model_line
 {
     return !zero_model_is_frozen(m) || m->linears[id].adapted > 0;
 }
-/* The linear layer that reads the norm of a sublayer. */
+/* The linear layer that reads a sublayer's input. */
 static inline zero_model_linear_id_t zero_model_first_linear(zero_sublayer_t k)
 {
-    return k == ZERO_SUBLAYER_ATTENTION ? ZERO_LINEAR_QKV : ZERO_LINEAR_UP;
+    return k == ZERO_SUBLAYER_ATTENTION ? ZERO_LINEAR_QKV
+           : k == ZERO_SUBLAYER_CROSS   ? ZERO_LINEAR_CROSS_Q
+                                        : ZERO_LINEAR_UP;
 }
 /* The most elements of a weight, or of a bias, whose parts may not lie one behind another; 0: there is none. */
 int64_t zero_model_gathered(const zero_model_t *m, bool bias);
@@ -251,6 +290,9 @@ void zero_model_linear_gelu(zero_model_t *m, int64_t layer, zero_model_linear_id
  * zero_model_linear_bias, or to the call that writes or reads dy anyway. */
 void zero_model_linear_backward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *dx, const void *dy,
                                 const void *x, int64_t rows);
+/* The same, but adds the gradient of x to dx. */
+void zero_model_linear_backward_add(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *dx, const void *dy,
+                                    const void *x, int64_t rows);
 /* The same for x = gelu_new(up): dx is the gradient of up, and dbias (in) += its column sums if not NULL. */
 void zero_model_linear_gelu_backward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *dx,
                                      const void *dy, const void *x, void *up, void *dbias, int64_t rows);
@@ -287,7 +329,7 @@ void zero_model_adapters_backward(zero_model_t *m, int64_t layer, const zero_mod
 /* forward.c, backward.c */
 
 /* Runs layer l from x (rows, C) to out (rows, C), which may be x. Keeps in *a the values that the backward pass reads.
- * If out is NULL, it stops after the activation: a recomputation needs no more. */
+ * If out is NULL, it stops after the activation: a recomputation needs no more. With post_norm it needs an out. */
 void zero_model_layer_forward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *x, void *out,
                               int64_t B, int64_t T);
 /* On entry m->dx (rows, C) is the gradient of layer l's output; on return it is that of its input. Adds to the
@@ -296,6 +338,9 @@ void zero_model_layer_backward(zero_model_t *m, int64_t l);
 /* The arguments of the attention of a layer of the stack. */
 zero_nn_attention_t zero_model_attention(const zero_model_t *m, const zero_model_stack_t *s,
                                          const zero_model_layer_t *a, int64_t B, int64_t T);
+/* The arguments of a layer's attention to the encoder's output. */
+zero_nn_attention_t zero_model_cross_attention(const zero_model_t *m, const zero_model_layer_t *a, int64_t B,
+                                               int64_t T);
 /* The arguments of the norm of a sublayer of layer l, without inputs and outputs. */
 zero_nn_norm_t zero_model_sublayer_norm(const zero_model_t *m, int64_t l, const zero_model_layer_t *a,
                                         zero_sublayer_t k, int64_t rows);
@@ -325,12 +370,13 @@ typedef struct zero_model_append {
  * created. */
 zero_model_append_t zero_model_append(const zero_model_t *m, int64_t n, int64_t past);
 
-/* pass.c: run one micro-step or one evaluation, or append tokens to a sample. In a dry run there are no tokens, buffers
- * or engine. */
+/* pass.c: run one micro-step or one evaluation, the encoder on a sample's source, or append tokens to a sample. In a
+ * dry run there are no tokens, buffers or engine. */
 zero_status_t zero_model_pass_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses,
                                     uint32_t flags, zero_error_t *error);
 zero_status_t zero_model_pass_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses,
                                    int64_t rows, zero_error_t *error);
+zero_status_t zero_model_pass_encode(zero_model_t *m, zero_error_t *error);
 zero_status_t zero_model_pass_sample(zero_model_t *m, const zero_model_append_t *s, zero_error_t *error);
 
 /* Sets *error to the engine's last error. Returns status. */

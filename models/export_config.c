@@ -70,7 +70,7 @@ static void add_rope(FILE *t, const zero_rope_t *rope)
 static void add_config(FILE *t, const zero_model_config_t *c, const zero_family_t *family, const char *dtype)
 {
     const zero_family_keys_t *keys = family->keys;
-    const bool learned = c->rope.theta == 0;
+    const bool learned = c->rope.theta == 0 && !c->sinusoidal;
     const char *token = learned && c->vocab == 50257 ? "50256" : "null";
 
     fprintf(t, "{\n  \"architectures\": [\n    \"%s\"\n  ],\n  \"model_type\": \"%s\",\n", family->architecture,
@@ -78,16 +78,25 @@ static void add_config(FILE *t, const zero_model_config_t *c, const zero_family_
     add_size(t, keys->vocab, c->vocab);
     add_size(t, keys->positions, c->positions);
     add_size(t, keys->width, c->width);
+    if (c->encoder_layers > 0) {
+        add_bool(t, "is_encoder_decoder", true);
+        add_size(t, keys->source_vocab, c->source_vocab);
+        add_size(t, keys->encoder_layers, c->encoder_layers);
+    }
     add_size(t, keys->layers, c->layers);
     add_size(t, keys->heads, c->heads);
     add_size(t, keys->kv_heads, c->kv_heads);
     add_size(t, keys->head_dim, c->head_dim);
-    if (!c->gated && c->hidden == 4 * c->width)
+    if (!family->hidden && c->hidden == 4 * c->width)
         fprintf(t, "  \"%s\": null,\n", keys->hidden);
     else
         add_size(t, keys->hidden, c->hidden);
     fprintf(t, "  \"%s\": \"%s\",\n", keys->activation, activations[c->activation]);
     add_real(t, keys->norm_eps, c->norm_eps);
+    if (keys->norm_first)
+        add_bool(t, keys->norm_first, !c->post_norm);
+    if (c->scaled_embedding)
+        add_bool(t, "scale_embedding", true);
     add_rope(t, &c->rope);
     if (family->attention_bias == ZERO_SWITCH_KEY)
         add_bool(t, "attention_bias", c->qkv_bias);
@@ -105,6 +114,8 @@ static void add_config(FILE *t, const zero_model_config_t *c, const zero_family_
     add_real(t, "initializer_range", c->init_std);
     if (learned)
         fprintf(t, "  \"attn_pdrop\": 0.0,\n  \"embd_pdrop\": 0.0,\n  \"resid_pdrop\": 0.0,\n");
+    if (c->sinusoidal)
+        fprintf(t, "  \"dropout\": 0.0,\n");
     add_bool(t, "tie_word_embeddings", c->tied);
     fprintf(t, "  \"bos_token_id\": %s,\n  \"eos_token_id\": %s,\n  \"torch_dtype\": \"%s\"\n}\n", token, token, dtype);
 }

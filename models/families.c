@@ -28,17 +28,39 @@ static const zero_family_keys_t llama_keys = {
     .activation = "hidden_act",
 };
 
+/* The parameters of PyTorch's nn.Transformer where it has one. */
+static const zero_family_keys_t transformer_keys = {
+    .layers = "num_decoder_layers",
+    .encoder_layers = "num_encoder_layers",
+    .heads = "nhead",
+    .width = "d_model",
+    .hidden = "dim_feedforward",
+    .vocab = "tgt_vocab_size",
+    .source_vocab = "src_vocab_size",
+    .positions = "max_position_embeddings",
+    .norm_eps = "layer_norm_eps",
+    .activation = "activation",
+    .norm_first = "norm_first",
+};
+
 /* What the families of Llama's kind share: RMS norms, rotary positions, a gated MLP; matrices are stored (out, in). */
 #define LLAMA_ARITHMETIC                                                                                 \
     .norm = ZERO_MODEL_RMS_NORM, .norm_eps = 1e-6, .rope = {.theta = 10000}, .activation = ZERO_NN_SILU, \
     .gated = true, .init_std = 0.02
-#define LLAMA_NAMES                                                                                        \
-    .prefix = "model.", .prefixed = true, .out_in = true, .keys = &llama_keys, .adapted = "q_proj,v_proj", \
-    .computed = {".self_attn.rotary_emb.inv_freq"},                                                        \
-    .places = {[ZERO_PLACE_EMBEDDING] = "embed_tokens.weight",                                             \
-               [ZERO_PLACE_LAYER] = "layers.%lld.",                                                        \
-               [ZERO_PLACE_NORM_W] = "norm.weight",                                                        \
+#define LLAMA_NAMES                                                                            \
+    .prefix = "model.", .prefixed = true, .out_in = true, .hidden = true, .keys = &llama_keys, \
+    .adapted = "q_proj,v_proj", .computed = {".self_attn.rotary_emb.inv_freq"},                \
+    .places = {[ZERO_PLACE_EMBEDDING] = "embed_tokens.weight",                                 \
+               [ZERO_PLACE_LAYER] = "layers.%lld.",                                            \
+               [ZERO_PLACE_NORM_W] = "norm.weight",                                            \
                [ZERO_PLACE_HEAD] = "lm_head.weight"}
+/* Tensors that layers of encoders and decoders have in nn.Transformer. */
+#define TRANSFORMER_TENSORS                                                                                        \
+    [ZERO_ROLE_NORM1_W] = "norm1.weight", [ZERO_ROLE_NORM1_B] = "norm1.bias",                                      \
+    [ZERO_ROLE_QKV_W] = "self_attn.in_proj_weight", [ZERO_ROLE_QKV_B] = "self_attn.in_proj_bias",                  \
+    [ZERO_ROLE_PROJ_W] = "self_attn.out_proj.weight", [ZERO_ROLE_PROJ_B] = "self_attn.out_proj.bias",              \
+    [ZERO_ROLE_UP_W] = "linear1.weight", [ZERO_ROLE_UP_B] = "linear1.bias", [ZERO_ROLE_DOWN_W] = "linear2.weight", \
+    [ZERO_ROLE_DOWN_B] = "linear2.bias"
 #define LLAMA_TENSORS                                                                                      \
     [ZERO_ROLE_NORM1_W] = "input_layernorm.weight", [ZERO_ROLE_Q_W] = "self_attn.q_proj.weight",           \
     [ZERO_ROLE_K_W] = "self_attn.k_proj.weight", [ZERO_ROLE_V_W] = "self_attn.v_proj.weight",              \
@@ -132,6 +154,45 @@ static const zero_family_t families[] = {
         .config = {.family = "qwen3", LLAMA_ARITHMETIC, .qk_norm = true},
         .roles = {LLAMA_TENSORS, [ZERO_ROLE_Q_NORM_W] = "self_attn.q_norm.weight",
                   [ZERO_ROLE_K_NORM_W] = "self_attn.k_norm.weight"},
+    },
+    {
+        .name = "transformer", /* Vaswani et al. 2017, as PyTorch's nn.Transformer computes and names it */
+        .architecture = "Transformer",
+        .title = "Transformer",
+        .prefix = "",
+        .out_in = true,
+        .hidden = true,
+        .keys = &transformer_keys,
+        .attention_bias = ZERO_SWITCH_ON,
+        .mlp_bias = ZERO_SWITCH_ON,
+        .config = {.family = "transformer",
+                   .norm_eps = 1e-5,
+                   .post_norm = true,
+                   .sinusoidal = true,
+                   .scaled_embedding = true,
+                   .activation = ZERO_NN_RELU,
+                   .qkv_bias = true,
+                   .projection_bias = true,
+                   .mlp_bias = true,
+                   .tied = true,
+                   .init_std = 0.02},
+        .places = {[ZERO_PLACE_EMBEDDING] = "tgt_embed.weight",
+                   [ZERO_PLACE_LAYER] = "decoder.layers.%lld.",
+                   [ZERO_PLACE_NORM_W] = "decoder.norm.weight",
+                   [ZERO_PLACE_NORM_B] = "decoder.norm.bias",
+                   [ZERO_PLACE_HEAD] = "generator.weight"},
+        .roles = {TRANSFORMER_TENSORS, [ZERO_ROLE_CROSS_NORM_W] = "norm2.weight",
+                  [ZERO_ROLE_CROSS_NORM_B] = "norm2.bias", [ZERO_ROLE_CROSS_QKV_W] = "multihead_attn.in_proj_weight",
+                  [ZERO_ROLE_CROSS_QKV_B] = "multihead_attn.in_proj_bias",
+                  [ZERO_ROLE_CROSS_PROJ_W] = "multihead_attn.out_proj.weight",
+                  [ZERO_ROLE_CROSS_PROJ_B] = "multihead_attn.out_proj.bias", [ZERO_ROLE_NORM2_W] = "norm3.weight",
+                  [ZERO_ROLE_NORM2_B] = "norm3.bias"},
+        .encoder_places = {[ZERO_PLACE_EMBEDDING] = "src_embed.weight",
+                           [ZERO_PLACE_LAYER] = "encoder.layers.%lld.",
+                           [ZERO_PLACE_NORM_W] = "encoder.norm.weight",
+                           [ZERO_PLACE_NORM_B] = "encoder.norm.bias"},
+        .encoder_roles =
+            {TRANSFORMER_TENSORS, [ZERO_ROLE_NORM2_W] = "norm2.weight", [ZERO_ROLE_NORM2_B] = "norm2.bias"},
     },
 };
 enum { FAMILIES = sizeof families / sizeof *families };

@@ -11,10 +11,10 @@
 
 /* Where a tensor is. */
 typedef enum zero_model_place {
-    ZERO_PLACE_EMBEDDING = 0, /* (V, C) */
+    ZERO_PLACE_EMBEDDING = 0, /* (V, C); of an encoder (source_vocab, C) */
     ZERO_PLACE_POSITIONS,     /* (positions, C) */
     ZERO_PLACE_LAYER,
-    ZERO_PLACE_NORM_W, /* (C): the final norm */
+    ZERO_PLACE_NORM_W, /* (C): the norm behind the layers */
     ZERO_PLACE_NORM_B, /* (C) */
     ZERO_PLACE_HEAD,   /* (V, C) */
     ZERO_PLACE_COUNT
@@ -23,28 +23,34 @@ typedef enum zero_model_place {
 /* The tensors of a layer, in the order of declaration. Shapes of matrices are (in, out) here. Parts of one linear layer
  * follow each other, so that one product computes them. */
 typedef enum zero_model_role {
-    ZERO_ROLE_NORM1_W = 0, /* (C) */
-    ZERO_ROLE_NORM1_B,     /* (C) */
-    ZERO_ROLE_QKV_W,       /* (C, Q) */
-    ZERO_ROLE_QKV_B,       /* (Q) */
-    ZERO_ROLE_Q_W,         /* (C, H D) */
-    ZERO_ROLE_K_W,         /* (C, KV D) */
-    ZERO_ROLE_V_W,         /* (C, KV D) */
-    ZERO_ROLE_Q_B,         /* (H D) */
-    ZERO_ROLE_K_B,         /* (KV D) */
-    ZERO_ROLE_V_B,         /* (KV D) */
-    ZERO_ROLE_Q_NORM_W,    /* (D) */
-    ZERO_ROLE_K_NORM_W,    /* (D) */
-    ZERO_ROLE_PROJ_W,      /* (H D, C) */
-    ZERO_ROLE_PROJ_B,      /* (C) */
-    ZERO_ROLE_NORM2_W,     /* (C) */
-    ZERO_ROLE_NORM2_B,     /* (C) */
-    ZERO_ROLE_GATE_W,      /* (C, F) */
-    ZERO_ROLE_UP_W,        /* (C, F) */
-    ZERO_ROLE_GATE_B,      /* (F) */
-    ZERO_ROLE_UP_B,        /* (F) */
-    ZERO_ROLE_DOWN_W,      /* (F, C) */
-    ZERO_ROLE_DOWN_B,      /* (C) */
+    ZERO_ROLE_NORM1_W = 0,  /* (C) */
+    ZERO_ROLE_NORM1_B,      /* (C) */
+    ZERO_ROLE_QKV_W,        /* (C, Q) */
+    ZERO_ROLE_QKV_B,        /* (Q) */
+    ZERO_ROLE_Q_W,          /* (C, H D) */
+    ZERO_ROLE_K_W,          /* (C, KV D) */
+    ZERO_ROLE_V_W,          /* (C, KV D) */
+    ZERO_ROLE_Q_B,          /* (H D) */
+    ZERO_ROLE_K_B,          /* (KV D) */
+    ZERO_ROLE_V_B,          /* (KV D) */
+    ZERO_ROLE_Q_NORM_W,     /* (D) */
+    ZERO_ROLE_K_NORM_W,     /* (D) */
+    ZERO_ROLE_PROJ_W,       /* (H D, C) */
+    ZERO_ROLE_PROJ_B,       /* (C) */
+    ZERO_ROLE_CROSS_NORM_W, /* (C); this and the next ones attend to the encoder's output */
+    ZERO_ROLE_CROSS_NORM_B, /* (C) */
+    ZERO_ROLE_CROSS_QKV_W,  /* (C, Q) */
+    ZERO_ROLE_CROSS_QKV_B,  /* (Q) */
+    ZERO_ROLE_CROSS_PROJ_W, /* (H D, C) */
+    ZERO_ROLE_CROSS_PROJ_B, /* (C) */
+    ZERO_ROLE_NORM2_W,      /* (C) */
+    ZERO_ROLE_NORM2_B,      /* (C) */
+    ZERO_ROLE_GATE_W,       /* (C, F) */
+    ZERO_ROLE_UP_W,         /* (C, F) */
+    ZERO_ROLE_GATE_B,       /* (F) */
+    ZERO_ROLE_UP_B,         /* (F) */
+    ZERO_ROLE_DOWN_W,       /* (F, C) */
+    ZERO_ROLE_DOWN_B,       /* (C) */
     ZERO_ROLE_COUNT
 } zero_model_role_t;
 
@@ -58,6 +64,8 @@ typedef enum zero_family_switch {
 /* Names of the keys of config.json. NULL: the family has no such key. */
 typedef struct zero_family_keys {
     const char *layers, *heads, *kv_heads, *head_dim, *width, *hidden, *vocab, *positions, *norm_eps, *activation;
+    const char *encoder_layers, *source_vocab;
+    const char *norm_first; /* whether norms are before attention and MLP */
 } zero_family_keys_t;
 
 typedef struct zero_family {
@@ -67,7 +75,8 @@ typedef struct zero_family {
     const char *prefix;       /* of the names of all tensors but the head's, as transformers writes them */
     bool prefixed;            /* parameters are named with the prefix; else without. Files may lack it or not */
     bool out_in;              /* matrices are stored (out, in), else (in, out) */
-    const char *adapted;      /* modules that have adapters unless others are named */
+    const char *adapted;      /* modules that have adapters unless others are named; NULL: none can */
+    bool hidden;              /* config.json must have the MLP's width; else it is 4 * width by default */
     const zero_family_keys_t *keys;
     zero_family_switch_t attention_bias, mlp_bias; /* keys "attention_bias" (queries, keys, values and projection),
                                                       "mlp_bias" */
@@ -78,6 +87,7 @@ typedef struct zero_family {
     zero_model_config_t config; /* what all models of the family share, and defaults of what config.json may lack */
     const char *places[ZERO_PLACE_COUNT]; /* names of tensors; ZERO_PLACE_LAYER: with %lld for the layer */
     const char *roles[ZERO_ROLE_COUNT];   /* names behind that of the layer; NULL: no model of the family has it */
+    const char *encoder_places[ZERO_PLACE_COUNT], *encoder_roles[ZERO_ROLE_COUNT]; /* of an encoder; NULL: none */
     const char *computed[ZERO_FAMILY_COMPUTED]; /* tensors that files may have behind a layer's number, and that are not
                                                    read: nobody trains them; NULL: no more */
 } zero_family_t;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* forward.c - the forward pass of a layer: norm, attention, norm, MLP, each pair behind its residual connection. It
- * computes the same as Hugging Face's model of the family, without dropout. */
+/* forward.c - the forward pass of a layer: attention, in a decoder with an encoder attention to its output, and MLP,
+ * each with a norm and a residual connection. It computes the same as Hugging Face's model of the family, or as
+ * PyTorch's nn.Transformer, without dropout. */
 #include "models/decoder.h"
 
 #include <math.h>
@@ -18,7 +19,7 @@ zero_nn_attention_t zero_model_attention(const zero_model_t *m, const zero_model
                                      .H = c->heads,
                                      .KV = c->kv_heads,
                                      .D = D,
-                                     .causal = true,
+                                     .causal = !s->encoder,
                                      .ranges = a->cache.length > 0 ? NULL : s->ranges,
                                      .q_stride = ld,
                                      .k_stride = ld,
@@ -42,6 +43,31 @@ zero_nn_attention_t zero_model_attention(const zero_model_t *m, const zero_model
     return attention;
 }
 
+zero_nn_attention_t zero_model_cross_attention(const zero_model_t *m, const zero_model_layer_t *a, int64_t B, int64_t T)
+{
+    const zero_model_config_t *c = &m->config;
+    const int64_t D = c->head_dim, keys = c->kv_heads * D;
+    void *kv = a->cache.length > 0 ? a->cache.cross_kv : a->cross_kv;
+
+    return (zero_nn_attention_t){.B = B,
+                                 .T = T,
+                                 .S = m->encoder.T,
+                                 .H = c->heads,
+                                 .KV = c->kv_heads,
+                                 .D = D,
+                                 .ranges = m->cross_ranges,
+                                 .q_stride = c->heads * D,
+                                 .k_stride = 2 * keys,
+                                 .v_stride = 2 * keys,
+                                 .scale = 1.0 / sqrt((double)D),
+                                 .dtype = m->options.dtype,
+                                 .q = a->cross_q,
+                                 .k = kv,
+                                 .v = zero_model_at(m, kv, keys),
+                                 .out = a->cross_attention,
+                                 .lse = a->cross_lse};
+}
+
 zero_nn_norm_t zero_model_norm(const zero_model_t *m, const zero_model_param_t *w, const zero_model_param_t *b,
                                float *mean, float *rstd, int64_t rows)
 {
@@ -61,8 +87,8 @@ zero_nn_norm_t zero_model_norm(const zero_model_t *m, const zero_model_param_t *
 zero_nn_norm_t zero_model_sublayer_norm(const zero_model_t *m, int64_t l, const zero_model_layer_t *a,
                                         zero_sublayer_t k, int64_t rows)
 {
-    static const zero_model_role_t w[] = {ZERO_ROLE_NORM1_W, ZERO_ROLE_NORM2_W},
-                                   b[] = {ZERO_ROLE_NORM1_B, ZERO_ROLE_NORM2_B};
+    static const zero_model_role_t w[] = {ZERO_ROLE_NORM1_W, ZERO_ROLE_CROSS_NORM_W, ZERO_ROLE_NORM2_W},
+                                   b[] = {ZERO_ROLE_NORM1_B, ZERO_ROLE_CROSS_NORM_B, ZERO_ROLE_NORM2_B};
 
     return zero_model_norm(m, zero_model_role_param(m, l, w[k]), zero_model_role_param(m, l, b[k]), a->mean[k],
                            a->rstd[k], rows);
@@ -117,84 +143,138 @@ static void keep(zero_model_t *m, const zero_model_cache_t *cache, void *kept, c
                                              .y = kept});
 }
 
-/* Queries, keys and values. */
-static void project(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const zero_nn_attention_t *at)
+/* Queries, keys and values of in, and attention. */
+static void attend(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *in, int64_t B, int64_t T)
 {
     const zero_model_config_t *c = &m->config;
-    const int64_t rows = at->B * at->T, keys = c->heads * c->head_dim, values = keys + c->kv_heads * c->head_dim;
+    const zero_nn_attention_t at = zero_model_attention(m, zero_model_stack(m, l), a, B, T);
+    const int64_t keys = c->heads * c->head_dim, values = keys + c->kv_heads * c->head_dim;
 
-    zero_model_linear(m, l, ZERO_LINEAR_QKV, a->qkv, a->norm[ZERO_SUBLAYER_ATTENTION], rows);
+    zero_model_linear(m, l, ZERO_LINEAR_QKV, a->qkv, in, B * T);
     for (int key = 0; key < 2 && c->qk_norm; key++) {
-        const zero_nn_norm_t norm = zero_model_head_norm(m, l, a, key, rows);
+        const zero_nn_norm_t norm = zero_model_head_norm(m, l, a, key, B * T);
 
         zero_nn_norm_forward(m->nn, &norm);
     }
     if (c->rope.theta > 0) {
-        const zero_nn_rotary_t rotary = zero_model_rotary(m, a, (void *)at->q, at->q_stride, at->B, at->T);
+        const zero_nn_rotary_t rotary = zero_model_rotary(m, a, (void *)at.q, at.q_stride, B, T);
 
         zero_nn_rotary(m->nn, &rotary);
     }
     if (a->cache.length > 0) {
-        keep(m, &a->cache, a->cache.keys, zero_model_at(m, (void *)at->q, keys), at->q_stride);
+        keep(m, &a->cache, a->cache.keys, zero_model_at(m, (void *)at.q, keys), at.q_stride);
         keep(m, &a->cache, a->cache.values, zero_model_at(m, a->qkv, values), m->qkv_width);
     }
+    zero_nn_attention_forward(m->nn, &at);
 }
 
-/* The MLP up to its activation. */
-static void activate(zero_model_t *m, int64_t l, const zero_model_layer_t *a, int64_t rows)
+/* Queries of in, keys and values of the encoder's output unless a sample has them, and attention. */
+static void attend_to_source(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *in, int64_t B,
+                             int64_t T)
+{
+    const zero_nn_attention_t at = zero_model_cross_attention(m, a, B, T);
+
+    zero_model_linear(m, l, ZERO_LINEAR_CROSS_Q, a->cross_q, in, B * T);
+    if (a->cache.length == 0)
+        zero_model_linear(m, l, ZERO_LINEAR_CROSS_KV, a->cross_kv, m->encoder.out, B * m->encoder.T);
+    zero_nn_attention_forward(m->nn, &at);
+}
+
+/* The MLP of in up to its activation. */
+static void activate(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *in, int64_t rows)
 {
     const zero_model_config_t *c = &m->config;
     const zero_dtype_t dtype = m->options.dtype;
-    const void *x = a->norm[ZERO_SUBLAYER_MLP];
 
     /* selective: as the backward pass recomputes it */
     if (!c->gated && c->activation == ZERO_NN_GELU_NEW && m->options.recompute != ZERO_RECOMPUTE_SELECTIVE) {
-        zero_model_linear_gelu(m, l, ZERO_LINEAR_UP, a->active, a->up, x, rows);
+        zero_model_linear_gelu(m, l, ZERO_LINEAR_UP, a->active, a->up, in, rows);
         return;
     }
-    zero_model_linear(m, l, ZERO_LINEAR_UP, a->up, x, rows);
+    zero_model_linear(m, l, ZERO_LINEAR_UP, a->up, in, rows);
     if (c->gated)
         zero_nn_gated_forward(m->nn, c->activation, a->active, a->up, rows, c->hidden, dtype);
     else
         zero_nn_act_forward(m->nn, c->activation, a->active, a->up, rows * c->hidden, dtype);
 }
 
-/* Runs a sublayer on its norm's output. out NULL: up to the last product. */
-static void run_sublayer(zero_model_t *m, int64_t l, const zero_model_layer_t *a, zero_sublayer_t k, void *out,
-                         int64_t B, int64_t T)
+/* Runs a sublayer from in to out. out NULL: up to the last product. */
+static void run_sublayer(zero_model_t *m, int64_t l, const zero_model_layer_t *a, zero_sublayer_t k, const void *in,
+                         void *out, int64_t B, int64_t T)
 {
-    const zero_nn_attention_t attention = zero_model_attention(m, zero_model_stack(m, l), a, B, T);
-
-    if (k == ZERO_SUBLAYER_ATTENTION) {
-        project(m, l, a, &attention);
-        zero_nn_attention_forward(m->nn, &attention);
+    switch (k) {
+    case ZERO_SUBLAYER_ATTENTION:
+        attend(m, l, a, in, B, T);
         zero_model_linear(m, l, ZERO_LINEAR_PROJ, out, a->attention, B * T);
-        return;
+        break;
+    case ZERO_SUBLAYER_CROSS:
+        attend_to_source(m, l, a, in, B, T);
+        zero_model_linear(m, l, ZERO_LINEAR_CROSS_PROJ, out, a->cross_attention, B * T);
+        break;
+    default:
+        activate(m, l, a, in, B * T);
+        if (out != NULL || m->dry)
+            zero_model_linear(m, l, ZERO_LINEAR_DOWN, out, a->active, B * T);
     }
-    activate(m, l, a, B * T);
+}
+
+/* sum (rows, C), the output of a sublayer, becomes its sum with the stream, and y the norm k of this. */
+static void add_and_norm(zero_model_t *m, int64_t l, const zero_model_layer_t *a, zero_sublayer_t k, void *sum,
+                         const void *stream, void *y, int64_t rows)
+{
+    zero_nn_norm_t norm = zero_model_sublayer_norm(m, l, a, k, rows);
+
+    norm.x = norm.total = sum;
+    norm.residual = stream;
+    norm.y = y;
+    zero_nn_norm_forward(m->nn, &norm);
+}
+
+/* The norms are before the sublayers, so each but the first is computed with the sum before it. */
+static void forward_pre(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *x, void *out, int64_t B,
+                        int64_t T)
+{
+    const zero_model_stack_t *s = zero_model_stack(m, l);
+    zero_nn_norm_t first = zero_model_sublayer_norm(m, l, a, s->sublayers[0], B * T);
+    const void *stream = x;
+
+    first.x = x;
+    first.y = a->norm[s->sublayers[0]];
+    zero_nn_norm_forward(m->nn, &first);
+    for (int i = 0; i < s->sublayer_count; i++) {
+        const zero_sublayer_t k = s->sublayers[i];
+
+        if (i > 0) {
+            void *sum = a->sum[s->sublayers[i - 1]];
+
+            add_and_norm(m, l, a, k, sum, stream, a->norm[k], B * T);
+            stream = sum;
+        }
+        run_sublayer(m, l, a, k, a->norm[k], i + 1 < s->sublayer_count ? a->sum[k] : out, B, T);
+    }
     if (out != NULL || m->dry)
-        zero_model_linear(m, l, ZERO_LINEAR_DOWN, out, a->active, B * T);
+        zero_nn_add(m->nn, out, out, stream, B * T * m->config.width, m->options.dtype);
+}
+
+/* The norms follow the sums. */
+static void forward_post(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *x, void *out, int64_t B,
+                         int64_t T)
+{
+    const zero_model_stack_t *s = zero_model_stack(m, l);
+    const void *stream = x;
+
+    for (int i = 0; i < s->sublayer_count; i++) {
+        const zero_sublayer_t k = s->sublayers[i];
+        void *y = i + 1 < s->sublayer_count ? a->norm[k] : out;
+
+        run_sublayer(m, l, a, k, stream, a->sum[k], B, T);
+        add_and_norm(m, l, a, k, a->sum[k], stream, y, B * T);
+        stream = y;
+    }
 }
 
 void zero_model_layer_forward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *x, void *out,
                               int64_t B, int64_t T)
 {
-    const int64_t rows = B * T;
-    const void *stream = x; /* before the sublayer */
-
-    for (int k = 0; k < ZERO_SUBLAYERS; k++) {
-        zero_nn_norm_t norm = zero_model_sublayer_norm(m, l, a, k, rows);
-
-        norm.x = x;
-        norm.y = a->norm[k];
-        if (k > 0) { /* sum has the output of the sublayer before, to which the norm adds the stream */
-            norm.x = norm.total = a->sum[k - 1];
-            norm.residual = stream;
-            stream = a->sum[k - 1];
-        }
-        zero_nn_norm_forward(m->nn, &norm);
-        run_sublayer(m, l, a, k, k + 1 < ZERO_SUBLAYERS ? a->sum[k] : out, B, T);
-    }
-    if (out != NULL || m->dry)
-        zero_nn_add(m->nn, out, out, stream, rows * m->config.width, m->options.dtype);
+    (m->config.post_norm ? forward_post : forward_pre)(m, l, a, x, out, B, T);
 }

@@ -3,7 +3,7 @@
  * or in parts. Every product with a weight of a layer is here; those of adapters are in adapters.c. Parts are
  * stored (out, in). libzero begins each tensor at a multiple of 128 elements, so parts of such sizes, which real
  * models have, lie one behind another in memory. Other parts are copied to one place before a product, and their
- * gradients are copied back after it. */
+ * gradients are copied back after it. So is a piece of a bias that begins where a product cannot take it. */
 #include "models/decoder.h"
 
 /* ---- description ------------------------------------------------------------------------------------------------ */
@@ -14,11 +14,21 @@ static zero_model_linear_t one(zero_model_role_t weight, zero_model_role_t bias,
         .parts = 1, .weight = {weight}, .bias = {bias}, .in = in, .out = out, .columns = {out}};
 }
 
+/* Columns [begin, begin + out) of the product with a tensor. */
+static zero_model_linear_t piece(zero_model_role_t weight, zero_model_role_t bias, int64_t in, int64_t begin,
+                                 int64_t out)
+{
+    zero_model_linear_t l = one(weight, bias, in, out);
+
+    l.begin = begin;
+    return l;
+}
+
 void zero_model_linears(const zero_model_config_t *c, zero_model_linear_t l[ZERO_LINEAR_COUNT])
 {
     const int64_t C = c->width, F = c->hidden, A = c->heads * c->head_dim, K = c->kv_heads * c->head_dim;
 
-    if (zero_model_has(c, ZERO_ROLE_QKV_W))
+    if (zero_model_has(c, false, ZERO_ROLE_QKV_W))
         l[ZERO_LINEAR_QKV] = one(ZERO_ROLE_QKV_W, ZERO_ROLE_QKV_B, C, A + 2 * K);
     else
         l[ZERO_LINEAR_QKV] = (zero_model_linear_t){.parts = 3,
@@ -28,6 +38,11 @@ void zero_model_linears(const zero_model_config_t *c, zero_model_linear_t l[ZERO
                                                    .out = A + 2 * K,
                                                    .columns = {A, K, K}};
     l[ZERO_LINEAR_PROJ] = one(ZERO_ROLE_PROJ_W, ZERO_ROLE_PROJ_B, A, C);
+    l[ZERO_LINEAR_CROSS_Q] = piece(ZERO_ROLE_CROSS_QKV_W, ZERO_ROLE_CROSS_QKV_B, C, 0, A);
+    l[ZERO_LINEAR_CROSS_KV] = piece(ZERO_ROLE_CROSS_QKV_W, ZERO_ROLE_CROSS_QKV_B, C, A, 2 * K);
+    l[ZERO_LINEAR_CROSS_PROJ] = one(ZERO_ROLE_CROSS_PROJ_W, ZERO_ROLE_CROSS_PROJ_B, A, C);
+    for (int i = ZERO_LINEAR_CROSS_Q; i <= ZERO_LINEAR_CROSS_PROJ && c->encoder_layers == 0; i++)
+        l[i] = (zero_model_linear_t){.parts = 0};
     if (c->gated)
         l[ZERO_LINEAR_UP] = (zero_model_linear_t){.parts = 2,
                                                   .weight = {ZERO_ROLE_GATE_W, ZERO_ROLE_UP_W},
@@ -39,37 +54,53 @@ void zero_model_linears(const zero_model_config_t *c, zero_model_linear_t l[ZERO
         l[ZERO_LINEAR_UP] = one(ZERO_ROLE_UP_W, ZERO_ROLE_UP_B, C, F);
     l[ZERO_LINEAR_DOWN] = one(ZERO_ROLE_DOWN_W, ZERO_ROLE_DOWN_B, F, C);
     for (int i = 0; i < ZERO_LINEAR_COUNT; i++)
-        l[i].biased = zero_model_has(c, l[i].bias[0]);
+        l[i].biased = zero_model_has(c, false, l[i].bias[0]);
 }
 
 /* ---- parts ------------------------------------------------------------------------------------------------------ */
 
 enum { TENSOR_ELEMENTS = 128 }; /* a tensor begins at a multiple of them */
+enum { BIAS_BYTES = 16 };       /* a product's bias begins at a multiple of them */
 
 /* A weight (bias = false) or bias of a linear layer, with all of its parts. */
 typedef struct tensor {
+    const zero_model_linear_t *l;
     const zero_model_role_t *roles;
-    int parts;
+    int64_t each;   /* elements of a column */
     void *gathered; /* where parts that do not lie one behind another are copied */
 } tensor_t;
 
 static tensor_t tensor(const zero_model_t *m, const zero_model_linear_t *l, bool bias)
 {
-    return (tensor_t){bias ? l->bias : l->weight, l->parts, bias ? m->bias : m->weight};
+    return (tensor_t){l, bias ? l->bias : l->weight, bias ? 1 : l->in, bias ? m->bias : m->weight};
+}
+
+static int64_t part_count(const tensor_t *t, int i)
+{
+    return t->l->columns[i] * t->each;
+}
+
+static void *part(const zero_model_t *m, int64_t layer, const tensor_t *t, int i, bool grad)
+{
+    const zero_model_param_t *p = zero_model_role_param(m, layer, t->roles[i]);
+
+    return zero_model_at(m, grad ? p->grad : p->data, t->l->begin * t->each);
+}
+
+/* Whether a bias that is a piece of a tensor begins where a product can take it. */
+static bool is_aligned(const zero_model_t *m, const tensor_t *t)
+{
+    return t->each > 1 || t->l->begin * (int64_t)m->element % BIAS_BYTES == 0;
 }
 
 /* Whether each part begins where the one before it ends. */
 static bool is_joined(const zero_model_t *m, int64_t layer, const tensor_t *t)
 {
-    for (int i = 1; i < t->parts; i++) {
-        const zero_model_param_t *before = zero_model_role_param(m, layer, t->roles[i - 1]),
-                                 *p = zero_model_role_param(m, layer, t->roles[i]);
-
-        if (zero_model_at(m, before->data, before->count) != p->data ||
-            (p->grad && zero_model_at(m, before->grad, before->count) != p->grad))
-            return false;
-    }
-    return true;
+    for (int i = 1; i < t->l->parts; i++)
+        for (int grad = 0; grad < 2; grad++)
+            if (zero_model_at(m, part(m, layer, t, i - 1, grad), part_count(t, i - 1)) != part(m, layer, t, i, grad))
+                return false;
+    return is_aligned(m, t);
 }
 
 /* Copies the parts' values or gradients to one place, or back. */
@@ -77,22 +108,19 @@ static void copy_parts(zero_model_t *m, int64_t layer, const tensor_t *t, bool g
 {
     int64_t at = 0;
 
-    for (int i = 0; i < t->parts; i++) {
-        const zero_model_param_t *p = zero_model_role_param(m, layer, t->roles[i]);
-        void *part = grad ? p->grad : p->data, *all = zero_model_at(m, t->gathered, at);
+    for (int i = 0; i < t->l->parts; i++) {
+        void *own = part(m, layer, t, i, grad), *all = zero_model_at(m, t->gathered, at);
 
-        zero_nn_copy(m->nn, back ? part : all, back ? all : part, (uint64_t)p->count * m->element);
-        at += p->count;
+        zero_nn_copy(m->nn, back ? own : all, back ? all : own, (uint64_t)part_count(t, i) * m->element);
+        at += part_count(t, i);
     }
 }
 
 /* The tensor's values or gradients as one: as they lie there, or copied. */
 static void *begin(zero_model_t *m, int64_t layer, const tensor_t *t, bool grad)
 {
-    const zero_model_param_t *first = zero_model_role_param(m, layer, t->roles[0]);
-
     if (m->dry || is_joined(m, layer, t))
-        return grad ? first->grad : first->data;
+        return part(m, layer, t, 0, grad);
     copy_parts(m, layer, t, grad, false);
     return t->gathered;
 }
@@ -104,15 +132,15 @@ static void end(zero_model_t *m, int64_t layer, const tensor_t *t, const void *a
         copy_parts(m, layer, t, true, true);
 }
 
-/* Elements for the parts of a weight or bias, if a part may not end where the next one begins; else 0. */
-static int64_t gathered_elements(const zero_model_linear_t *l, bool bias)
+/* Elements for the parts of a weight or bias, if it may have to be copied; else 0. */
+static int64_t gathered_elements(const zero_model_t *m, const zero_model_linear_t *l, bool bias)
 {
-    const int64_t each = bias ? 1 : l->in;
+    const tensor_t t = tensor(m, l, bias);
+    bool copied = !is_aligned(m, &t);
 
     for (int i = 0; i + 1 < l->parts; i++)
-        if (l->columns[i] * each % TENSOR_ELEMENTS != 0)
-            return l->out * each;
-    return 0;
+        copied = copied || part_count(&t, i) % TENSOR_ELEMENTS != 0;
+    return copied ? l->out * t.each : 0;
 }
 
 int64_t zero_model_gathered(const zero_model_t *m, bool bias)
@@ -121,7 +149,7 @@ int64_t zero_model_gathered(const zero_model_t *m, bool bias)
 
     for (int i = 0; i < ZERO_LINEAR_COUNT; i++) {
         const zero_model_linear_t *l = &m->linears[i];
-        const int64_t elements = !bias || l->biased ? gathered_elements(l, bias) : 0;
+        const int64_t elements = !bias || l->biased ? gathered_elements(m, l, bias) : 0;
 
         most = elements > most ? elements : most;
     }
@@ -130,12 +158,14 @@ int64_t zero_model_gathered(const zero_model_t *m, bool bias)
 
 bool zero_model_linears_fit(const zero_model_t *m)
 {
+    const int64_t layers = m->decoder.first + m->decoder.layers;
+
     for (int i = 0; i < 2 * ZERO_LINEAR_COUNT; i++) {
         const zero_model_linear_t *l = &m->linears[i / 2];
         const tensor_t t = tensor(m, l, i % 2);
 
-        for (int64_t layer = 0; layer < m->config.layers && t.gathered == NULL && (i % 2 == 0 || l->biased); layer++)
-            if (!is_joined(m, layer, &t))
+        for (int64_t layer = 0; layer < layers && t.gathered == NULL && (i % 2 == 0 || l->biased); layer++)
+            if (zero_model_role_param(m, layer, t.roles[0]) != NULL && !is_joined(m, layer, &t))
                 return false;
     }
     for (int i = 0; i < ZERO_LINEAR_COUNT; i++)
@@ -180,6 +210,7 @@ static void forward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, c
 
 typedef struct backward {
     void *dx, *up, *dbias;
+    bool add; /* to dx */
     zero_nn_epilogue_t epilogue;
 } backward_t;
 
@@ -217,6 +248,7 @@ static void backward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, 
                                           .n = l->in,
                                           .k = l->out,
                                           .trans_b = !m->family->out_in,
+                                          .accumulate = b->add,
                                           .dtype = m->options.dtype,
                                           .a = dy,
                                           .b = begin(m, layer, &w, false),
@@ -244,6 +276,12 @@ void zero_model_linear_backward(zero_model_t *m, int64_t layer, zero_model_linea
                                 const void *x, int64_t rows)
 {
     backward(m, layer, id, &(backward_t){.dx = dx}, dy, x, rows);
+}
+
+void zero_model_linear_backward_add(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *dx, const void *dy,
+                                    const void *x, int64_t rows)
+{
+    backward(m, layer, id, &(backward_t){.dx = dx, .add = true}, dy, x, rows);
 }
 
 void zero_model_linear_gelu_backward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, void *dx,

@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define HEAD "lm_head.weight"
-
 /* "(50257, 768)" */
 static const char *shape_text(char *text, size_t bytes, int32_t ndim, const int64_t *shape)
 {
@@ -84,13 +82,14 @@ static zero_status_t check_head(const zero_model_config_t *config, const char *f
                                 int head, int embedding, zero_error_t *error)
 {
     enum { PIECE = 8192 };
+    const char *name = zero_family_find(config->family)->places[ZERO_PLACE_HEAD];
     const int64_t shape[2] = {config->vocab, config->width}, count = config->vocab * config->width;
     zero_tensor_info_t info = {.size = sizeof info};
     zero_status_t status = zero_tensors_at(file, head, &info);
     float a[PIECE], b[PIECE];
 
     if (status != ZERO_OK)
-        return zero_fail(error, status, "%s: tensor '%s' cannot be looked up", folder, HEAD);
+        return zero_fail(error, status, "%s: tensor '%s' cannot be looked up", folder, name);
     status = check_tensor(folder, &info, 2, shape, error);
     for (int64_t begin = 0; begin < count && status == ZERO_OK; begin += PIECE) {
         const int64_t n = count - begin < PIECE ? count - begin : PIECE;
@@ -105,7 +104,7 @@ static zero_status_t check_head(const zero_model_config_t *config, const char *f
                          "%s: tensors '%s' and '%s' differ, but the head is the embedding (config.json: "
                          "\"tie_word_embeddings\"): set "
                          "that to false to train a head of its own, or remove '%s' from the file",
-                         folder, HEAD, info.name, HEAD);
+                         folder, name, info.name, name);
     }
     return status;
 }
@@ -116,7 +115,11 @@ static zero_status_t check_rest(const zero_model_config_t *config, const char *f
                                 const int *map, int count, zero_error_t *error)
 {
     const zero_family_t *family = zero_family_find(config->family);
+    zero_model_tensor_t t = {.encoder = true};
+    int embedding = -1; /* the decoder's */
 
+    while (t.encoder || t.place != ZERO_PLACE_EMBEDDING)
+        zero_model_tensor(config, ++embedding, &t);
     for (int i = 0; i < zero_tensors_count(file); i++) {
         zero_tensor_info_t info = {.size = sizeof info};
         zero_status_t status = zero_tensors_at(file, i, &info);
@@ -128,12 +131,12 @@ static zero_status_t check_rest(const zero_model_config_t *config, const char *f
             known = map[j] == i;
         if (known || is_computed(family, info.name))
             continue;
-        if (strcmp(info.name, HEAD) != 0)
+        if (strcmp(info.name, family->places[ZERO_PLACE_HEAD]) != 0)
             return zero_fail(error, ZERO_ERR_FORMAT,
                              "%s: tensor '%s' is unexpected, wanted only those of a %s with %s %" PRId64
                              " (config.json)",
                              folder, info.name, family->title, family->keys->layers, config->layers);
-        status = check_head(config, folder, file, i, map[0], error);
+        status = check_head(config, folder, file, i, map[embedding], error);
         if (status != ZERO_OK)
             return status;
     }
@@ -177,10 +180,14 @@ static zero_status_t missing(const zero_model_config_t *config, const char *fold
                          "%s: names begin with the prefix '%s' ('%s'), wanted '%s': take the prefix off every name",
                          folder, prefix, info.name, names->without);
     }
-    if (strcmp(names->with, names->without) == 0)
+    if (strcmp(names->without, family->places[ZERO_PLACE_HEAD]) == 0)
         return zero_fail(error, ZERO_ERR_FORMAT,
                          "%s: tensor '%s' is missing, wanted for a %s with \"tie_word_embeddings\" false (config.json)",
                          folder, names->with, family->title);
+    if (prefix_bytes == 0)
+        return zero_fail(error, ZERO_ERR_FORMAT,
+                         "%s: tensor '%s' is missing, wanted for a %s with %s %" PRId64 " (config.json)", folder,
+                         names->without, family->title, family->keys->layers, config->layers);
     return zero_fail(error, ZERO_ERR_FORMAT,
                      "%s: tensor '%s' (or '%s') is missing, wanted for a %s with %s %" PRId64 " (config.json)", folder,
                      names->with, names->without, family->title, family->keys->layers, config->layers);
@@ -203,9 +210,9 @@ static zero_status_t match(const zero_model_config_t *config, const char *folder
         const bool two = strcmp(names.with, names.without) != 0;
         int plain = zero_tensors_find(file, names.without), prefixed = two ? zero_tensors_find(file, names.with) : -1;
 
-        if (plain < 0 && prefixed < 0 && t.place == ZERO_PLACE_EMBEDDING && config->tied)
+        if (plain < 0 && prefixed < 0 && t.place == ZERO_PLACE_EMBEDDING && !t.encoder && config->tied)
             /* safetensors' save_model stores a tied tensor once, under either name */
-            plain = zero_tensors_find(file, HEAD);
+            plain = zero_tensors_find(file, family->places[ZERO_PLACE_HEAD]);
         if (plain < 0 && prefixed < 0)
             return missing(config, folder, file, &names, error);
         if (plain >= 0 && prefixed >= 0)

@@ -125,6 +125,9 @@ zero_status_t zero_model_lora(zero_lora_t *lora, const zero_model_config_t *c, i
     zero_lora_t made = {.rank = rank, .alpha = alpha};
     zero_status_t status;
 
+    if (family->adapted == NULL)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "adapters of a %s are not supported: train all of it",
+                         family->title);
     if (rank < 1)
         return zero_fail(error, ZERO_ERR_ARG, "adapters of rank %" PRId64 ": at least 1 is needed", rank);
     if (!(alpha > 0) || !isfinite(alpha / (double)rank))

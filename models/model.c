@@ -3,6 +3,7 @@
 #include "models/decoder.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -33,6 +34,15 @@ static zero_status_t check_options(const zero_model_config_t *c, const zero_mode
                          "sequences of %" PRId64 " tokens are longer than the model's %" PRId64
                          " positions: use at most %" PRId64,
                          o->seq_len, c->positions, c->positions);
+    if (c->encoder_layers > 0 ? o->source_len < 1 || o->source_len > c->positions : o->source_len != 0)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "sources of %" PRId64 " tokens for a model with %" PRId64 " layers of an encoder and %" PRId64
+                         " positions: use %s",
+                         o->source_len, c->encoder_layers, c->positions,
+                         c->encoder_layers > 0 ? "at least 1, and no more than positions" : "0");
+    if (c->encoder_layers > 0 && o->packed)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "packed documents for a model with an encoder are not supported: leave out packed");
     if (c->sliding_window > 0 && (o->seq_len > c->sliding_window || o->sample_len > c->sliding_window))
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
                          "sequences of %" PRId64 " tokens are longer than the model's sliding window of %" PRId64
@@ -43,11 +53,12 @@ static zero_status_t check_options(const zero_model_config_t *c, const zero_mode
                          "samples of %" PRId64 " tokens do not fit the model's %" PRId64
                          " positions: use 0 to %" PRId64,
                          o->sample_len, c->positions, c->positions);
-    if (!zero_mul_i64(o->micro_batch, o->seq_len, &rows) || rows > INT32_MAX)
+    const int64_t longest = o->seq_len > o->source_len ? o->seq_len : o->source_len;
+    if (!zero_mul_i64(o->micro_batch, longest, &rows) || rows > INT32_MAX)
         return zero_fail(error, ZERO_ERR_ARG,
                          "a micro-batch of %" PRId64 " sequences of %" PRId64
                          " tokens is more than %d tokens at a time",
-                         o->micro_batch, o->seq_len, INT32_MAX);
+                         o->micro_batch, longest, INT32_MAX);
     if ((unsigned)o->dtype >= ZERO_DTYPE_COUNT)
         return zero_fail(error, ZERO_ERR_ARG, "dtype %d of a model is unknown: choose a zero_dtype_t", (int)o->dtype);
     if (o->offload_activations && o->recompute != ZERO_RECOMPUTE_FULL)
@@ -113,22 +124,38 @@ static void head_shape(zero_model_t *m)
                    !zero_model_is_frozen(m);
 }
 
+/* Describes a stack, whose layers follow those of the one before it. */
+static void init_stack(zero_model_t *m, zero_model_stack_t *s, bool encoder)
+{
+    const zero_model_config_t *c = &m->config;
+
+    s->encoder = encoder;
+    s->first = encoder ? 0 : m->encoder.layers;
+    s->layers = encoder ? c->encoder_layers : c->layers;
+    s->T = encoder ? m->options.source_len : m->options.seq_len;
+    s->sublayers[s->sublayer_count++] = ZERO_SUBLAYER_ATTENTION;
+    if (!encoder && c->encoder_layers > 0)
+        s->sublayers[s->sublayer_count++] = ZERO_SUBLAYER_CROSS;
+    s->sublayers[s->sublayer_count++] = ZERO_SUBLAYER_MLP;
+    for (int role = 0; role < ZERO_ROLE_COUNT; role++)
+        s->role[role] = zero_model_has(c, encoder, (zero_model_role_t)role) ? s->layer_tensors++ : -1;
+}
+
 /* Fills the table of parameters, and points at those outside the layers. */
 static void name_params(zero_model_t *m)
 {
-    zero_model_stack_t *s = &m->decoder;
-
-    for (int role = 0; role < ZERO_ROLE_COUNT; role++)
-        s->role[role] = zero_model_has(&m->config, (zero_model_role_t)role) ? s->layer_tensors++ : -1;
     for (int i = m->param_count - 1; i >= 0; i--) {
-        zero_model_param_t *p = &m->params[i], **at[ZERO_PLACE_COUNT] = {[ZERO_PLACE_EMBEDDING] = &s->embed,
-                                                                         [ZERO_PLACE_POSITIONS] = &m->positions,
-                                                                         [ZERO_PLACE_NORM_W] = &s->norm_w,
-                                                                         [ZERO_PLACE_NORM_B] = &s->norm_b,
-                                                                         [ZERO_PLACE_HEAD] = &m->head};
+        zero_model_param_t *p = &m->params[i];
         zero_model_tensor_t t;
 
         zero_model_param_tensor(m, i, &t);
+        zero_model_stack_t *s = t.encoder ? &m->encoder : &m->decoder;
+        zero_model_param_t **at[ZERO_PLACE_COUNT] = {[ZERO_PLACE_EMBEDDING] = &s->embed,
+                                                     [ZERO_PLACE_POSITIONS] = &m->positions,
+                                                     [ZERO_PLACE_NORM_W] = &s->norm_w,
+                                                     [ZERO_PLACE_NORM_B] = &s->norm_b,
+                                                     [ZERO_PLACE_HEAD] = &m->head};
+
         memcpy(p->name, t.name, sizeof t.name);
         p->count = t.count;
         p->id = -1;
@@ -138,7 +165,7 @@ static void name_params(zero_model_t *m)
             s->params = i; /* the first one at last */
     }
     if (m->head == NULL)
-        m->head = s->embed;
+        m->head = m->decoder.embed;
 }
 
 zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t *config,
@@ -163,11 +190,11 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
         m->options.offload_activations = m->options.muon = false;
     }
     /* A CPU call has finished when it returns, so it needs only one place. So do packed batches: the layers' calls,
-     * which are repeated as they are, read where the documents begin. */
-    m->places =
-        options->backend == NULL || strcmp(options->backend, "cuda") != 0 || options->micro_steps < 1 || options->packed
-            ? 1
-            : options->micro_steps;
+     * which are repeated as they are, read where the documents begin; likewise where a source ends. */
+    m->places = options->backend == NULL || strcmp(options->backend, "cuda") != 0 || options->micro_steps < 1 ||
+                        options->packed || config->encoder_layers > 0
+                    ? 1
+                    : options->micro_steps;
     if (m->places > PLACES_MOST)
         m->places = PLACES_MOST;
     m->element = zero_dtype_size(options->dtype);
@@ -178,13 +205,15 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
     m->layer_adapters = zero_model_adapter_count(config, &options->lora) / (int)config->layers;
     m->param_count = m->base_count + (int)config->layers * m->layer_adapters;
     m->params = calloc((size_t)m->param_count, sizeof *m->params);
-    m->decoder.layers = config->layers;
-    m->decoder.T = options->seq_len;
+    const size_t layers = (size_t)(config->encoder_layers + config->layers);
+    init_stack(m, &m->encoder, true);
+    init_stack(m, &m->decoder, false);
+    m->encoder.x = calloc((size_t)config->encoder_layers + 1, sizeof *m->encoder.x);
     m->decoder.x = calloc((size_t)config->layers + 1, sizeof *m->decoder.x);
-    m->units = calloc((size_t)config->layers, sizeof *m->units);
-    m->kept = calloc((size_t)config->layers, sizeof *m->kept);
-    m->layers = calloc((size_t)config->layers, sizeof *m->layers);
-    if (!m->params || !m->units || !m->decoder.x || !m->kept || !m->layers)
+    m->units = calloc(layers, sizeof *m->units);
+    m->kept = calloc(layers, sizeof *m->kept);
+    m->layers = calloc(layers, sizeof *m->layers);
+    if (!m->params || !m->units || !m->encoder.x || !m->decoder.x || !m->kept || !m->layers)
         goto memory;
     name_params(m);
     zero_model_linears(config, m->linears);
@@ -219,6 +248,7 @@ void zero_model_destroy(zero_model_t *m)
     zero_nn_destroy(m->muon);
     free(m->layers);
     free(m->kept);
+    free(m->encoder.x);
     free(m->decoder.x);
     free(m->units);
     free(m->params);
@@ -228,22 +258,22 @@ void zero_model_destroy(zero_model_t *m)
 /* Adds the unit that begins with tensor t, named as the tensor without its ending; NULL: t is in the unit before it. */
 static zero_unit_t *unit_of(zero_model_t *m, const zero_model_tensor_t *t, char *name, size_t size)
 {
-    const zero_family_t *family = m->family;
+    const char *place = (t->encoder ? m->family->encoder_places : m->family->places)[t->place];
+    zero_model_stack_t *s = t->encoder ? &m->encoder : &m->decoder;
 
     switch (t->place) {
     case ZERO_PLACE_EMBEDDING:
-        snprintf(name, size, "embed");
-        return &m->decoder.embed_unit;
+        snprintf(name, size, t->encoder ? "source" : "embed");
+        return &s->embed_unit;
     case ZERO_PLACE_LAYER:
-        if (m->decoder.role[t->role] > 0)
+        if (s->role[t->role] > 0)
             return NULL;
-        snprintf(name, size, family->places[ZERO_PLACE_LAYER], (long long)t->layer);
+        snprintf(name, size, place, (long long)t->layer);
         name[strlen(name) - 1] = '\0'; /* the dot */
-        return &m->units[t->layer];
+        return &m->units[s->first + t->layer];
     case ZERO_PLACE_NORM_W:
-        snprintf(name, size, "%.*s", (int)(strlen(family->places[t->place]) - strlen(".weight")),
-                 family->places[t->place]);
-        return &m->decoder.norm_unit;
+        snprintf(name, size, "%.*s", (int)(strlen(place) - strlen(".weight")), place);
+        return &s->norm_unit;
     case ZERO_PLACE_HEAD:
         snprintf(name, size, "head");
         return &m->head_unit;
@@ -297,6 +327,8 @@ static zero_status_t dry_run(zero_model_t *m, zero_error_t *error)
     status = m->options.untrained ? ZERO_OK : zero_model_pass_train(m, NULL, NULL, NULL, 0, error);
     if (status == ZERO_OK && m->options.eval)
         status = zero_model_pass_eval(m, NULL, NULL, NULL, m->options.micro_batch, error);
+    if (status == ZERO_OK && m->encoder.layers > 0 && m->options.sample_len > 0)
+        status = zero_model_pass_encode(m, error);
     /* prompts, whose rows end with those of a micro-step; then tokens behind them */
     for (int64_t n = 1, rows = 0; status == ZERO_OK && n <= m->options.sample_len; n = rows + 1) {
         const zero_model_append_t s = zero_model_append(m, n, 0);
@@ -316,13 +348,14 @@ static zero_status_t dry_run(zero_model_t *m, zero_error_t *error)
     return status;
 }
 
-/* Computes the bytes of the keys and values of a sample. Returns false on overflow. */
+/* Computes the bytes of the keys and values of a sample and of its source. Returns false on overflow. */
 static bool cache_size(zero_model_t *m)
 {
     const zero_model_config_t *c = &m->config;
+    const int64_t sources = m->options.sample_len > 0 ? m->encoder.T : 0;
     uint64_t rows, bytes;
 
-    return zero_mul_u64((uint64_t)c->layers * 2, (uint64_t)m->options.sample_len, &rows) &&
+    return zero_mul_u64((uint64_t)c->layers * 2, (uint64_t)(m->options.sample_len + sources), &rows) &&
            zero_mul_u64(rows, (uint64_t)(c->kv_heads * c->head_dim), &bytes) &&
            zero_mul_u64(bytes, m->element, &m->cache_bytes);
 }
@@ -386,6 +419,15 @@ char *zero_model_choices(const zero_model_t *m)
     return zero_nn_choices(m->nn);
 }
 
+/* The copy is made before the first pass reads it, as both are on the engine's stream. */
+static void make_waves(zero_model_t *m)
+{
+    const int64_t T = zero_model_longest(m), C = m->config.width;
+
+    zero_model_waves(T, C, m->config.scaled_embedding ? sqrt((double)C) : 1, m->options.dtype, m->host_waves);
+    zero_nn_copy(m->nn, m->waves, m->host_waves, (uint64_t)(T * C) * m->element);
+}
+
 zero_status_t zero_model_bind(zero_model_t *m, zero_error_t *error)
 {
     void *base = m->engine ? zero_reserved(m->engine, m->activations) : NULL;
@@ -407,6 +449,8 @@ zero_status_t zero_model_bind(zero_model_t *m, zero_error_t *error)
         return zero_fail(error, ZERO_ERR_PLAN,
                          "parts of a linear layer do not lie one behind another: their tensors do "
                          "not begin at the next multiple of 128 elements");
+    if (m->waves != NULL)
+        make_waves(m);
     zero_model_bind_muon(m);
     m->bound = true;
     return ZERO_OK;

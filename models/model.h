@@ -16,7 +16,7 @@ typedef enum zero_model_norm { ZERO_MODEL_LAYER_NORM = 0, ZERO_MODEL_RMS_NORM } 
 typedef enum zero_rope_scaling { ZERO_ROPE_PLAIN = 0, ZERO_ROPE_LINEAR, ZERO_ROPE_LLAMA3 } zero_rope_scaling_t;
 
 typedef struct zero_rope {
-    double theta; /* 0: positions are not rotary but learned */
+    double theta; /* 0: positions are not rotary; they are learned, unless they are sinusoidal */
     zero_rope_scaling_t scaling;
     double factor, low_freq_factor, high_freq_factor; /* the last two of ZERO_ROPE_LLAMA3 */
     int64_t original_positions;                       /* of ZERO_ROPE_LLAMA3 */
@@ -25,12 +25,17 @@ typedef struct zero_rope {
 /* The shape of a model, as in Hugging Face's config.json. The family (models/families.c) decides the names and the
  * storage of tensors. Everything that the arithmetic depends on is here. */
 typedef struct zero_model_config {
-    char family[16]; /* "gpt2", "llama", "mistral", "qwen2", "qwen3": Hugging Face's model_type */
+    char family[16]; /* "gpt2", "llama", "mistral", "qwen2", "qwen3": Hugging Face's model_type; "transformer" */
     int64_t layers, width, hidden, vocab, positions;
+    int64_t encoder_layers;            /* of an encoder, to whose output each of the layers attends as well; 0: none */
+    int64_t source_vocab;              /* tokens that the encoder reads; 0 without an encoder */
     int64_t heads, kv_heads, head_dim; /* heads / kv_heads queries share a key and a value */
     zero_model_norm_t norm;
     double norm_eps;
+    bool post_norm; /* norms follow the residual sums (Vaswani et al. 2017); else they are before attention and MLP */
     zero_rope_t rope;
+    bool sinusoidal;       /* positions are sines and cosines that are added to embeddings (Vaswani et al. 2017) */
+    bool scaled_embedding; /* embeddings are multiplied by sqrt(width) */
     zero_nn_activation_t activation;
     bool gated;           /* the MLP multiplies activation(gate x) by up x (Shazeer 2020) */
     bool qkv_bias;        /* of queries, keys and values */
@@ -83,12 +88,19 @@ const char *zero_model_lora_names(const zero_model_config_t *config, uint64_t ta
 /* Elements of all adapters. */
 int64_t zero_model_adapter_parameters(const zero_model_config_t *config, const zero_lora_t *lora);
 
-/* FLOPs per token: 6 * weights of matrix products (head included) + 12 * layers * heads * head_dim * T. With adapters
- * (lora NULL: none), frozen weights count 4 times, because nobody computes their gradients, and adapters 6 times. */
-double zero_model_flops_per_token(const zero_model_config_t *config, const zero_lora_t *lora, int64_t seq_len);
+/* FLOPs per token: 6 * weights of the matrix products that it goes through (head included) + 12 * layers * heads *
+ * head_dim * T. With an encoder, it attends to source_len tokens of the source as well; else source_len is 0. With
+ * adapters (lora NULL: none), frozen weights count 4 times, because nobody computes their gradients, and adapters 6
+ * times. */
+double zero_model_flops_per_token(const zero_model_config_t *config, const zero_lora_t *lora, int64_t seq_len,
+                                  int64_t source_len);
+/* The same for a token of the source: encoder, and the keys and values of the layers that attend to it. 0 without an
+ * encoder. */
+double zero_model_flops_per_source_token(const zero_model_config_t *config, int64_t source_len);
 
 typedef struct zero_model_options {
     int64_t micro_batch, seq_len; /* sequences of a micro-step on this rank; tokens of a sequence */
+    int64_t source_len;           /* tokens of a source, with padding; 0 without an encoder */
     int64_t sample_len;           /* the longest sequence to sample: its keys and values are kept, in memory of
                                      ZERO_KIND_CACHE; 0: no sampling pass */
     int64_t micro_steps; /* per step, so that the host may run ahead of a device and wait once per step; 0: 1 */
@@ -185,12 +197,16 @@ zero_status_t zero_model_check_export(const char *folder, const char *source, bo
 zero_status_t zero_model_export(zero_model_t *model, zero_comm_t *comm, const zero_model_export_t *to,
                                 zero_error_t *error);
 
-/* Sequences: (rows, T) each, in host memory. The caller may reuse them when the call returns. */
+/* Sequences: (rows, T) each, in host memory. The caller may reuse them when the call returns. Padding behind a sequence
+ * has any tokens and the target ZERO_NN_IGNORE: it has no influence. */
 typedef struct zero_model_batch {
     const int32_t *tokens, *targets; /* a target ZERO_NN_IGNORE has no loss and no gradient */
     const int32_t *starts; /* of options.packed; NULL: each row is one document. Else for each token the index in its
                               row at which its document begins. Attention does not look before it, and positions count
                               from it */
+    const int32_t *source, *source_lengths; /* with an encoder, else NULL: (rows, source_len), what it reads; (rows),
+                                               the tokens of each, 1 to source_len. Tokens behind them are padding,
+                                               which has no influence */
 } zero_model_batch_t;
 
 /* Runs one micro-step of micro_batch sequences, unless the model is created untrained. flags: ZERO_LAST. With ZERO_LAST
@@ -205,6 +221,10 @@ zero_status_t zero_model_train(zero_model_t *model, const zero_model_batch_t *ba
  * make the same number of calls. */
 zero_status_t zero_model_eval(zero_model_t *model, const zero_model_batch_t *batch, int64_t rows, double *loss_sum,
                               zero_error_t *error);
+/* With an encoder: runs it on a source of n tokens (1 to source_len) in the any-order pass, for the samples up to the
+ * next call of zero_model_train or zero_model_eval. A sample then begins with past 0. Every rank makes the call with
+ * the same tokens. */
+zero_status_t zero_model_encode(zero_model_t *model, const int32_t *source, int64_t n, zero_error_t *error);
 /* Appends n tokens to a sequence of `past` tokens, and computes the logits (vocab), fp32, of the last one. The model
  * keeps keys and values of the sequence, so a call computes only its own tokens. past 0 begins a sequence: one call
  * takes its prompt, and each token that is then chosen needs one more. past may be less than the number of tokens that

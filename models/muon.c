@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-/* Whether a parameter is a matrix that is made orthogonal. All layers have the same shapes. */
+/* Whether a parameter is a matrix that is made orthogonal. All layers of a stack have the same shapes. */
 static bool is_matrix(const zero_model_t *m, int param, zero_model_tensor_t *t)
 {
     zero_model_param_tensor(m, param, t);

@@ -4,6 +4,8 @@
  * run cannot disagree. */
 #include "models/decoder.h"
 
+#include <math.h>
+
 /* One run of a pass. After the first error it acquires nothing more. */
 typedef struct zero_model_run {
     zero_model_t *m;
@@ -106,29 +108,55 @@ static void eval_forward(void *ctx)
     zero_model_layer_forward(m, l, &m->layers[s->first], s->x[0], s->x[0], m->options.micro_batch, s->T);
 }
 
+/* What a layer of the decoder keeps of a sample. */
+static zero_model_cache_t cache_of(const zero_model_t *m, int64_t l)
+{
+    const zero_model_stack_t *s = &m->decoder;
+    const int64_t length = m->options.sample_len, width = m->config.kv_heads * m->config.head_dim,
+                  at = 2 * (l - s->first) * length * width, cross = 2 * s->layers * length * width;
+
+    return (zero_model_cache_t){.length = length,
+                                .keys = zero_model_at(m, m->cached, at),
+                                .values = zero_model_at(m, m->cached, at + length * width),
+                                .cross_kv =
+                                    zero_model_at(m, m->cached, cross + 2 * (l - s->first) * m->encoder.T * width),
+                                .positions = m->sample_positions,
+                                .ranges = m->sample_ranges};
+}
+
 /* The same, for tokens of a sample. */
 static void sample_forward(void *ctx)
 {
     const layer_call_t *call = ctx;
     zero_model_t *m = call->m;
     const zero_model_stack_t *s = zero_model_stack(m, call->l);
-    const int64_t length = m->options.sample_len, size = length * m->config.kv_heads * m->config.head_dim,
-                  at = 2 * (call->l - s->first) * size;
     zero_model_layer_t a = m->layers[s->first];
 
-    a.cache = (zero_model_cache_t){.length = length,
-                                   .keys = zero_model_at(m, m->cached, at),
-                                   .values = zero_model_at(m, m->cached, at + size),
-                                   .positions = m->sample_positions,
-                                   .added = call->append->n,
-                                   .read = call->append->back,
-                                   .ranges = m->sample_ranges};
+    a.cache = cache_of(m, call->l);
+    a.cache.added = call->append->n;
+    a.cache.read = call->append->back;
     zero_model_layer_forward(m, call->l, &a, s->x[0], s->x[0], 1, call->append->rows);
 }
 
 /* ---- the ends --------------------------------------------------------------------------------------------------- */
 
-/* Looks up learned positions `at` as it does tokens. */
+/* x (rows, C) *= sqrt(C), if the model scales embeddings. */
+static void scale_embedding(zero_model_t *m, void *x, int64_t rows)
+{
+    const int64_t C = m->config.width;
+
+    if (m->config.scaled_embedding)
+        zero_nn_scale(m->nn, x, x, sqrt((double)C), rows * C, m->options.dtype);
+}
+
+/* Positions that are added to embeddings: learned, or sinusoidal ones, which are divided by the scale that follows.
+ * NULL: the model has none, or this is a dry run. */
+static const void *added_positions(const zero_model_t *m)
+{
+    return m->config.sinusoidal ? m->waves : zero_model_weight(m->positions);
+}
+
+/* Looks up added positions `at` as it does tokens. */
 static void embed_at(zero_model_t *m, const zero_model_stack_t *s, const int32_t *tokens, const int32_t *at, int64_t B,
                      int64_t T)
 {
@@ -136,20 +164,23 @@ static void embed_at(zero_model_t *m, const zero_model_stack_t *s, const int32_t
     const zero_dtype_t dtype = m->options.dtype;
 
     zero_nn_embedding_forward(m->nn, s->x[0], tokens, s->embed->data, NULL, B, T, C, dtype);
-    if (m->positions == NULL)
-        return;
-    zero_nn_embedding_forward(m->nn, m->narrow, at, m->positions->data, NULL, B, T, C, dtype);
-    zero_nn_add(m->nn, s->x[0], s->x[0], m->narrow, B * T * C, dtype);
+    if (m->config.sinusoidal || m->positions != NULL) {
+        zero_nn_embedding_forward(m->nn, m->narrow, at, added_positions(m), NULL, B, T, C, dtype);
+        zero_nn_add(m->nn, s->x[0], s->x[0], m->narrow, B * T * C, dtype);
+    }
+    scale_embedding(m, s->x[0], B * T);
 }
 
 /* Positions begin anew with each document, or sequence. */
 static void embed(zero_model_t *m, const zero_model_stack_t *s, const int32_t *tokens, int64_t B, int64_t T)
 {
-    if (m->options.packed)
+    if (m->options.packed) {
         embed_at(m, s, tokens, m->positions_in, B, T);
-    else
-        zero_nn_embedding_forward(m->nn, s->x[0], tokens, s->embed->data, zero_model_weight(m->positions), B, T,
-                                  m->config.width, m->options.dtype);
+        return;
+    }
+    zero_nn_embedding_forward(m->nn, s->x[0], tokens, s->embed->data, added_positions(m), B, T, m->config.width,
+                              m->options.dtype);
+    scale_embedding(m, s->x[0], B * T);
 }
 
 static void embed_backward(zero_model_t *m, const zero_model_stack_t *s, const int32_t *tokens)
@@ -158,8 +189,9 @@ static void embed_backward(zero_model_t *m, const zero_model_stack_t *s, const i
     const int64_t B = m->options.micro_batch;
     const bool anew = m->options.packed && m->positions != NULL;
 
+    scale_embedding(m, m->dx, B * s->T);
     zero_nn_embedding_backward(m->nn, s->embed->grad, anew ? NULL : zero_model_grad(m->positions), m->dx, tokens, B,
-                               s->T, c->width, c->vocab, m->options.dtype);
+                               s->T, c->width, s->encoder ? c->source_vocab : c->vocab, m->options.dtype);
     if (anew)
         zero_nn_embedding_backward(m->nn, m->positions->grad, NULL, m->dx, m->positions_in, B, s->T, c->width,
                                    c->positions, m->options.dtype);
@@ -232,6 +264,7 @@ zero_status_t zero_model_pass_train(zero_model_t *m, const int32_t *tokens, cons
                                     uint32_t flags, zero_error_t *error)
 {
     const int64_t B = m->options.micro_batch;
+    const bool encodes = m->encoder.layers > 0;
     const float factor = m->options.grad_factor > 0 ? m->options.grad_factor : 1;
     float scale = 1;
     const zero_status_t status =
@@ -242,12 +275,16 @@ zero_status_t zero_model_pass_train(zero_model_t *m, const int32_t *tokens, cons
 
     run_t r = begin(m, m->train, flags, error);
 
+    if (encodes)
+        forward(&r, &m->encoder, m->encoder.tokens, TRAIN_FORWARD, B);
     forward(&r, &m->decoder, tokens, TRAIN_FORWARD, B);
     if (use(&r, m->head_unit, zero_model_is_frozen(m) ? ZERO_READ : ZERO_READ | ZERO_GRAD)) {
         zero_model_head(m, losses, targets, B * m->decoder.T, scale * factor);
         done(&r, m->head_unit);
     }
     backward(&r, &m->decoder, tokens);
+    if (encodes)
+        backward(&r, &m->encoder, m->encoder.tokens);
     return end(&r);
 }
 
@@ -258,11 +295,42 @@ zero_status_t zero_model_pass_eval(zero_model_t *m, const int32_t *tokens, const
     const int64_t B = rows > 0 ? m->options.micro_batch : 0;
     run_t r = begin(m, m->eval, 0, error);
 
+    if (m->encoder.layers > 0)
+        forward(&r, &m->encoder, m->encoder.tokens, EVAL_FORWARD, B);
     forward(&r, &m->decoder, tokens, EVAL_FORWARD, B);
     if (use(&r, m->head_unit, ZERO_READ)) {
         zero_model_head(m, losses, targets, B * m->decoder.T, 0);
         done(&r, m->head_unit);
     }
+    return end(&r);
+}
+
+/* Runs the encoder on one source, and keeps its keys and values of each layer that attends to it. */
+zero_status_t zero_model_pass_encode(zero_model_t *m, zero_error_t *error)
+{
+    const zero_model_stack_t *s = &m->encoder, *d = &m->decoder;
+    run_t r = begin(m, m->sample, 0, error);
+
+    if (use(&r, s->embed_unit, 0)) {
+        embed(m, s, s->tokens, 1, s->T);
+        done(&r, s->embed_unit);
+    }
+    for (int64_t l = s->first; l < s->first + s->layers; l++)
+        if (use(&r, m->units[l], 0)) {
+            zero_model_layer_forward(m, l, &m->layers[s->first], s->x[0], s->x[0], 1, s->T);
+            done(&r, m->units[l]);
+        }
+    if (use(&r, s->norm_unit, 0)) {
+        const zero_nn_norm_t norm = last_norm(m, s, s->x[0], s->T);
+
+        zero_nn_norm_forward(m->nn, &norm);
+        done(&r, s->norm_unit);
+    }
+    for (int64_t l = d->first; l < d->first + d->layers; l++)
+        if (use(&r, m->units[l], 0)) {
+            zero_model_linear(m, l, ZERO_LINEAR_CROSS_KV, cache_of(m, l).cross_kv, s->out, s->T);
+            done(&r, m->units[l]);
+        }
     return end(&r);
 }
 

@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (status == ZERO_OK) {
         need(zero_model_check_config(&config, &error) == ZERO_OK);
         need(zero_model_parameters(&config) > 0);
-        need(zero_model_flops_per_token(&config, NULL, config.positions) > 0);
+        need(zero_model_flops_per_token(&config, NULL, config.positions, 0) > 0);
     } else {
         need(status == ZERO_ERR_FORMAT && error.status == status);
         need(strncmp(error.text, "DIR/config.json: ", 17) == 0 && error.text[17] != '\0');

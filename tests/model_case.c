@@ -70,16 +70,43 @@ static json_t *find_run(const char *file, const char *name, json_t **root)
     return NULL;
 }
 
+static int64_t read_sequence(const json_t *example, const char *key, int64_t most, int32_t *out)
+{
+    const json_t *array = json_object_get(example, key);
+    const size_t count = json_array_size(array);
+
+    need(count >= 1 && count <= (size_t)most, key);
+    for (size_t i = 0; i < count; i++)
+        out[i] = (int32_t)json_integer_value(json_array_get(array, i));
+    return (int64_t)count;
+}
+
+static void read_examples(model_golden_t *g, const json_t *array)
+{
+    g->example_count = (int64_t)json_array_size(array);
+    need(g->example_count >= 1 && g->example_count <= MODEL_EXAMPLES_MOST, "examples");
+    need(g->source_len <= MODEL_LENGTH_MOST && g->seq_len <= MODEL_LENGTH_MOST, "lengths");
+    for (int64_t i = 0; i < g->example_count; i++) {
+        const json_t *example = json_array_get(array, (size_t)i);
+        model_example_t *e = &g->examples[i];
+
+        e->source_count = read_sequence(example, "source", g->source_len, e->source);
+        e->target_count = read_sequence(example, "target", g->seq_len - 1, e->target);
+    }
+}
+
 void model_read_golden(model_golden_t *g, const char *name)
 {
     json_t *root, *run = find_run("gpt2.json", name, &root);
     const bool gpt2 = run != NULL;
     const json_t *betas;
 
-    if (!gpt2)
+    if (run == NULL)
         run = find_run("families.json", name, &root);
     if (run == NULL)
         run = find_run("lora.json", name, &root);
+    if (run == NULL)
+        run = find_run("seq2seq.json", name, &root);
     need(run != NULL, name);
     memset(g, 0, sizeof *g);
     snprintf(g->name, sizeof g->name, "%s", name);
@@ -94,6 +121,10 @@ void model_read_golden(model_golden_t *g, const char *name)
     g->tolerance = g->dtype == ZERO_FP32 ? MODEL_FP32_TOLERANCE : gpt2 ? 2e-2 : 5e-3;
     g->seq_len = (int64_t)number(run, "seq_len");
     g->batch = (int64_t)number(run, "batch");
+    if (json_object_get(run, "source_len") != NULL) {
+        g->source_len = (int64_t)number(run, "source_len");
+        read_examples(g, json_object_get(root, "examples"));
+    }
     g->steps = (int)number(run, "steps");
     need(g->steps >= 1 && g->steps <= MODEL_STEPS_MOST, "steps");
     betas = json_object_get(run, "betas");
@@ -147,9 +178,11 @@ static zero_status_t declare(model_rank_t *r, const model_case_t *c, const zero_
     const model_golden_t *g = c->golden;
     zero_model_options_t options = {.micro_batch = c->micro_batch,
                                     .seq_len = g->seq_len,
+                                    .source_len = g->source_len,
                                     .sample_len = r->config.positions,
                                     .dtype = g->dtype,
                                     .recompute = c->recompute,
+                                    .offload_activations = c->offload_activations,
                                     .threads = c->threads,
                                     .backend = c->backend,
                                     .eval = true,
@@ -187,7 +220,8 @@ static zero_status_t declare(model_rank_t *r, const model_case_t *c, const zero_
     config.micro_steps = (int)(g->batch / (c->world * c->micro_batch));
     config.persist_bytes = c->persist_bytes;
     config.clip = g->clip;
-    config.grad_scale = 1.0 / (double)(g->batch * g->seq_len);
+    if (g->source_len == 0) /* else targets are counted in each step */
+        config.grad_scale = 1.0 / (double)(g->batch * g->seq_len);
     config.beta1 = g->beta1;
     config.beta2 = g->beta2;
     config.eps = g->eps;
@@ -230,70 +264,109 @@ void model_rank_close(model_rank_t *r)
     zero_device_destroy(r->device);
 }
 
-/* Windows [first, first + rows) as inputs and targets; window numbers wrap around. */
-static void windows(const int32_t *tokens, int64_t count, int64_t T, int64_t first, int64_t rows, int32_t *x,
-                    int32_t *y)
+static void fill_window(const int32_t *tokens, int64_t count, int64_t T, int64_t i, int32_t *x, int32_t *y)
 {
-    const int64_t all = (count - 1) / T;
+    const int32_t *from = tokens + i % ((count - 1) / T) * T;
 
-    for (int64_t i = 0; i < rows; i++) {
-        const int32_t *from = tokens + (first + i) % all * T;
+    memcpy(x, from, (size_t)T * sizeof *x);
+    memcpy(y, from + 1, (size_t)T * sizeof *y);
+}
 
-        memcpy(x + i * T, from, (size_t)T * sizeof *x);
-        memcpy(y + i * T, from + 1, (size_t)T * sizeof *y);
+/* The decoder reads token 0 and the target, and is to write the target and token 0. */
+static int64_t fill_example(const model_case_t *c, int64_t i, int32_t *x, int32_t *y, int32_t *source, int32_t *length)
+{
+    const model_golden_t *g = c->golden;
+    const model_example_t *e = &g->examples[i % g->example_count];
+    const int64_t n = e->target_count;
+
+    for (int64_t t = 0; t < g->seq_len; t++) {
+        x[t] = t == 0 ? 0 : t <= n ? e->target[t - 1] : c->padding;
+        y[t] = t < n ? e->target[t] : t == n ? 0 : ZERO_NN_IGNORE;
+    }
+    for (int64_t s = 0; s < g->source_len; s++)
+        source[s] = s < e->source_count ? e->source[s] : c->padding;
+    *length = (int32_t)e->source_count;
+    return n + 1;
+}
+
+void model_fill_rows(model_rows_t *r, const model_case_t *c, const int32_t *tokens, int64_t count, int64_t first,
+                     int64_t n)
+{
+    const int64_t T = c->golden->seq_len, S = c->golden->source_len;
+    int32_t *x = malloc((size_t)(n * (2 * T + S + 1) + 1) * sizeof *x), *y = x + n * T, *source = y + n * T,
+            *lengths = source + n * S;
+
+    need(x != NULL, "memory");
+    *r = (model_rows_t){.memory = x, .counted = S > 0 ? 0 : n * T, .batch = {.tokens = x, .targets = y}};
+    for (int64_t i = 0; i < n; i++)
+        if (S > 0)
+            r->counted += fill_example(c, first + i, x + i * T, y + i * T, source + i * S, lengths + i);
+        else
+            fill_window(tokens, count, T, first + i, x + i * T, y + i * T);
+    if (S > 0) {
+        r->batch.source = source;
+        r->batch.source_lengths = lengths;
     }
 }
 
 double model_rank_eval(model_rank_t *r, const model_case_t *c, const int32_t *tokens, int64_t count)
 {
-    const int64_t T = c->golden->seq_len, B = c->micro_batch, all = (count - 1) / T, rank = zero_comm_rank(r->comm);
-    int32_t *x = malloc((size_t)(B * T) * sizeof *x), *y = malloc((size_t)(B * T) * sizeof *y);
-    double sum = 0;
+    const model_golden_t *g = c->golden;
+    const int64_t B = c->micro_batch, rank = zero_comm_rank(r->comm);
+    const int64_t all = g->source_len > 0 ? g->example_count : (count - 1) / g->seq_len;
+    double sums[2] = {0}; /* of losses; targets */
 
-    for (int64_t first = rank * B; first - rank * B < all && !isnan(sum); first += c->world * B) {
-        const int64_t left = all - first, rows = left < 0 ? 0 : left < B ? left : B;
+    for (int64_t first = rank * B; first - rank * B < all && !isnan(sums[0]); first += c->world * B) {
+        const int64_t left = all - first, n = left < 0 ? 0 : left < B ? left : B;
+        model_rows_t rows;
         double loss = 0;
 
-        windows(tokens, count, T, first, rows, x, y);
-        if (zero_model_eval(r->model, &(zero_model_batch_t){x, y, NULL}, rows, &loss, &r->error) != ZERO_OK) {
+        model_fill_rows(&rows, c, tokens, count, first, n);
+        if (zero_model_eval(r->model, &rows.batch, n, &loss, &r->error) != ZERO_OK) {
             fprintf(stderr, "rank %d: evaluation: %s\n", (int)rank, r->error.text);
             zero_abort(r->engine, r->error.text);
-            sum = NAN;
+            loss = NAN;
         }
-        sum += loss;
+        free(rows.memory);
+        sums[0] += loss;
+        sums[1] += (double)rows.counted;
     }
-    free(x);
-    free(y);
-    if (!isnan(sum) && zero_sum(r->engine, &sum, 1) != ZERO_OK)
-        sum = NAN;
-    return sum / (double)(all * T);
+    if (!isnan(sums[0]) && zero_sum(r->engine, sums, 2) != ZERO_OK)
+        return NAN;
+    return sums[0] / sums[1];
 }
 
-/* One step over this rank's windows. Returns 0, or -1 after printing. */
-static int step(model_rank_t *r, const model_case_t *c, const int32_t *tokens, int64_t count, int s, int32_t *x,
-                int32_t *y, double *loss, double *norm)
+/* One step over this rank's rows. Returns 0, or -1 after printing. */
+static int step(model_rank_t *r, const model_case_t *c, const int32_t *tokens, int64_t count, int s, double *loss,
+                double *norm)
 {
     const model_golden_t *g = c->golden;
     const int64_t mine = g->batch / c->world, rank = zero_comm_rank(r->comm);
     zero_stats_t stats = {.size = sizeof stats};
-    double sum = 0, part = 0;
+    double sum = 0, part = 0, counted = 0;
+    zero_status_t status = ZERO_OK;
 
-    for (int64_t j = 0; j < mine; j += c->micro_batch) {
-        windows(tokens, count, g->seq_len, s * g->batch + rank * mine + j, c->micro_batch, x, y);
-        if (zero_model_train(r->model, &(zero_model_batch_t){x, y, NULL}, j + c->micro_batch == mine ? ZERO_LAST : 0,
-                             &part, &r->error) != ZERO_OK) {
-            fprintf(stderr, "rank %d, step %d: %s\n", (int)rank, s + 1, r->error.text);
-            zero_abort(r->engine, r->error.text);
-            return -1;
-        }
+    for (int64_t j = 0; j < mine && status == ZERO_OK; j += c->micro_batch) {
+        model_rows_t rows;
+
+        model_fill_rows(&rows, c, tokens, count, s * g->batch + rank * mine + j, c->micro_batch);
+        status = zero_model_train(r->model, &rows.batch, j + c->micro_batch == mine ? ZERO_LAST : 0, &part, &r->error);
+        free(rows.memory);
         sum += part;
+        counted += (double)rows.counted;
     }
-    if (zero_step(r->engine, g->rates[s]) != ZERO_OK || zero_step_stats(r->engine, &stats) != ZERO_OK ||
+    if (status != ZERO_OK) {
+        fprintf(stderr, "rank %d, step %d: %s\n", (int)rank, s + 1, r->error.text);
+        zero_abort(r->engine, r->error.text);
+        return -1;
+    }
+    if ((g->source_len > 0 && zero_step_weight(r->engine, counted) != ZERO_OK) ||
+        zero_step(r->engine, g->rates[s]) != ZERO_OK || zero_step_stats(r->engine, &stats) != ZERO_OK ||
         zero_sum(r->engine, &sum, 1) != ZERO_OK) {
         fprintf(stderr, "rank %d, step %d: %s\n", (int)rank, s + 1, zero_last_error(r->engine));
         return -1;
     }
-    *loss = sum / (double)(g->batch * g->seq_len);
+    *loss = sum / (g->source_len > 0 ? stats.weight : (double)(g->batch * g->seq_len));
     *norm = stats.grad_norm;
     return 0;
 }
@@ -325,8 +398,6 @@ static int rank_main(int rank, int world, const zero_bootstrap_t *bootstrap, voi
 {
     shared_t *shared = arg;
     const model_case_t *c = &shared->c;
-    const int64_t room = c->micro_batch * c->golden->seq_len;
-    int32_t *x = malloc((size_t)room * sizeof *x), *y = malloc((size_t)room * sizeof *y);
     double *losses = shared->seen[rank], *norms = losses + MODEL_STEPS_MOST, *evals = norms + MODEL_STEPS_MOST;
     reader_t reader = {shared, 0};
     int64_t count;
@@ -339,7 +410,7 @@ static int rank_main(int rank, int world, const zero_bootstrap_t *bootstrap, voi
         goto end;
     evals[0] = model_rank_eval(&r, c, tokens, count);
     for (int s = 0; s < c->steps && result == 0; s++)
-        result = step(&r, c, tokens, count, s, x, y, &losses[s], &norms[s]);
+        result = step(&r, c, tokens, count, s, &losses[s], &norms[s]);
     if (result != 0)
         goto end;
     evals[1] = model_rank_eval(&r, c, tokens, count);
@@ -359,8 +430,6 @@ static int rank_main(int rank, int world, const zero_bootstrap_t *bootstrap, voi
 end:
     model_rank_close(&r);
     free(tokens);
-    free(x);
-    free(y);
     return result;
 }
 

@@ -6,9 +6,15 @@
 #include "models/model.h"
 
 #define MODEL_FP32_TOLERANCE 2e-5
-enum { MODEL_STEPS_MOST = 32, MODEL_PARAMS_MOST = 1 << 17 };
+enum { MODEL_STEPS_MOST = 32, MODEL_PARAMS_MOST = 1 << 17, MODEL_EXAMPLES_MOST = 32, MODEL_LENGTH_MOST = 16 };
 
-/* A run of tests/golden/gpt2.json, families.json or lora.json: its options, and PyTorch's results. */
+/* A source and its target, of a model with an encoder. */
+typedef struct model_example {
+    int32_t source[MODEL_LENGTH_MOST], target[MODEL_LENGTH_MOST];
+    int64_t source_count, target_count;
+} model_example_t;
+
+/* A run of tests/golden/gpt2.json, families.json, lora.json or seq2seq.json: its options, and PyTorch's results. */
 typedef struct model_golden {
     char name[32], model[32];       /* model: its folder below tests/golden */
     char adapters[32], targets[32]; /* adapters: their folder; "": none */
@@ -17,6 +23,9 @@ typedef struct model_golden {
     zero_dtype_t dtype;
     double tolerance; /* of losses, norms and evaluations, relative */
     int64_t seq_len, batch;
+    int64_t source_len;    /* 0: batches are windows of gpt2.bin */
+    int64_t example_count; /* else they are these */
+    model_example_t examples[MODEL_EXAMPLES_MOST];
     int steps;
     double beta1, beta2, eps, weight_decay, clip;
     double losses[MODEL_STEPS_MOST], norms[MODEL_STEPS_MOST], rates[MODEL_STEPS_MOST];
@@ -31,11 +40,13 @@ typedef struct model_case {
     int64_t micro_batch, head_rows, head_columns, persist_bytes;
     zero_reduce_t reduce;
     zero_recompute_t recompute;
+    bool offload_activations;
     const char *backend;
-    bool packed;    /* batches may have starts */
-    bool offload;   /* all state in host memory */
-    bool threaded;  /* device with worker threads and random delays */
-    bool untrained; /* the model has no training pass */
+    bool packed;     /* batches may have starts */
+    int32_t padding; /* the token of padding, of sources and targets */
+    bool offload;    /* all state in host memory */
+    bool threaded;   /* device with worker threads and random delays */
+    bool untrained;  /* the model has no training pass */
     int steps;
 } model_case_t;
 
@@ -74,7 +85,17 @@ typedef struct model_rank {
  * Call model_rank_close in both cases. */
 int model_rank_open(model_rank_t *r, const model_case_t *c, const zero_bootstrap_t *bootstrap);
 void model_rank_close(model_rank_t *r);
-/* Mean loss over all windows of the tokens; ranks share them. NAN after an error, which is printed. */
+/* The rows of a batch that a test makes, and their targets that count. */
+typedef struct model_rows {
+    zero_model_batch_t batch;
+    int32_t *memory;
+    int64_t counted;
+} model_rows_t;
+/* Windows, or examples, from first on; their numbers wrap around. The caller frees rows->memory. */
+void model_fill_rows(model_rows_t *rows, const model_case_t *c, const int32_t *tokens, int64_t count, int64_t first,
+                     int64_t n);
+/* Mean loss over all windows of the tokens, or over all examples; ranks share them. NAN after an error, which is
+ * printed. */
 double model_rank_eval(model_rank_t *r, const model_case_t *c, const int32_t *tokens, int64_t count);
 
 #endif

@@ -104,7 +104,7 @@ static float *wte_step(bench_t *b, double *loss)
     }
     ck_assert_int_eq(zero_param_read(b->engine, zero_model_param(b->model, 0), ZERO_STATE_MASTER, take, before),
                      ZERO_OK);
-    OK(zero_model_train(b->model, &(zero_model_batch_t){tokens, targets, NULL}, ZERO_LAST, loss, &why));
+    OK(zero_model_train(b->model, &(zero_model_batch_t){.tokens = tokens, .targets = targets}, ZERO_LAST, loss, &why));
     ck_assert_int_eq(zero_step(b->engine, RATE), ZERO_OK);
     ck_assert_int_eq(zero_param_read(b->engine, zero_model_param(b->model, 0), ZERO_STATE_MASTER, take, after),
                      ZERO_OK);
@@ -294,9 +294,10 @@ static void pass_of(bench_t *b, trained_t *t, int pass)
         targets[i] = (int32_t)((i + 3 * pass) * 104729 % SMALL.vocab);
     }
     if (pass >= RUNS)
-        OK(zero_model_eval(b->model, &(zero_model_batch_t){tokens, targets, NULL}, B, &t->losses[pass], &why));
+        OK(zero_model_eval(b->model, &(zero_model_batch_t){.tokens = tokens, .targets = targets}, B, &t->losses[pass],
+                           &why));
     else
-        OK(zero_model_train(b->model, &(zero_model_batch_t){tokens, targets, NULL},
+        OK(zero_model_train(b->model, &(zero_model_batch_t){.tokens = tokens, .targets = targets},
                             pass % MICRO == MICRO - 1 ? ZERO_LAST : 0, &t->losses[pass], &why));
     t->counts[pass] = counted(&before);
 }
@@ -397,7 +398,7 @@ START_TEST(layers_as_graphs)
     /* a rank without sequences computes nothing */
     double loss;
     const count_t earlier = counted(&none);
-    OK(zero_model_eval(m, &(zero_model_batch_t){NULL, NULL, NULL}, 0, &loss, &why));
+    OK(zero_model_eval(m, &(zero_model_batch_t){.tokens = NULL}, 0, &loss, &why));
     ck_assert_int_eq(counted(&earlier).graphs, 0);
     end(&b);
     free(plain.params);
@@ -465,10 +466,11 @@ START_TEST(launch_that_fails)
     double loss;
     setenv("ZERO_EMULATOR_FAIL", "cudaGraphLaunch:1", 1);
     start(&b, &SMALL, &options);
-    OK(zero_model_train(b.model, &(zero_model_batch_t){tokens, tokens, NULL}, ZERO_LAST, &loss, &why));
+    OK(zero_model_train(b.model, &(zero_model_batch_t){.tokens = tokens, .targets = tokens}, ZERO_LAST, &loss, &why));
     ck_assert_int_eq(zero_step(b.engine, 0.01), ZERO_OK);
-    ck_assert_int_eq(zero_model_train(b.model, &(zero_model_batch_t){tokens, tokens, NULL}, ZERO_LAST, &loss, &why),
-                     ZERO_ERR_SYSTEM);
+    ck_assert_int_eq(
+        zero_model_train(b.model, &(zero_model_batch_t){.tokens = tokens, .targets = tokens}, ZERO_LAST, &loss, &why),
+        ZERO_ERR_SYSTEM);
     ck_assert_msg(has_names(why.text, "0") && has_names(why.text, "cudaGraphLaunch"), "%s", why.text);
     zero_abort(b.engine, "the test ends it");
     end(&b);

@@ -101,7 +101,7 @@ static int train_documents(model_rank_t *r, const model_case_t *c, const int32_t
     int32_t *x = calloc((size_t)rows, sizeof *x), *y = malloc((size_t)rows * sizeof *y),
             *starts = calloc((size_t)rows, sizeof *starts);
     zero_stats_t stats = {.size = sizeof stats};
-    const zero_model_batch_t batch = {x, y, packed ? starts : NULL};
+    const zero_model_batch_t batch = {.tokens = x, .targets = y, .starts = packed ? starts : NULL};
     int failed;
 
     for (int64_t i = 0; i < rows; i++)
@@ -196,8 +196,8 @@ static int starts_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
     for (size_t k = 0; k < sizeof bad / sizeof *bad && !failed; k++) {
         for (int i = 0; i < 64; i++)
             starts[i] = i < 4 ? bad[k][i] : bad[k][3];
-        failed = zero_model_train(r.model, &(zero_model_batch_t){tokens, tokens, starts}, ZERO_LAST, &loss, &r.error) !=
-                 (c->packed ? ZERO_ERR_ARG : ZERO_ERR_ORDER);
+        failed = zero_model_train(r.model, &(zero_model_batch_t){.tokens = tokens, .targets = tokens, .starts = starts},
+                                  ZERO_LAST, &loss, &r.error) != (c->packed ? ZERO_ERR_ARG : ZERO_ERR_ORDER);
     }
     model_rank_close(&r);
     return failed;

@@ -167,8 +167,8 @@ static int logits_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
         free(logits);
     }
     if (!failed)
-        failed =
-            zero_model_eval(r.model, &(zero_model_batch_t){tokens, tokens + 1, NULL}, 1, &loss, &r.error) != ZERO_OK;
+        failed = zero_model_eval(r.model, &(zero_model_batch_t){.tokens = tokens, .targets = tokens + 1}, 1, &loss,
+                                 &r.error) != ZERO_OK;
     if (failed)
         fprintf(stderr, "rank %d: %s\n", rank, r.error.text);
     else if (!(fabs(sum - loss) <= c->golden->tolerance * loss)) {
@@ -222,19 +222,20 @@ static int tokens_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
     failed = model_rank_open(&r, c, bootstrap);
     for (int i = 0; i < 2 && !failed; i++) {
         x[5] = bad[i].token;
-        failed |=
-            zero_model_train(r.model, &(zero_model_batch_t){x, y, NULL}, ZERO_LAST, &loss, &r.error) != ZERO_ERR_ARG ||
-            !has_names(r.error.text, bad[i].sentence);
-        failed |=
-            zero_model_train(r.model, &(zero_model_batch_t){y, x, NULL}, ZERO_LAST, &loss, &r.error) != ZERO_ERR_ARG ||
-            !has_names(r.error.text, "5");
-        failed |= zero_model_eval(r.model, &(zero_model_batch_t){x, y, NULL}, c->micro_batch, &loss, &r.error) !=
-                  ZERO_ERR_ARG;
+        failed |= zero_model_train(r.model, &(zero_model_batch_t){.tokens = x, .targets = y}, ZERO_LAST, &loss,
+                                   &r.error) != ZERO_ERR_ARG ||
+                  !has_names(r.error.text, bad[i].sentence);
+        failed |= zero_model_train(r.model, &(zero_model_batch_t){.tokens = y, .targets = x}, ZERO_LAST, &loss,
+                                   &r.error) != ZERO_ERR_ARG ||
+                  !has_names(r.error.text, "5");
+        failed |= zero_model_eval(r.model, &(zero_model_batch_t){.tokens = x, .targets = y}, c->micro_batch, &loss,
+                                  &r.error) != ZERO_ERR_ARG;
         failed |= zero_model_logits(r.model, x, 6, 0, NULL, &r.error) != ZERO_ERR_ARG;
     }
     x[5] = 96;
     failed = failed ||
-             zero_model_train(r.model, &(zero_model_batch_t){x, y, NULL}, ZERO_LAST, &loss, &r.error) != ZERO_OK ||
+             zero_model_train(r.model, &(zero_model_batch_t){.tokens = x, .targets = y}, ZERO_LAST, &loss, &r.error) !=
+                 ZERO_OK ||
              zero_step(r.engine, 1e-3) != ZERO_OK;
     if (failed)
         fprintf(stderr, "last error: %s\n", r.error.text);

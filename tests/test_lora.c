@@ -148,8 +148,9 @@ START_TEST(test_targets)
         ck_assert_uint_eq(again.targets, lora.targets);
         ck_assert_int_eq(zero_model_adapter_parameters(&c, &lora), cases[i].parameters);
         /* the frozen weights of products cost 4 operations, not 6 */
-        const double all = zero_model_flops_per_token(&c, NULL, 64), products = zero_model_flops_per_token(&c, NULL, 0);
-        ck_assert_double_eq(zero_model_flops_per_token(&c, &lora, 64),
+        const double all = zero_model_flops_per_token(&c, NULL, 64, 0),
+                     products = zero_model_flops_per_token(&c, NULL, 0, 0);
+        ck_assert_double_eq(zero_model_flops_per_token(&c, &lora, 64, 0),
                             all - products / 3 + 6 * (double)cases[i].parameters);
     }
 }

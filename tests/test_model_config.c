@@ -67,6 +67,10 @@ START_TEST(test_arithmetic)
     REFUSED(llama, rope.theta, 0);
     REFUSED(llama, gated, false);
     REFUSED(llama, qkv_bias, true);
+    REFUSED(llama, encoder_layers, 1);
+    REFUSED(llama, post_norm, true);
+    REFUSED(gpt2, sinusoidal, true);
+    REFUSED(gpt2, scaled_embedding, true);
     REFUSED(mistral, mlp_bias, true);
     REFUSED(mistral, sliding_window, -1);
 #undef REFUSED
@@ -117,8 +121,30 @@ START_TEST(test_flops)
 
     ck_assert_int_eq(zero_model_preset(&c, "gpt2", &error), ZERO_OK);
     /* 6 (12 layers of 12 C^2, and the head) + 12 layers heads head_dim T */
-    ck_assert_double_eq(zero_model_flops_per_token(&c, NULL, 1024),
+    ck_assert_double_eq(zero_model_flops_per_token(&c, NULL, 1024, 0),
                         6 * (12.0 * 12 * 768 * 768 + 50257.0 * 768) + 12.0 * 12 * 768 * 1024);
+    ck_assert_double_eq(zero_model_flops_per_source_token(&c, 0), 0);
+    ck_assert_int_eq(zero_model_family(&c, "transformer", &error), ZERO_OK);
+    c.layers = 3;
+    c.encoder_layers = 2;
+    c.heads = c.kv_heads = 4;
+    c.head_dim = 8;
+    c.width = 32;
+    c.hidden = 100;
+    c.vocab = 50;
+    c.source_vocab = 60;
+    c.positions = 64;
+    ck_assert_int_eq(zero_model_check_config(&c, &error), ZERO_OK);
+    /* A layer has 4 C^2 + 2 C F weights. A decoder's also has 2 C^2 that a token of the target goes through, and 2 C^2
+     * that a token of the source goes through. */
+    const double C = 32, layer = 4 * C * C + 2 * C * 100;
+    ck_assert_double_eq(zero_model_flops_per_token(&c, NULL, 20, 10),
+                        6 * (3 * (layer + 2 * C * C) + 50 * C) + 12 * 3 * C * (20 + 10));
+    ck_assert_double_eq(zero_model_flops_per_source_token(&c, 10), 6 * (2 * layer + 3 * 2 * C * C) + 12 * 2 * C * 10);
+    /* norms 2 and 3 of 2 C, the last norm of each stack, embeddings; biases */
+    ck_assert_int_eq(zero_model_parameters(&c), 2 * (layer + 4 * C + 4 * C + 100 + C) +
+                                                    3 * (layer + 4 * C * C + 6 * C + 8 * C + 100 + C) + 2 * 2 * C +
+                                                    (50 + 60) * C);
 }
 END_TEST
 

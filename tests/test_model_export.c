@@ -363,6 +363,8 @@ static const struct {
     {"qwen2", {1e6, ZERO_ROPE_LLAMA3, 2, 2, 3, 1000}, ZERO_NN_SILU, false, false, 0},
     {"qwen2", {1e6, ZERO_ROPE_PLAIN, 0, 0, 0, 0}, ZERO_NN_SILU, false, false, 5},
     {"qwen3", {1e6, ZERO_ROPE_PLAIN, 0, 0, 0, 0}, ZERO_NN_SILU, true, false, 5},
+    {"transformer", {0, ZERO_ROPE_PLAIN, 0, 0, 0, 0}, ZERO_NN_RELU, true, true, 0},
+    {"transformer", {0, ZERO_ROPE_PLAIN, 0, 0, 0, 0}, ZERO_NN_GELU, true, true, 0},
 };
 
 START_TEST(families_are_read_back)
@@ -373,10 +375,14 @@ START_TEST(families_are_read_back)
     char *text;
 
     ck_assert_int_eq(zero_model_family(&made, varied[_i].family, &error), ZERO_OK);
+    const bool encoder = made.sinusoidal;
     made.layers = 3;
+    made.encoder_layers = encoder ? 2 : 0;
+    made.source_vocab = encoder ? 77 : 0;
+    made.post_norm = encoder && _i % 2;
     made.heads = 6;
-    made.kv_heads = 3;
-    made.head_dim = 10;
+    made.kv_heads = encoder ? 6 : 3;
+    made.head_dim = encoder ? 4 : 10;
     made.width = 24;
     made.hidden = 44;
     made.vocab = 99;
@@ -397,6 +403,7 @@ START_TEST(families_are_read_back)
 #define SAME(member) ck_assert_msg(read.member == made.member, "%s differs: %s", #member, text)
     ck_assert_str_eq(read.family, made.family);
     SAME(layers), SAME(heads), SAME(kv_heads), SAME(head_dim), SAME(width), SAME(hidden), SAME(vocab), SAME(positions);
+    SAME(encoder_layers), SAME(source_vocab), SAME(post_norm), SAME(sinusoidal), SAME(scaled_embedding);
     SAME(norm), SAME(norm_eps), SAME(init_std), SAME(tied), SAME(activation), SAME(gated), SAME(qk_norm);
     SAME(qkv_bias), SAME(projection_bias), SAME(mlp_bias), SAME(sliding_window), SAME(residual_init);
     SAME(rope.theta), SAME(rope.scaling), SAME(rope.factor), SAME(rope.low_freq_factor), SAME(rope.high_freq_factor);

@@ -206,10 +206,11 @@ static int order_rank(int rank, int world, const zero_bootstrap_t *bootstrap, vo
              !refuses(&r, tokens, 1, 7, ZERO_OK, "");
     /* an evaluation in between changes nothing; a step does */
     failed = failed ||
-             zero_model_eval(r.model, &(zero_model_batch_t){tokens, tokens, NULL}, 1, &loss, &r.error) != ZERO_OK ||
+             zero_model_eval(r.model, &(zero_model_batch_t){.tokens = tokens, .targets = tokens}, 1, &loss, &r.error) !=
+                 ZERO_OK ||
              !refuses(&r, tokens, 1, 8, ZERO_OK, "");
     for (int64_t k = 0; k < c->golden->batch && !failed; k++)
-        failed = zero_model_train(r.model, &(zero_model_batch_t){tokens, tokens, NULL},
+        failed = zero_model_train(r.model, &(zero_model_batch_t){.tokens = tokens, .targets = tokens},
                                   k + 1 == c->golden->batch ? ZERO_LAST : 0, &loss, &r.error) != ZERO_OK;
     failed = failed || zero_step(r.engine, 1e-3) != ZERO_OK || !refuses(&r, tokens, 1, 1, ZERO_ERR_ORDER, "1 0") ||
              !refuses(&r, tokens, 1, 0, ZERO_OK, "");
@@ -237,12 +238,13 @@ static int untrained_rank(int rank, int world, const zero_bootstrap_t *bootstrap
 
     (void)rank;
     (void)world;
-    failed =
-        failed ||
-        zero_model_train(r.model, &(zero_model_batch_t){tokens, tokens, NULL}, 0, &loss, &r.error) != ZERO_ERR_ORDER ||
-        zero_model_eval(r.model, &(zero_model_batch_t){tokens, tokens, NULL}, 1, &loss, &r.error) != ZERO_OK ||
-        zero_forecast(r.engine, &memory) != ZERO_OK || memory.bytes[ZERO_TIER_DEVICE][ZERO_KIND_GRADIENTS] != 0 ||
-        memory.bytes[ZERO_TIER_DEVICE][ZERO_KIND_MOMENTS] != 0;
+    failed = failed ||
+             zero_model_train(r.model, &(zero_model_batch_t){.tokens = tokens, .targets = tokens}, 0, &loss,
+                              &r.error) != ZERO_ERR_ORDER ||
+             zero_model_eval(r.model, &(zero_model_batch_t){.tokens = tokens, .targets = tokens}, 1, &loss, &r.error) !=
+                 ZERO_OK ||
+             zero_forecast(r.engine, &memory) != ZERO_OK || memory.bytes[ZERO_TIER_DEVICE][ZERO_KIND_GRADIENTS] != 0 ||
+             memory.bytes[ZERO_TIER_DEVICE][ZERO_KIND_MOMENTS] != 0;
     if (failed)
         fprintf(stderr, "last error: %s\n", r.error.text);
     model_rank_close(&r);

@@ -287,7 +287,8 @@ static zero_status_t read_row(run_t *run, data_t *data, int64_t row, int64_t b, 
 /* The batch that was read. */
 static zero_model_batch_t batch_of(const run_t *run)
 {
-    return (zero_model_batch_t){run->tokens, run->targets, run->job->o.pack ? run->starts : NULL};
+    return (zero_model_batch_t){
+        .tokens = run->tokens, .targets = run->targets, .starts = run->job->o.pack ? run->starts : NULL};
 }
 
 /* Reads the tokens of micro-step m of step s. */

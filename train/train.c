@@ -117,7 +117,7 @@ static double mfu_at(const session_t *session, double tokens_per_second)
 {
     const job_t *job = session->job;
     const double peak = place_peak(zero_device_label(session->place.device), (zero_dtype_t)job->o.dtype),
-                 mfu = tokens_per_second * zero_model_flops_per_token(&job->model, &job->lora, job->o.seq_len) /
+                 mfu = tokens_per_second * zero_model_flops_per_token(&job->model, &job->lora, job->o.seq_len, 0) /
                        (job->world * peak);
     return isfinite(mfu) ? mfu : NAN;
 }
