@@ -52,7 +52,8 @@ typedef struct zero_model_config {
  * name is ZERO_ERR_ARG; the error lists the families. */
 zero_status_t zero_model_family(zero_model_config_t *config, const char *name, zero_error_t *error);
 /* Fills config with a preset: "tiny", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "llama-1b", "llama-3b",
- * "llama-8b", "qwen2.5-0.5b", "qwen2.5-7b". Any other name is ZERO_ERR_ARG, and the error lists the presets. */
+ * "llama-8b", "qwen2.5-0.5b", "qwen2.5-7b", "numbers-seq2seq". Any other name is ZERO_ERR_ARG, and the error lists the
+ * presets. */
 zero_status_t zero_model_preset(zero_model_config_t *config, const char *name, zero_error_t *error);
 /* Reads config.json, given its path or a Hugging Face folder. A setting that this code would compute differently
  * (mixtures of experts, soft caps, ...) is an error that names the key, the value found and the value

@@ -65,6 +65,7 @@ done
 on_both "adapters of a llama" --model "$golden/llama" --lora-rank 4 --data "$golden/gpt2.bin"
 on_both "adapters of a qwen2" --model "$golden/qwen2" --lora-rank 8 --lora-targets all-linear --data "$golden/gpt2.bin"
 on_both "adapters of a gpt2" --model "$golden/gpt2" --lora-rank 3 --lora-targets all-linear --data "$golden/gpt2.bin"
+on_both "an encoder and a decoder" --model numbers-seq2seq --recompute=selective
 sed 's/"vocab_size": 97/"vocab_size": 256/' "$golden/qwen3/config.json" >bytes.json
 echo "one, two, three and a few more words" >first.txt
 echo "and another document" >second.txt
@@ -205,6 +206,25 @@ grep -q '"applied":false' cuda.log || fail "nothing overflowed on a GPU: $(value
 # shellcheck disable=SC2086
 run 0 $small --ranks 2 --steps 14 --config scale.json --device cuda --reduce every --stage 0 --log other.log
 equal "fp16 at stages 0 and 3" "$(values other.log params_xxh64)" "$(values cuda.log params_xxh64)"
+
+# An encoder and a decoder: the same bits at every stage, also if layers are CUDA graphs; the CPU's words.
+numbers="--model numbers-seq2seq --seq-len 5 --threads 1 --ranks 2 --reduce every"
+# shellcheck disable=SC2086
+for how in "--stage 3" "--stage 0" "--recompute=full --offload-activations --offload all"; do
+    ZERO_EMULATOR=threads run 0 $numbers --batch 4 --micro-batch 1 --steps 4 --device cuda --sample 0 --quiet $how \
+        --log numbers.log
+    values numbers.log params_xxh64 >>numbers.txt
+done
+equal "hashes of numbers" "$(sort numbers.txt | uniq -c | awk '{ print $1 }')" 3
+# shellcheck disable=SC2086
+run 0 $numbers --steps 100 --device cpu --sample 0 --quiet --export words
+for device in cpu cuda; do
+    # shellcheck disable=SC2086
+    run 0 $numbers --steps 0 --model words --prompt 407 --device $device --dtype fp32
+    grep '^  407: ' out >$device.txt
+done
+grep -q '^  407: [a-z]' cpu.txt || fail "no words: $(cat cpu.txt)"
+cmp -s cpu.txt cuda.txt || fail "words differ: $(cat cpu.txt cuda.txt)"
 
 # --plan prints the memory of a run, on one rank and on two with a GPU each.
 for ranks in 1 2; do

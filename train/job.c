@@ -3,6 +3,7 @@
 #include "train/adapters.h"
 #include "train/cores.h"
 #include "train/job_data.h"
+#include "train/numbers.h"
 #include "train/resume.h"
 #include "train/trace.h"
 
@@ -15,6 +16,20 @@
 
 /* ---- the model -------------------------------------------------------------------------------------------------- */
 
+/* A model with an encoder learns numbers, so it must have their tokens. */
+static zero_status_t check_numbers(job_t *job, zero_error_t *error)
+{
+    const zero_model_config_t *m = &job->model;
+    job->encoder = m->encoder_layers > 0;
+    if (!job->encoder || (m->source_vocab == NUMBERS_DIGITS && m->vocab == NUMBERS_WORDS))
+        return ZERO_OK;
+    return zero_fail(
+        error, ZERO_ERR_ARG,
+        "--model '%s' has an encoder and vocabularies of %lld and %lld tokens, but the data of such a model "
+        "are numbers of %d digits and %d words: use numbers-seq2seq or an export of it",
+        job->o.model, (long long)m->source_vocab, (long long)m->vocab, NUMBERS_DIGITS, NUMBERS_WORDS);
+}
+
 static zero_status_t resolve_model(job_t *job, bool thorough, zero_error_t *error)
 {
     options_t *o = &job->o;
@@ -24,7 +39,7 @@ static zero_status_t resolve_model(job_t *job, bool thorough, zero_error_t *erro
         o->model = "tiny";
     zero_status_t status = zero_model_preset(&job->model, o->model, &preset);
     if (status == ZERO_OK)
-        return status;
+        return check_numbers(job, error);
     if (stat(o->model, &info) != 0) {
         return zero_fail_from(error, status, &preset, "--model: %s", preset.text);
     }
@@ -39,6 +54,8 @@ static zero_status_t resolve_model(job_t *job, bool thorough, zero_error_t *erro
                          "model.safetensors, or a config.json alone for random initial values",
                          o->model);
     status = zero_model_read_config(&job->model, o->model, error);
+    if (status == ZERO_OK)
+        status = check_numbers(job, error);
     /* a checkpoint has the weights, unless they are frozen */
     if (status == ZERO_OK && thorough && job->folder && (!job->resumed || o->lora_rank > 0 || job->adapters != NULL))
         status = zero_model_check_folder(&job->model, o->model, error);
@@ -48,6 +65,24 @@ static zero_status_t resolve_model(job_t *job, bool thorough, zero_error_t *erro
 const char *job_source(const job_t *job)
 {
     return job->folder || job->shape ? job->o.model : NULL;
+}
+
+/* Defaults that depend on the model. */
+typedef struct usual {
+    int64_t batch, micro_batch, seq_len, steps; /* micro_batch: the most */
+    double lr, noam_lr;
+    int64_t warmup; /* the most; else a tenth of --steps */
+} usual_t;
+
+static usual_t usual_of(const job_t *job)
+{
+    const double adapters = 2e-4 /* Hu et al. 2021 */, folder = 5e-5;
+
+    if (job->encoder)
+        return (usual_t){64, 64, 15, 1500, job->folder ? folder : 3e-3, 0.5, 200};
+    if (strcmp(job->o.model, "tiny") == 0 && !job->folder)
+        return (usual_t){8, 8, 64, 1500, 3e-3, 1, 100};
+    return (usual_t){8, 4, 256, 100, job->lora.rank > 0 ? adapters : job->folder ? folder : 6e-4, 1, 100};
 }
 
 /* ---- batches ---------------------------------------------------------------------------------------------------- */
@@ -61,10 +96,10 @@ static int64_t divisor(int64_t n, int64_t most)
     return d;
 }
 
-static zero_status_t resolve_batch(job_t *job, bool tiny, zero_error_t *error)
+static zero_status_t resolve_batch(job_t *job, const usual_t *usual, zero_error_t *error)
 {
     options_t *o = &job->o;
-    int64_t world = job->world, most = tiny ? 8 : 4, usual = 8, unit;
+    int64_t world = job->world, unit;
     const bool all = o->micro_batch > 0 && o->accumulation > 0;
     if (__builtin_mul_overflow(world * (o->micro_batch > 0 ? o->micro_batch : 1),
                                o->accumulation > 0 ? o->accumulation : 1, &unit))
@@ -72,7 +107,7 @@ static zero_status_t resolve_batch(job_t *job, bool tiny, zero_error_t *error)
                          "--micro-batch %lld x %lld micro-steps x %lld ranks are more than 2^63 sequences: use fewer",
                          (long long)o->micro_batch, (long long)o->accumulation, (long long)world);
     if (o->batch < 0)
-        o->batch = unit >= usual || all ? unit : usual / unit * unit;
+        o->batch = unit >= usual->batch || all ? unit : usual->batch / unit * unit;
     if (all && o->batch != unit)
         return zero_fail(
             error, ZERO_ERR_ARG,
@@ -94,7 +129,7 @@ static zero_status_t resolve_batch(job_t *job, bool tiny, zero_error_t *error)
     }
     job->local = o->batch / world;
     if (o->micro_batch < 0)
-        o->micro_batch = o->accumulation > 0 ? job->local / o->accumulation : divisor(job->local, most);
+        o->micro_batch = o->accumulation > 0 ? job->local / o->accumulation : divisor(job->local, usual->micro_batch);
     job->micro_steps = (int)(job->local / o->micro_batch);
     return ZERO_OK;
 }
@@ -109,21 +144,27 @@ int64_t job_longest(const job_t *job)
     return has_window(&job->model) ? job->model.sliding_window : job->model.positions;
 }
 
-static zero_status_t resolve_lengths(job_t *job, bool tiny, zero_error_t *error)
+static zero_status_t resolve_lengths(job_t *job, const usual_t *usual, zero_error_t *error)
 {
     options_t *o = &job->o;
     const bool window = has_window(&job->model);
-    const int64_t usual = tiny ? 64 : 256, longest = job_longest(job);
+    const int64_t longest = job_longest(job);
     int64_t all;
     if (o->seq_len < 0)
-        o->seq_len = usual < longest ? usual : longest;
+        o->seq_len = usual->seq_len < longest ? usual->seq_len : longest;
     if (o->seq_len > longest)
         return zero_fail(error, ZERO_ERR_ARG,
                          "--seq-len is %lld, but the model has %s%lld%s: use --seq-len %lld or less",
                          (long long)o->seq_len, window ? "a sliding window of " : "", (long long)longest,
                          window ? " tokens, and longer sequences are not supported" : " positions", (long long)longest);
+    if (job->encoder && o->seq_len < NUMBERS_LEAST)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--seq-len is %lld, but the words of any number of three digits need %d: use --seq-len %d or "
+                         "more",
+                         (long long)o->seq_len, NUMBERS_LEAST, NUMBERS_LEAST);
+    job->digits = job->encoder ? numbers_most_digits(o->seq_len) : 0;
     if (o->steps < 0)
-        o->steps = o->compare_stages ? 10 : tiny ? 1500 : 100;
+        o->steps = o->compare_stages ? 10 : usual->steps;
     if (o->compare_stages && o->steps == 0)
         return zero_fail(error, ZERO_ERR_ARG, "--steps is 0, but --compare-stages needs at least 1: use --steps 1");
     if (__builtin_mul_overflow(o->steps, o->batch, &all) || __builtin_mul_overflow(all, o->seq_len, &all))
@@ -164,19 +205,15 @@ static zero_status_t check_offload(const options_t *o, zero_error_t *error)
     return ZERO_OK;
 }
 
-static zero_status_t resolve_rates(job_t *job, bool tiny, zero_error_t *error)
+static zero_status_t resolve_rates(job_t *job, const usual_t *usual, zero_error_t *error)
 {
     options_t *o = &job->o;
     if (isnan(o->lr))
-        o->lr = o->schedule == SCHEDULE_NOAM ? 1
-                : tiny                       ? 3e-3
-                : job->lora.rank > 0         ? 2e-4 /* Hu et al. 2021 */
-                : job->folder                ? 5e-5
-                                             : 6e-4;
+        o->lr = o->schedule == SCHEDULE_NOAM ? usual->noam_lr : usual->lr;
     if (o->schedule == SCHEDULE_NOAM && o->warmup == 0)
         return zero_fail(error, ZERO_ERR_ARG, "--warmup is 0, but --schedule noam needs at least 1: use --warmup 1");
     if (o->warmup < 0)
-        o->warmup = o->steps / 10 < 100 ? o->steps / 10 : 100;
+        o->warmup = o->steps / 10 < usual->warmup ? o->steps / 10 : usual->warmup;
     if (o->schedule == SCHEDULE_NOAM && o->warmup == 0)
         o->warmup = 1; /* of a short run */
     /* the update divides by root + eps in fp32; root is 0 if a gradient was always 0, as for embeddings of tokens that
@@ -313,10 +350,11 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
         (status = adapters_resolve(job, error)) != ZERO_OK ||
         (thorough && (status = adapters_check(job, error)) != ZERO_OK))
         return status;
-    bool tiny = strcmp(o->model, "tiny") == 0 && !job->folder;
-    if ((status = resolve_batch(job, tiny, error)) != ZERO_OK ||
-        (status = resolve_lengths(job, tiny, error)) != ZERO_OK ||
-        (status = resolve_rates(job, tiny, error)) != ZERO_OK ||
+    const bool tiny = strcmp(o->model, "tiny") == 0 && !job->folder;
+    const usual_t usual = usual_of(job);
+    if ((status = resolve_batch(job, &usual, error)) != ZERO_OK ||
+        (status = resolve_lengths(job, &usual, error)) != ZERO_OK ||
+        (status = resolve_rates(job, &usual, error)) != ZERO_OK ||
         (status = trace_range(o, job->first, &first, &last, error)) != ZERO_OK)
         return status;
     return job_resolve_data(job, tiny, thorough, error);

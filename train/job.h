@@ -15,11 +15,13 @@ typedef struct job {
     options_t o;            /* resolved: an option that is still unset has no value */
     const config_t *config; /* the source of o; NULL: only the command line */
     int world;
-    bool folder; /* --model is a Hugging Face folder */
-    bool shape;  /* --model is a config.json alone: --seed determines the initial values */
-    bool corpus; /* the built-in corpus */
-    bool eval;   /* the run has evaluations */
-    bool logs;   /* rank 0 writes a log or a file for TensorBoard, so all ranks measure for it; valid after job_agree */
+    bool folder;    /* --model is a Hugging Face folder */
+    bool shape;     /* --model is a config.json alone: --seed determines the initial values */
+    bool corpus;    /* the built-in corpus */
+    bool encoder;   /* the model has one: its data are those of numbers.h, and data and eval_data are NULL */
+    int64_t digits; /* with an encoder: the most digits of a number that --seq-len holds; else 0 */
+    bool eval;      /* the run has evaluations */
+    bool logs; /* rank 0 writes a log or a file for TensorBoard, so all ranks measure for it; valid after job_agree */
     zero_model_config_t model;
     zero_lora_t lora;                    /* rank 0: no adapters */
     char targets[ZERO_LORA_NAMES_BYTES]; /* o.lora_targets of them */
@@ -29,7 +31,7 @@ typedef struct job {
     int64_t conversations[2];    /* of data and eval_data */
     lines_t lines[2];            /* theirs that were left out */
     zero_tokenizer_t *tokenizer; /* NULL: none */
-    zero_ids_t prompt;           /* the tokens that samples begin with; empty: there is no prompt */
+    zero_ids_t prompt;           /* the tokens that samples begin with, or that an encoder reads; empty: no prompt */
     bool untrained;              /* the run only samples: nothing is trained, saved or exported */
     bool numbers;                /* samples are numbers of the built-in corpus */
     int64_t sample_len;          /* tokens of a sample, with those that it begins with; 0: no samples */

@@ -2,6 +2,7 @@
 #include "train/job_data.h"
 #include "train/corpus.h"
 #include "train/inputs.h"
+#include "train/numbers.h"
 #include "train/prompt.h"
 #include "train/tokens.h"
 
@@ -79,6 +80,24 @@ static zero_status_t open_data(job_t *job, data_t **data, const char *option, co
 
 /* ---- prompts and samples ---------------------------------------------------------------------------------------- */
 
+/* How samples choose tokens, if the options do not say it. */
+static void resolve_choice(options_t *o, double temperature)
+{
+    if (o->top_k < 0)
+        o->top_k = 0;
+    if (isnan(o->top_p))
+        o->top_p = 1;
+    if (isnan(o->temperature))
+        o->temperature = temperature;
+}
+
+/* Whether nothing is trained, saved or exported. Adapters come from their checkpoint as what is trained. */
+static bool only_samples(const job_t *job)
+{
+    const options_t *o = &job->o;
+    return o->sample > 0 && o->steps <= job->first && o->save == NULL && o->export == NULL && job->lora.rank == 0;
+}
+
 /* Chooses what samples begin with, and how long they are. */
 static zero_status_t resolve_samples(job_t *job, bool tiny, zero_error_t *error)
 {
@@ -89,12 +108,7 @@ static zero_status_t resolve_samples(job_t *job, bool tiny, zero_error_t *error)
     if (status != ZERO_OK)
         return status;
     job->numbers = job->corpus && job->prompt.count == 0;
-    if (o->top_k < 0)
-        o->top_k = 0;
-    if (isnan(o->top_p))
-        o->top_p = 1;
-    if (isnan(o->temperature))
-        o->temperature = job->numbers ? 0 : 0.8;
+    resolve_choice(o, job->numbers ? 0 : 0.8);
     const int64_t begin = job->prompt.count > 0 ? job->prompt.count
                           : job->numbers        ? CORPUS_PROMPT
                                                 : 1,
@@ -116,9 +130,7 @@ static zero_status_t resolve_samples(job_t *job, bool tiny, zero_error_t *error)
         o->sample = o->compare_stages || !(usual || prompted) ? 0 : room < 48 ? room : 48;
     }
     job->sample_len = o->sample > 0 ? begin + o->sample : 0;
-    /* adapters come from their checkpoint as what is trained */
-    job->untrained =
-        o->sample > 0 && o->steps <= job->first && o->save == NULL && o->export == NULL && job->lora.rank == 0;
+    job->untrained = only_samples(job);
     return ZERO_OK;
 }
 
@@ -139,6 +151,45 @@ static zero_status_t check_lines(const job_t *job, zero_error_t *error)
     return ZERO_OK;
 }
 
+/* Data of numbers are made, not read. */
+static zero_status_t resolve_numbers(job_t *job, zero_error_t *error)
+{
+    options_t *o = &job->o;
+    const struct {
+        const char *name;
+        bool set;
+    } others[] = {
+        {"data", o->data.count > 0},
+        {"eval-data", o->eval_data.count > 0},
+        {"tokenizer", o->tokenizer != NULL},
+        {"pack", o->pack != 0},
+        {"chat", o->chat >= 0},
+        {"skip-bad-lines", o->skip_bad_lines != 0},
+        {"shuffle", o->shuffle >= 0},
+    };
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (others[i].set)
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "--%s has no effect with --model '%s', whose data are random numbers, built in: remove it",
+                             others[i].name, o->model);
+    const int64_t most =
+        o->seq_len < job_longest(job) ? o->seq_len : o->seq_len - 1; /* the first token has a position */
+    zero_status_t status = prompt_resolve(job, error);
+    if (status != ZERO_OK)
+        return status;
+    resolve_choice(o, 0);
+    if (o->sample > most)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--sample is %lld, but --seq-len %lld has room for %lld words: use --sample %lld or less",
+                         (long long)o->sample, (long long)o->seq_len, (long long)most, (long long)most);
+    if (o->sample < 0)
+        o->sample = o->compare_stages ? 0 : most;
+    job->eval = o->eval_every > 0;
+    job->sample_len = o->sample > 0 ? 1 + o->sample : 0;
+    job->untrained = only_samples(job);
+    return ZERO_OK;
+}
+
 zero_status_t job_resolve_data(job_t *job, bool tiny, bool thorough, zero_error_t *error)
 {
     options_t *o = &job->o;
@@ -151,13 +202,15 @@ zero_status_t job_resolve_data(job_t *job, bool tiny, bool thorough, zero_error_
     /* if nothing is trained, samples need not be like the built-in data */
     const bool samples = job->corpus && o->steps <= job->first && (prompted || o->sample > 0);
     job->eval = o->eval_data.count > 0 || o->eval_every > 0;
-    if (job->eval && o->eval_data.count == 0 && !job->corpus)
+    if (job->eval && o->eval_data.count == 0 && !job->corpus && !job->encoder)
         return zero_fail(error, ZERO_ERR_ARG,
                          "--eval-every is %lld, but there is no data to evaluate on: add --eval-data FILE",
                          (long long)o->eval_every);
     if (o->prompt != NULL && o->prompt_file != NULL)
         return zero_fail(error, ZERO_ERR_ARG, "--prompt and --prompt-file '%s' are both set: remove one of them",
                          o->prompt_file);
+    if (job->encoder)
+        return resolve_numbers(job, error);
     if (o->tokenizer != NULL && job->corpus && !samples)
         return zero_fail(error, ZERO_ERR_ARG,
                          "--tokenizer '%s' has no text to encode: the built-in data is bytes; add --data FILE, or only "

@@ -39,9 +39,10 @@ const option_t options_table[] = {
      "bound of the start of all ranks, and of each wait for other ranks", true},
 
     {"model", MODEL, OPTION_TEXT, FIELD(model), 0, 0, UNSET, NULL, "NAME|DIR|FILE", "tiny",
-     "tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl, llama-1b, llama-3b, llama-8b, qwen2.5-0.5b, qwen2.5-7b; a Hugging "
-     "Face folder of a GPT-2, Llama, Mistral, Qwen2 or Qwen3, with its weights; a folder of adapters, whose "
-     "adapter_config.json names such a folder; or a config.json, with random weights",
+     "tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl, llama-1b, llama-3b, llama-8b, qwen2.5-0.5b, qwen2.5-7b, "
+     "numbers-seq2seq (an encoder and a decoder, which learns to write numbers as words); a Hugging Face folder of a "
+     "GPT-2, Llama, Mistral, Qwen2 or Qwen3, with its weights; a folder of adapters, whose adapter_config.json names "
+     "such a folder; or a config.json, with random weights",
      true},
     {"dtype", MODEL, OPTION_CHOICE, FIELD(dtype), 0, 0, UNSET, "fp32|bf16|fp16", "fp32|bf16|fp16",
      "fp32 on CPU, bf16 on GPUs", "dtype of parameters, activations and gradients; fp16 has a loss scale", true},
@@ -55,8 +56,8 @@ const option_t options_table[] = {
     {"lora-targets", MODEL, OPTION_TEXT, FIELD(lora_targets), 0, 0, UNSET, NULL, "NAMES",
      "q_proj,v_proj; c_attn of a GPT-2",
      "the linear layers that have adapters, as peft names them, separated by commas; or all-linear", true},
-    {"seed", MODEL, OPTION_WHOLE, FIELD(seed), 0, MANY, 0, NULL, "N", "0", "seed of initial values and of samples",
-     true},
+    {"seed", MODEL, OPTION_WHOLE, FIELD(seed), 0, MANY, 0, NULL, "N", "0",
+     "seed of initial values, of samples, and of the numbers of numbers-seq2seq", true},
 
     {"data", DATA, OPTION_LIST, FIELD(data), 0, 0, UNSET, NULL, "FILE", "numbers spelled as words, built in",
      "text (a byte is a token without a tokenizer), JSON lines (.jsonl), a token file, or a numpy array of tokens; "
@@ -85,12 +86,13 @@ const option_t options_table[] = {
     {"shuffle", DATA, OPTION_WHOLE, FIELD(shuffle), 0, MANY, UNSET, NULL, "SEED", "in order",
      "permute the windows, or rows, of each epoch", true},
 
-    {"batch", BATCH, OPTION_WHOLE, FIELD(batch), 1, 1e9, UNSET, NULL, "SEQUENCES", "8, or what fits the ranks",
-     "sequences per step, over all ranks", true},
+    {"batch", BATCH, OPTION_WHOLE, FIELD(batch), 1, 1e9, UNSET, NULL, "SEQUENCES",
+     "8, or what fits the ranks; 64 for numbers-seq2seq", "sequences per step, over all ranks", true},
     {"micro-batch", BATCH, OPTION_WHOLE, FIELD(micro_batch), 1, 1e9, UNSET, NULL, "SEQUENCES",
-     "what fits --batch, at most 8; 4 for larger models", "sequences per rank and micro-step", true},
-    {"seq-len", BATCH, OPTION_WHOLE, FIELD(seq_len), 1, 1e9, UNSET, NULL, "TOKENS", "64; 256 for larger models",
-     "tokens per sequence", true},
+     "what fits --batch, at most 8; 4 for larger models, 64 for numbers-seq2seq", "sequences per rank and micro-step",
+     true},
+    {"seq-len", BATCH, OPTION_WHOLE, FIELD(seq_len), 1, 1e9, UNSET, NULL, "TOKENS",
+     "64; 256 for larger models, 15 for numbers-seq2seq", "tokens per sequence", true},
     {"steps", BATCH, OPTION_WHOLE, FIELD(steps), 0, 1e12, UNSET, NULL, "N",
      "1500; 100 for larger models, 10 with --compare-stages", "number of steps, counted from the start of training",
      true},
@@ -102,13 +104,16 @@ const option_t options_table[] = {
      "orthogonal and updates the rest as adamw does",
      true},
     {"lr", OPTIMIZER, OPTION_REAL, FIELD(lr), 0, MANY, UNSET, NULL, "RATE",
-     "0.003; 0.0006 for larger presets, 0.00005 for folders, 0.0002 for adapters; 1 with noam", "learning rate", true},
+     "0.003; 0.0006 for larger presets, 0.00005 for folders, 0.0002 for adapters; 1 with noam, 0.5 for "
+     "numbers-seq2seq",
+     "learning rate", true},
     {"min-lr", OPTIMIZER, OPTION_REAL, FIELD(min_lr), 0, MANY, 0, NULL, "RATE", "0",
      "learning rate at the end of linear and cosine", true},
     {"schedule", OPTIMIZER, OPTION_CHOICE, FIELD(schedule), 0, 0, SCHEDULE_COSINE, "constant|linear|cosine|noam",
      "constant|linear|cosine|noam", "cosine", "schedule of the learning rate", true},
     {"warmup", OPTIMIZER, OPTION_WHOLE, FIELD(warmup), 0, 1e12, UNSET, NULL, "STEPS",
-     "a tenth of --steps, at most 100; with noam at least 1", "steps until the full learning rate", true},
+     "a tenth of --steps, at most 100, or 200 for numbers-seq2seq; with noam at least 1",
+     "steps until the full learning rate", true},
     {"betas", OPTIMIZER, OPTION_PAIR, FIELD(betas), 0, 1, UNSET, NULL, "B1,B2", "0.9,0.95",
      "decay of the moments, each below 1; B1 is the momentum of sgd", true},
     {"eps", OPTIMIZER, OPTION_REAL, FIELD(eps), 0, MANY, 1e-8, NULL, "E", "1e-8",
@@ -175,11 +180,12 @@ const option_t options_table[] = {
     {"eval-batches", OUTPUT, OPTION_WHOLE, FIELD(eval_batches), 1, 1e9, UNSET, NULL, "N", "16",
      "batches per evaluation, of --batch sequences each", true},
     {"sample", OUTPUT, OPTION_WHOLE, FIELD(sample), 0, 1e6, UNSET, NULL, "TOKENS",
-     "48 with the built-in model on text, or with a prompt; else 0",
+     "48 with the built-in model on text, or with a prompt; --seq-len with numbers-seq2seq; else 0",
      "tokens of the samples before and after training; 0: no samples; prompt and sample fit the model's positions",
      true},
     {"prompt", OUTPUT, OPTION_TEXT, FIELD(prompt), 0, 0, UNSET, NULL, "TEXT",
-     "a newline; numbers with the built-in corpus", "text that samples begin with; with --steps 0 only samples", true},
+     "a newline; numbers with the built-in corpus",
+     "text that samples begin with; with numbers-seq2seq a number; with --steps 0 only samples", true},
     {"prompt-file", OUTPUT, OPTION_TEXT, FIELD(prompt_file), 0, 0, UNSET, NULL, "FILE", "none",
      "file with that text, of which a newline at the end does not count; -: standard input", true},
     {"temperature", OUTPUT, OPTION_REAL, FIELD(temperature), 0, MANY, UNSET, NULL, "T", "0.8; 0 for numbers",
@@ -391,8 +397,8 @@ void options_help(FILE *file)
 {
     fputs("Usage: zero_train [--option value | --option=value] ...\n"
           "\n"
-          "Trains GPT-2, Llama, Mistral and Qwen models with parameters, gradients and optimizer state sharded over "
-          "ranks.\n"
+          "Trains GPT-2, Llama, Mistral and Qwen models, and transformers with an encoder and a decoder, with\n"
+          "parameters, gradients and optimizer state sharded over ranks.\n"
           "Without options it trains a small model on numbers spelled as words, with one rank per GPU,\n"
           "or with 2 ranks on the CPU.\n"
           "Under mpiexec, srun or torchrun it joins the ranks that they started.\n",

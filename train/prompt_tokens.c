@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* prompt_tokens.c - the tokens of a prompt. */
+#include "train/numbers.h"
 #include "train/prompt.h"
 
 #include <stdio.h>
@@ -14,20 +15,45 @@ const char *prompt_option(const options_t *o, char *text, size_t size)
     return text;
 }
 
-/* Each byte is a token. */
-static zero_status_t take_bytes(job_t *job, const char *option, const char *text, size_t bytes, zero_error_t *error)
+/* Each byte is a token: its value without that of the byte `zero`. */
+static zero_status_t take_bytes(job_t *job, const char *option, const char *text, size_t bytes, char zero,
+                                zero_error_t *error)
+{
+    job->prompt.at = malloc(bytes * sizeof *job->prompt.at);
+    if (job->prompt.at == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the tokens of %s", option);
+    for (size_t i = 0; i < bytes; i++)
+        job->prompt.at[i] = (unsigned char)text[i] - zero;
+    job->prompt.count = (int64_t)bytes;
+    return ZERO_OK;
+}
+
+static zero_status_t take_text(job_t *job, const char *option, const char *text, size_t bytes, zero_error_t *error)
 {
     for (size_t i = 0; i < bytes; i++)
         if ((unsigned char)text[i] >= job->model.vocab)
             return zero_fail(error, ZERO_ERR_ARG, "%s has the byte %d, but the model's vocabulary has %lld", option,
                              (unsigned char)text[i], (long long)job->model.vocab);
-    job->prompt.at = malloc(bytes * sizeof *job->prompt.at);
-    if (job->prompt.at == NULL)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the tokens of %s", option);
-    for (size_t i = 0; i < bytes; i++)
-        job->prompt.at[i] = (unsigned char)text[i];
-    job->prompt.count = (int64_t)bytes;
-    return ZERO_OK;
+    return take_bytes(job, option, text, bytes, 0, error);
+}
+
+/* A number for the encoder: each digit is a token. */
+static zero_status_t take_digits(job_t *job, const char *option, const char *text, size_t bytes, zero_error_t *error)
+{
+    const char *first = text + strspn(text, "0");
+    if (strspn(text, "0123456789") != bytes)
+        return zero_fail(error, ZERO_ERR_ARG, "%s is '%.40s', but must be a number in digits: --prompt 1207", option,
+                         text);
+    if (bytes > 1 && text[0] == '0')
+        return zero_fail(error, ZERO_ERR_ARG, "%s is '%.40s', but a number does not begin with 0: use --prompt %.40s",
+                         option, text, *first != '\0' ? first : "0");
+    if ((int64_t)bytes > job->digits)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "%s is a number of %lld digits, but --seq-len %lld has room for the words of %lld: train "
+                         "with --seq-len %lld",
+                         option, (long long)bytes, (long long)job->o.seq_len, (long long)job->digits,
+                         (long long)numbers_seq_len((int64_t)bytes));
+    return take_bytes(job, option, text, bytes, '0', error);
 }
 
 static zero_status_t encode(job_t *job, const char *option, const char *text, size_t bytes, zero_error_t *error)
@@ -49,7 +75,7 @@ static zero_status_t encode(job_t *job, const char *option, const char *text, si
 zero_status_t prompt_resolve(job_t *job, zero_error_t *error)
 {
     const options_t *o = &job->o;
-    const bool text = data_is_text(job->data);
+    const bool text = job->encoder || data_is_text(job->data);
     char name[300];
     const char *option = prompt_option(o, name, sizeof name), *given = o->prompt;
     size_t bytes;
@@ -66,6 +92,8 @@ zero_status_t prompt_resolve(job_t *job, zero_error_t *error)
                          o->data.at[0]);
     if (bytes == 0)
         return zero_fail(error, ZERO_ERR_ARG, "%s is empty: use a text of at least one character", option);
-    return job->tokenizer == NULL ? take_bytes(job, option, given, bytes, error)
+    if (job->encoder)
+        return take_digits(job, option, given, bytes, error);
+    return job->tokenizer == NULL ? take_text(job, option, given, bytes, error)
                                   : encode(job, option, given, bytes, error);
 }

@@ -62,8 +62,11 @@ static digits_t digits(uint64_t value)
 void report_head(const job_t *job, const char *gpu)
 {
     const options_t *o = &job->o;
-    printf("%s: %s parameters, %lld layers, width %lld; %d rank%s x %lld thread%s%s%s, ", o->model,
-           digits((uint64_t)zero_model_parameters(&job->model)).text, (long long)job->model.layers,
+    char encoder[32] = "";
+    if (job->encoder)
+        snprintf(encoder, sizeof encoder, "%lld + ", (long long)job->model.encoder_layers);
+    printf("%s: %s parameters, %s%lld layers, width %lld; %d rank%s x %lld thread%s%s%s, ", o->model,
+           digits((uint64_t)zero_model_parameters(&job->model)).text, encoder, (long long)job->model.layers,
            (long long)job->model.width, job->world, job->world == 1 ? "" : "s", (long long)o->threads,
            o->threads == 1 ? "" : "s", gpu[0] != '\0' ? " on " : "", gpu);
     if (o->compare_stages)

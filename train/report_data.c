@@ -16,6 +16,9 @@ static void report_rows(const char *name, const data_t *data, int64_t conversati
 
 void report_data(const job_t *job)
 {
+    if (job->encoder)
+        printf("data: numbers of 1 to %lld digits, and their words; of those with 3 or more, one in 16 is left out\n",
+               (long long)job->digits);
     report_rows("data", job->data, job->conversations[0], &job->lines[0], job->o.pack != 0);
     report_rows("evaluation data", job->eval_data, job->conversations[1], &job->lines[1], job->o.pack != 0);
     report_flush();

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/run.h"
 #include "kernels/nn/nn.h"
+#include "train/numbers.h"
 #include "train/progress.h"
 #include "train/tune.h"
 
@@ -184,6 +185,7 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
         return status;
     zero_model_options_t options = {.micro_batch = o->micro_batch,
                                     .seq_len = o->seq_len,
+                                    .source_len = run->job->digits,
                                     .sample_len = run->job->sample_len,
                                     .micro_steps = run->job->micro_steps,
                                     .dtype = (zero_dtype_t)o->dtype,
@@ -231,7 +233,7 @@ static zero_status_t fill(run_t *run, zero_error_t *error)
 zero_status_t run_open(run_t *run, const job_t *job, const place_t *place, int stage, zero_error_t *error)
 {
     const options_t *o = &job->o;
-    size_t tokens = (size_t)o->micro_batch * (size_t)o->seq_len;
+    const size_t rows = (size_t)o->micro_batch, tokens = rows * (size_t)o->seq_len;
     memset(run, 0, sizeof *run);
     run->job = job;
     run->place = *place;
@@ -242,7 +244,10 @@ zero_status_t run_open(run_t *run, const job_t *job, const place_t *place, int s
     run->tokens = calloc(tokens, sizeof *run->tokens);
     run->targets = calloc(tokens, sizeof *run->targets);
     run->starts = calloc(tokens, sizeof *run->starts);
-    if (run->tokens == NULL || run->targets == NULL || run->starts == NULL)
+    run->source = calloc(rows * (size_t)job->digits + 1, sizeof *run->source);
+    run->source_lengths = calloc(rows, sizeof *run->source_lengths);
+    if (run->tokens == NULL || run->targets == NULL || run->starts == NULL || run->source == NULL ||
+        run->source_lengths == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the tokens of --micro-batch %lld x --seq-len %lld",
                          (long long)o->micro_batch, (long long)o->seq_len);
     if ((status = commit(run, error)) != ZERO_OK)
@@ -261,6 +266,8 @@ void run_close(run_t *run)
     free(run->tokens);
     free(run->targets);
     free(run->starts);
+    free(run->source);
+    free(run->source_lengths);
     memset(run, 0, sizeof *run);
 }
 
@@ -270,15 +277,35 @@ _Static_assert(DATA_IGNORED == ZERO_NN_IGNORE, "padding has targets that the cro
 
 /* What a rank read. */
 typedef struct counts {
-    double tokens, targets;
+    double tokens, targets, sources; /* tokens: also those of sources */
 } counts_t;
 
-/* Reads a row of data as row b of the batch. */
-static zero_status_t read_row(run_t *run, data_t *data, int64_t row, int64_t b, counts_t *counts, zero_error_t *error)
+static void read_number(run_t *run, bool eval, int64_t q, int64_t b, counts_t *counts)
 {
-    const int64_t at = b * run->job->o.seq_len;
+    const job_t *job = run->job;
+    const int64_t at = b * job->o.seq_len;
+    numbers_row_t r = {
+        .source = run->source + b * job->digits, .tokens = run->tokens + at, .targets = run->targets + at};
+    numbers_fill(&r, eval ? 0 : (uint64_t)job->o.seed, q, eval, job->digits, job->o.seq_len);
+    run->source_lengths[b] = r.length;
+    counts->tokens += (double)(r.length + r.counted);
+    counts->targets += (double)r.counted;
+    counts->sources += (double)r.length;
+}
+
+/* Reads position q of the data, or of the evaluation data, as row b of the batch. */
+static zero_status_t read_row(run_t *run, bool eval, int64_t q, int64_t b, counts_t *counts, zero_error_t *error)
+{
+    const job_t *job = run->job;
+    const int64_t at = b * job->o.seq_len;
+    if (job->encoder) {
+        read_number(run, eval, q, b, counts);
+        return ZERO_OK;
+    }
+    data_t *data = eval ? job->eval_data : job->data;
+    const int64_t row = eval ? q : data_window_at(data_rows(data), job->o.shuffle, q);
     data_row_t r = {.tokens = run->tokens + at, .targets = run->targets + at, .starts = run->starts + at};
-    zero_status_t status = data_read_row(data, row, run->job->model.vocab, &r, error);
+    zero_status_t status = data_read_row(data, row, job->model.vocab, &r, error);
     counts->tokens += (double)r.used;
     counts->targets += (double)r.counted;
     return status;
@@ -287,8 +314,12 @@ static zero_status_t read_row(run_t *run, data_t *data, int64_t row, int64_t b, 
 /* The batch that was read. */
 static zero_model_batch_t batch_of(const run_t *run)
 {
-    return (zero_model_batch_t){
-        .tokens = run->tokens, .targets = run->targets, .starts = run->job->o.pack ? run->starts : NULL};
+    const job_t *job = run->job;
+    return (zero_model_batch_t){.tokens = run->tokens,
+                                .targets = run->targets,
+                                .starts = job->o.pack ? run->starts : NULL,
+                                .source = job->encoder ? run->source : NULL,
+                                .source_lengths = job->encoder ? run->source_lengths : NULL};
 }
 
 /* Reads the tokens of micro-step m of step s. */
@@ -298,10 +329,8 @@ static zero_status_t read_micro(run_t *run, int64_t s, int m, counts_t *counts, 
     const options_t *o = &job->o;
     uint64_t begin = trace_now(run->trace);
     zero_status_t status = ZERO_OK;
-    for (int64_t b = 0; b < o->micro_batch && status == ZERO_OK; b++) {
-        int64_t q = s * o->batch + run->rank * job->local + m * o->micro_batch + b;
-        status = read_row(run, job->data, data_window_at(data_rows(job->data), o->shuffle, q), b, counts, error);
-    }
+    for (int64_t b = 0; b < o->micro_batch && status == ZERO_OK; b++)
+        status = read_row(run, false, s * o->batch + run->rank * job->local + m * o->micro_batch + b, b, counts, error);
     trace_program(run->trace, "data", begin);
     return status;
 }
@@ -311,7 +340,7 @@ zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop,
     const job_t *job = run->job;
     counts_t counts = {0};
     zero_status_t status;
-    double sum = 0, sums[3];
+    double sum = 0, sums[4];
     for (int m = 0; m < job->micro_steps; m++) {
         double micro;
         if ((status = read_micro(run, s, m, &counts, error)) != ZERO_OK)
@@ -328,6 +357,7 @@ zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop,
     sums[0] = sum;
     sums[1] = run->ask;
     sums[2] = counts.tokens;
+    sums[3] = counts.sources;
     if (*stop > 0 && *stop < 32)
         zero_signal(run->engine, 1u << *stop);
     step->stats.size = sizeof step->stats;
@@ -336,12 +366,13 @@ zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop,
     if ((status = zero_step_weight(run->engine, counts.targets)) != ZERO_OK ||
         (status = zero_step(run->engine, lr)) != ZERO_OK ||
         (status = zero_step_stats(run->engine, &step->stats)) != ZERO_OK ||
-        (status = zero_sum(run->engine, sums, 3)) != ZERO_OK)
+        (status = zero_sum(run->engine, sums, 4)) != ZERO_OK)
         return run_engine_error(run, status, error);
     trace_program(run->trace, "optimizer", begin);
     step->targets = step->stats.weight;
     step->loss = sums[0] / step->targets;
     step->tokens = sums[2];
+    step->sources = sums[3];
     run->asked = sums[1] != 0;
     return ZERO_OK;
 }
@@ -413,9 +444,8 @@ zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)
 {
     const job_t *job = run->job;
     const options_t *o = &job->o;
-    const int64_t rows = data_rows(job->eval_data);
-    /* the product is at most 1e18 */
-    const int64_t used = o->eval_batches * o->batch < rows ? o->eval_batches * o->batch : rows;
+    const int64_t most = o->eval_batches * o->batch; /* at most 1e18 */
+    const int64_t rows = job->encoder ? most : data_rows(job->eval_data), used = most < rows ? most : rows;
     counts_t counts = {0};
     double sums[2] = {0};
     zero_status_t status;
@@ -427,7 +457,7 @@ zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)
                 int64_t q = first + run->rank * job->local + m * o->micro_batch + filled;
                 if (q >= used)
                     break;
-                if ((status = read_row(run, job->eval_data, q, filled, &counts, error)) != ZERO_OK)
+                if ((status = read_row(run, true, q, filled, &counts, error)) != ZERO_OK)
                     return status;
             }
             /* the other rows hold earlier tokens, which do not count */

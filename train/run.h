@@ -15,6 +15,7 @@ typedef struct run {
     zero_engine_t *engine;
     zero_model_t *model;
     int32_t *tokens, *targets, *starts; /* (micro_batch, T) */
+    int32_t *source, *source_lengths;   /* of numbers: (micro_batch, digits), (micro_batch) */
     double own_loss;                    /* of the last step: the sum over this rank's targets */
     bool ask, asked; /* the caller wants to save after the next step; a rank wanted it when the last one ended */
     struct {         /* steps skipped since the last step that was not skipped */
@@ -43,6 +44,7 @@ zero_status_t run_engine_error(const run_t *run, zero_status_t status, zero_erro
 typedef struct step {
     double loss;            /* the mean over targets */
     double tokens, targets; /* tokens without padding; targets that count */
+    double sources;         /* of the tokens: those that an encoder reads */
     zero_stats_t stats;
 } step_t;
 
@@ -52,7 +54,8 @@ zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop,
 /* Fails if --max-skipped steps in a row, or all of --steps, were skipped, or one at the smallest dynamic loss scale.
  * step: the last step taken, from 1. Collective. */
 zero_status_t run_check_skipped(run_t *run, int64_t step, const zero_stats_t *stats, zero_error_t *error);
-/* Mean loss of the targets of rows 0 ... min(W, eval-batches * G) - 1 of the evaluation data. */
+/* Mean loss of the targets of rows 0 ... min(W, eval-batches * G) - 1 of the evaluation data, or of the first
+ * eval-batches * G numbers that are held out. */
 zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error);
 
 /* The bytes in a rank's arenas, planned and measured: the largest over the ranks. equal: whether both agree for each

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sample.c - run_sample: the model writes text, one token at a time. */
 #include "train/corpus.h"
+#include "train/numbers.h"
 #include "train/run.h"
 
 #include <math.h>
@@ -233,13 +234,78 @@ static zero_status_t sample_any(sampler_t *s, bool print, zero_error_t *error)
     return status;
 }
 
+/* The model writes a number's words: tokens 1 to n - 1, without the end. digits: its tokens. */
+static zero_status_t write_words(sampler_t *s, const int32_t *digits, int64_t count, int64_t *n, zero_error_t *error)
+{
+    zero_status_t status = zero_model_encode(s->run->model, digits, count, error);
+    s->tokens[0] = NUMBERS_END;
+    *n = 1;
+    if (status == ZERO_OK)
+        status = extend(s, n, s->run->job->o.sample, NUMBERS_END, error);
+    if (*n > 1 && s->tokens[*n - 1] == NUMBERS_END)
+        --*n;
+    return status;
+}
+
+static void print_number(const sampler_t *s, const int32_t *digits, int64_t count, int64_t n, const char *ending)
+{
+    fputs("  ", stdout);
+    for (int64_t i = 0; i < count; i++)
+        putchar('0' + digits[i]);
+    fputs(": ", stdout);
+    numbers_print(stdout, s->tokens + 1, n - 1);
+    puts(ending);
+}
+
+/* Lets the model write the words of numbers that training never sees. */
+static zero_status_t sample_held_out(sampler_t *s, bool print, zero_error_t *error)
+{
+    enum { SHOWN = 6, ALL = 64 };
+    const job_t *job = s->run->job;
+    int32_t *digits = malloc((size_t)job->digits * sizeof *digits),
+            *words = malloc((size_t)job->o.seq_len * sizeof *words);
+    zero_status_t status = ZERO_OK;
+    int right = 0;
+    if (digits == NULL || words == NULL)
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for a number of %lld digits", (long long)job->digits);
+    for (int i = 0; i < ALL && status == ZERO_OK; i++) {
+        const int64_t count = numbers_draw(1, i, true, job->digits, digits),
+                      wanted = numbers_words(digits, count, words);
+        int64_t n;
+        if ((status = write_words(s, digits, count, &n, error)) != ZERO_OK)
+            break;
+        const bool same = n - 1 == wanted && memcmp(s->tokens + 1, words, (size_t)wanted * sizeof *words) == 0;
+        right += same;
+        if (print && i < SHOWN)
+            print_number(s, digits, count, n, same ? "" : " (wrong)");
+    }
+    if (status == ZERO_OK && print)
+        printf("  %d of %d numbers that training leaves out are right\n", right, ALL);
+    free(digits);
+    free(words);
+    return status;
+}
+
+/* Lets the model write the words of the prompt, or of numbers that training never sees. */
+static zero_status_t sample_words(sampler_t *s, bool print, zero_error_t *error)
+{
+    const zero_ids_t *prompt = &s->run->job->prompt;
+    int64_t n;
+    if (prompt->count == 0)
+        return sample_held_out(s, print, error);
+    zero_status_t status = write_words(s, prompt->at, prompt->count, &n, error);
+    if (status == ZERO_OK && print)
+        print_number(s, prompt->at, prompt->count, n, "");
+    return status;
+}
+
 zero_status_t run_sample(run_t *run, const char *heading, run_sampled_t *sampled, zero_error_t *error)
 {
     const job_t *job = run->job;
     bool print = run->rank == 0 && !job->o.quiet;
-    int64_t known = job->tokenizer != NULL    ? zero_tokenizer_size(job->tokenizer)
-                    : data_is_text(job->data) ? 256
-                                              : job->model.vocab;
+    int64_t known = job->tokenizer != NULL                     ? zero_tokenizer_size(job->tokenizer)
+                    : !job->encoder && data_is_text(job->data) ? 256
+                                                               : job->model.vocab;
     sampler_t s = {.run = run, .usable = known < job->model.vocab ? known : job->model.vocab};
     zero_status_t status;
     const double began = zero_now();
@@ -255,7 +321,9 @@ zero_status_t run_sample(run_t *run, const char *heading, run_sampled_t *sampled
     else {
         if (print)
             printf("%s\n", heading);
-        status = job->numbers ? sample_numbers(&s, print, error) : sample_any(&s, print, error);
+        status = job->encoder   ? sample_words(&s, print, error)
+                 : job->numbers ? sample_numbers(&s, print, error)
+                                : sample_any(&s, print, error);
         if (print)
             fflush(stdout);
     }

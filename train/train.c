@@ -55,7 +55,7 @@ typedef struct totals {
     double seconds; /* in steps */
     double exposed; /* seconds in steps that waits and collectives took on rank 0, on a GPU estimated; NaN: unknown */
     bool fresh;     /* the last evaluation was of this step */
-    double tokens;  /* in steps */
+    double tokens, sources; /* in steps, as in step_t */
     step_t last;
     zero_traffic_t moved; /* between tiers, in steps */
 } totals_t;
@@ -112,20 +112,21 @@ static zero_status_t sample(session_t *session, run_t *run, const char *heading,
     return log_end(session->log, error);
 }
 
-/* NaN: the peak rate is unknown. */
-static double mfu_at(const session_t *session, double tokens_per_second)
+/* Of tokens, some of them those of sources. NaN: the peak rate is unknown. */
+static double mfu_of(const session_t *session, double tokens, double sources, double seconds)
 {
     const job_t *job = session->job;
-    const double peak = place_peak(zero_device_label(session->place.device), (zero_dtype_t)job->o.dtype),
-                 mfu = tokens_per_second * zero_model_flops_per_token(&job->model, &job->lora, job->o.seq_len, 0) /
-                       (job->world * peak);
+    const double peak = place_peak(zero_device_label(session->place.device), (zero_dtype_t)job->o.dtype);
+    const double target = zero_model_flops_per_token(&job->model, &job->lora, job->o.seq_len, job->digits),
+                 source = zero_model_flops_per_source_token(&job->model, job->digits);
+    const double mfu = ((tokens - sources) * target + sources * source) / seconds / (job->world * peak);
     return isfinite(mfu) ? mfu : NAN;
 }
 
-static void draw_curves(session_t *session, const totals_t *t, double rate, double speed, const zero_memory_t *measured)
+static void draw_curves(session_t *session, const totals_t *t, double rate, double speed, double mfu,
+                        const zero_memory_t *measured)
 {
     tensorboard_t *board = session->board;
-    const double mfu = mfu_at(session, speed);
     tensorboard_scalar(board, t->step, "loss", t->last.loss);
     tensorboard_scalar(board, t->step, "grad_norm", t->last.stats.grad_norm);
     tensorboard_scalar(board, t->step, "lr", rate);
@@ -166,6 +167,7 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
         t->fresh = false;
         t->seconds += seconds;
         t->tokens += last->tokens;
+        t->sources += last->sources;
         t->exposed += last->stats.exposed_seconds - before.exposed_seconds;
         launch_step(session->launch, t->step);
         if (run->rank == 0) {
@@ -176,6 +178,7 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
                 break;
         }
         if (job->logs) {
+            const double speed = last->tokens / seconds, mfu = mfu_of(session, last->tokens, last->sources, seconds);
             /* seconds covers only the step; the code below is the cost of a log */
             if ((status = run_memory(run, &forecast, &measured, &equal, error)) != ZERO_OK)
                 break;
@@ -187,14 +190,14 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
             log_number(session->log, "tokens", last->tokens);
             log_number(session->log, "targets", last->targets);
             log_number(session->log, "seconds", seconds);
-            log_number(session->log, "tokens_per_second", last->tokens / seconds);
-            log_number(session->log, "mfu", mfu_at(session, last->tokens / seconds));
+            log_number(session->log, "tokens_per_second", speed);
+            log_number(session->log, "mfu", mfu);
             log_bool(session->log, "applied", last->stats.applied);
             if (!isnan(job->o.loss_scale))
                 log_number(session->log, "loss_scale", last->stats.loss_scale);
             log_memory(session->log, "memory", &measured);
             status = log_end(session->log, error);
-            draw_curves(session, t, rate, last->tokens / seconds, &measured);
+            draw_curves(session, t, rate, speed, mfu, &measured);
         }
         /* all ranks have the same signals, so all stop here */
         for (int s = 1; s < 32 && session->signal == 0; s++)
@@ -224,7 +227,7 @@ static summary_t summarize(const session_t *session, const totals_t *t, const ze
     return (summary_t){.steps = t->step - session->job->first,
                        .tokens = t->tokens,
                        .seconds = t->seconds,
-                       .mfu = mfu_at(session, t->tokens / t->seconds),
+                       .mfu = mfu_of(session, t->tokens, t->sources, t->seconds),
                        .exposed = t->exposed,
                        .measured = measured,
                        .equal = equal};
