@@ -36,6 +36,11 @@ zero_status_t report_written(zero_error_t *error)
     report_flush();
     if (!ferror(stdout))
         return ZERO_OK;
+    if (flush_failure == 0) {
+        /* An earlier print failed, and a later one has overwritten its errno. One more byte fails for the same reason. */
+        putchar('\n');
+        report_flush();
+    }
     return zero_fail(error, ZERO_ERR_IO, "cannot write standard output: %s",
                      strerror(flush_failure != 0 ? flush_failure : EIO));
 }
