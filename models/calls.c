@@ -298,7 +298,8 @@ zero_status_t zero_model_encode(zero_model_t *m, const int32_t *source, int64_t 
     m->cached_len = 0;
     memset(m->encoder.tokens, 0, (size_t)S * sizeof *source);
     memcpy(m->encoder.tokens, source, (size_t)n * sizeof *source);
-    set_sources(m, &(int32_t){(int32_t)n}, 1, m->options.micro_batch * m->decoder.T);
+    const int32_t length = (int32_t)n;
+    set_sources(m, &length, 1, m->options.micro_batch * m->decoder.T);
     status = zero_model_pass_encode(m, error);
     if (status == ZERO_OK)
         status = wait_for_losses(m, error);

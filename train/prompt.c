@@ -21,27 +21,25 @@ static char *read_all(FILE *file, size_t *bytes)
     size_t used = 0, room = PIECE;
     char *all = malloc(room);
     errno = 0;
-    while (all != NULL && used <= MOST) {
-        const size_t n = fread(all + used, 1, room - used - 1, file);
-        used += n;
-        if (n == 0)
-            break;
-        if (room - used > 1)
-            continue;
-        char *more = realloc(all, 2 * room);
-        if (more == NULL) {
-            free(all);
-            errno = 0;
+    if (all == NULL)
+        return NULL;
+    for (size_t n = 1; n > 0 && used <= MOST; used += n) {
+        if (room - used == 1) {
+            char *more = realloc(all, room *= 2);
+            if (more == NULL) {
+                free(all);
+                errno = 0;
+                return NULL;
+            }
+            all = more;
         }
-        all = more;
-        room *= 2;
+        n = fread(all + used, 1, room - used - 1, file);
     }
-    if (all != NULL && ferror(file) != 0) {
+    if (ferror(file) != 0) {
         free(all);
         return NULL;
     }
-    if (all != NULL)
-        all[used] = '\0';
+    all[used] = '\0';
     *bytes = used;
     return all;
 }

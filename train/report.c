@@ -37,7 +37,7 @@ zero_status_t report_written(zero_error_t *error)
     if (!ferror(stdout))
         return ZERO_OK;
     if (flush_failure == 0) {
-        /* An earlier print failed, and a later one has overwritten its errno. One more byte fails for the same reason. */
+        /* An earlier print failed, and its errno is lost. One more byte fails for the same reason. */
         putchar('\n');
         report_flush();
     }
