@@ -47,7 +47,7 @@ chmod +x "$out/run.py"
 
 # The CPU's losses of the same training, for comparison: the steps that run.py takes on a GPU, and fewer and shorter
 # steps for an emulated GPU.
-for dtype in fp32 bf16; do
+for dtype in fp32 bf16 fp16; do
     ./zero_train --device cpu --ranks 1 --threads 1 --dtype "$dtype" --steps 12 --sample 0 \
         --quiet --log "$out/cpu-$dtype.json"
     ./zero_train --device cpu --ranks 1 --threads 1 --dtype "$dtype" --steps 2 --seq-len 16 --batch 4 --micro-batch 1 \

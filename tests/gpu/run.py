@@ -248,7 +248,7 @@ def same_bits_item(group, ranks, dtype):
 
 
 def stages():
-    for dtype in ("fp32", "bf16"):
+    for dtype in ("fp32", "bf16", "fp16"):
         item("stages", "losses as the CPU's, %s" % dtype, lambda dtype=dtype: like_cpu(dtype))
         same_bits_item("stages", 1, dtype)
 
