@@ -5,6 +5,9 @@
 
 #include <stdlib.h>
 
+/* Elements of a fill that are converted at a time. Their values stay in a core's cache until they are written. */
+enum { FILL_PIECE = 1 << 17 };
+
 static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_fn fn, void *ctx)
 {
     const zero_spec_param_t *p = &engine->spec.params[param];
@@ -26,8 +29,8 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
         zero_exec_abort(engine->exec, &engine->error);
         return ZERO_ERR_MEMORY;
     }
-    for (int64_t at = mine.begin; at < mine.end && status == ZERO_OK; at += ZERO_ENGINE_PIECE) {
-        zero_range_t range = {at, mine.end - at < ZERO_ENGINE_PIECE ? mine.end : at + ZERO_ENGINE_PIECE};
+    for (int64_t at = mine.begin; at < mine.end && status == ZERO_OK; at += FILL_PIECE) {
+        zero_range_t range = {at, mine.end - at < FILL_PIECE ? mine.end : at + FILL_PIECE};
         if (fn(ctx, param, range.begin - placed->offset, range.end - range.begin, values) != 0) {
             status = zero_fail_reason(&engine->error, ZERO_ERR_IO, ZERO_REASON_CALLBACK_FAILED, -1,
                                       "the fill callback failed for elements [%lld, %lld) of parameter '%s'",
@@ -86,7 +89,7 @@ static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const
         if (zero_format_is_coded(&buffer->format))
             zero_block8_read(values, (const zero_block8_t *)(const void *)stored, buffer->state, 0, count);
         else
-            zero_flat_ref()->cast(values, ZERO_FP32, stored, buffer->format.dtype, count, 1, NULL);
+            zero_flat_cpu()->cast(values, ZERO_FP32, stored, buffer->format.dtype, count, 1, NULL);
         if (fn(ctx, param, at - first, count, values) != 0) {
             status = zero_fail_reason(&engine->error, ZERO_ERR_IO, ZERO_REASON_CALLBACK_FAILED, -1,
                                       "the read callback failed for elements [%lld, %lld) of parameter '%s'",
@@ -287,7 +290,7 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
             theirs =
                 zero_range_both(theirs, (zero_range_t){theirs.begin + done, theirs.begin + done + EXCHANGE_ELEMENTS});
             if (theirs.begin < theirs.end)
-                zero_flat_ref()->cast(out + (size_t)(theirs.begin - whole.begin) * zero_dtype_size(dtype), dtype,
+                zero_flat_cpu()->cast(out + (size_t)(theirs.begin - whole.begin) * zero_dtype_size(dtype), dtype,
                                       all + (size_t)r * EXCHANGE_ELEMENTS, ZERO_FP32, theirs.end - theirs.begin, 1,
                                       NULL);
         }
@@ -355,7 +358,7 @@ static zero_status_t set(zero_engine_t *engine, zero_param_t param, zero_state_t
     }
     for (int64_t at = whole.begin; at < whole.end && status == ZERO_OK; at += ZERO_ENGINE_PIECE) {
         zero_range_t range = {at, whole.end - at < ZERO_ENGINE_PIECE ? whole.end : at + ZERO_ENGINE_PIECE};
-        zero_flat_ref()->cast(as_fp32, ZERO_FP32, values + (size_t)(at - whole.begin) * zero_dtype_size(dtype), dtype,
+        zero_flat_cpu()->cast(as_fp32, ZERO_FP32, values + (size_t)(at - whole.begin) * zero_dtype_size(dtype), dtype,
                               range.end - range.begin, 1, NULL);
         if (state == ZERO_STATE_PARAM || state == ZERO_STATE_MASTER)
             status = zero_engine_put_all(engine, segment, range, as_fp32, rounded);

@@ -190,7 +190,7 @@ static zero_status_t read_values(const load_t *l, const zero_tensor_entry_t *ten
     if (zero_format_is_coded(&format))
         zero_block8_read(l->values, stored, state, 0, count);
     else
-        zero_flat_ref()->cast(l->values, ZERO_FP32, stored, format.dtype, count, 1, NULL);
+        zero_flat_cpu()->cast(l->values, ZERO_FP32, stored, format.dtype, count, 1, NULL);
     return status;
 }
 

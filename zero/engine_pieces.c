@@ -73,7 +73,7 @@ zero_status_t zero_engine_put(zero_engine_t *engine, const zero_engine_piece_t *
     } else if (buffer->format.dtype == ZERO_FP32) {
         rounded = (float *)(uintptr_t)values;
     } else {
-        zero_flat_ref()->cast(rounded, buffer->format.dtype, values, ZERO_FP32, count, 1, NULL);
+        zero_flat_cpu()->cast(rounded, buffer->format.dtype, values, ZERO_FP32, count, 1, NULL);
     }
     return zero_exec_write(engine->exec, piece->buffer,
                            piece->offset + zero_format_bytes(&buffer->format, both.begin - piece->range.begin), rounded,

@@ -19,8 +19,8 @@ struct zero_tensors {
     int count;
 };
 
-/* Elements of a 16-bit dtype that are read at once before they are widened. */
-enum { CHUNK = 8192 };
+/* Elements of a 16-bit dtype that are widened at once. */
+enum { CHUNK = 4096 };
 
 static zero_status_t no_memory(const char *path, zero_error_t *error)
 {
@@ -266,6 +266,16 @@ int zero_tensors_find(const zero_tensors_t *tensors, const char *name)
     return entry ? (int)(entry - tensors->entries) : -1;
 }
 
+static void widen(float *out, const uint16_t *values, int64_t count, bool bf16)
+{
+    if (bf16)
+        for (int64_t i = 0; i < count; i++)
+            out[i] = zero_bf16_to_fp32(values[i]);
+    else
+        for (int64_t i = 0; i < count; i++)
+            out[i] = zero_fp16_to_fp32(values[i]);
+}
+
 zero_status_t zero_tensors_read(const zero_tensors_t *tensors, int index, int64_t begin, int64_t count, float *out,
                                 zero_error_t *error)
 {
@@ -291,17 +301,18 @@ zero_status_t zero_tensors_read(const zero_tensors_t *tensors, int index, int64_
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
                          "tensor '%s' of '%s' is %s: only F32, BF16 and F16 can be converted to fp32", name.text,
                          file->path, entry->info.dtype);
-    uint16_t chunk[CHUNK];
-    for (int64_t done = 0; done < count; done += CHUNK) {
-        int64_t n = count - done < CHUNK ? count - done : CHUNK;
-        zero_status_t status = zero_read_file(file->fd, file->path, entry->offset + (uint64_t)(begin + done) * 2, chunk,
-                                              (uint64_t)n * 2, error);
-        if (status != ZERO_OK)
-            return status;
-        for (int64_t i = 0; i < n; i++)
-            out[done + i] = bf16 ? zero_bf16_to_fp32(chunk[i]) : zero_fp16_to_fp32(chunk[i]);
+    /* One read into the second half of out, which is as long as the stored values. Widening follows from the front, a
+     * chunk at a time: its end never passes the values that are still to come. */
+    const char *stored = (const char *)out + (size_t)count * sizeof(uint16_t);
+    zero_status_t status = zero_read_file(file->fd, file->path, entry->offset + (uint64_t)begin * 2,
+                                          (char *)out + (size_t)count * sizeof(uint16_t), (uint64_t)count * 2, error);
+    for (int64_t done = 0; done < count && status == ZERO_OK; done += CHUNK) {
+        const int64_t n = count - done < CHUNK ? count - done : CHUNK;
+        uint16_t chunk[CHUNK];
+        memcpy(chunk, stored + (size_t)done * sizeof *chunk, (size_t)n * sizeof *chunk);
+        widen(out + done, chunk, n, bf16);
     }
-    return ZERO_OK;
+    return status;
 }
 
 const char *zero_tensors_metadata(const zero_tensors_t *tensors, const char *key)
