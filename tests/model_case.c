@@ -141,6 +141,21 @@ void model_read_golden(model_golden_t *g, const char *name)
     json_decref(root);
 }
 
+model_case_t model_golden_case(model_golden_t *golden, const char *name, int world, int64_t micro_batch,
+                               const char *backend)
+{
+    model_read_golden(golden, name);
+    return (model_case_t){.golden = golden,
+                          .folder = golden->model,
+                          .world = world,
+                          .window = 2,
+                          .threads = 1,
+                          .backend = backend,
+                          .micro_batch = micro_batch,
+                          .reduce = ZERO_REDUCE_EVERY,
+                          .steps = golden->steps};
+}
+
 double model_read_eval(const char *folder, int64_t *seq_len)
 {
     json_t *root = read_json("gpt2.json");

@@ -64,6 +64,9 @@ typedef struct model_result {
 const char *model_path(const char *name);
 /* Reads the run of that name from one of the files. Ends the program if the file is invalid. */
 void model_read_golden(model_golden_t *golden, const char *name);
+/* Reads it too, and returns a case of its steps: stage 0, a window of 2, a thread, every micro-step reduced. */
+model_case_t model_golden_case(model_golden_t *golden, const char *name, int world, int64_t micro_batch,
+                               const char *backend);
 /* PyTorch's evaluation loss with the weights of a folder, over sequences of *seq_len tokens. */
 double model_read_eval(const char *folder, int64_t *seq_len);
 /* The tokens of tests/golden/gpt2.bin; *count of them. The caller frees them. */

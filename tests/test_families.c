@@ -15,20 +15,6 @@ enum { MODELS = sizeof models / sizeof *models, STAGES = 4, RECOMPUTES = 3 };
 static model_golden_t golden;
 static model_result_t base, result;
 
-static model_case_t case_of(const char *name, int world, int64_t micro_batch, const char *backend)
-{
-    model_read_golden(&golden, name);
-    return (model_case_t){.golden = &golden,
-                          .folder = golden.model,
-                          .world = world,
-                          .window = 2,
-                          .threads = 1,
-                          .backend = backend,
-                          .micro_batch = micro_batch,
-                          .reduce = ZERO_REDUCE_EVERY,
-                          .steps = golden.steps};
-}
-
 /* Stage 0 keeps all activations; each stage and each recompute mode is then run at least once. */
 static void check_stages(model_case_t *c)
 {
@@ -44,7 +30,7 @@ static void check_stages(model_case_t *c)
 
 START_TEST(test_fp32)
 {
-    model_case_t c = case_of(models[_i], 2 + _i % 2, 2, "cpu");
+    model_case_t c = model_golden_case(&golden, models[_i], 2 + _i % 2, 2, "cpu");
 
     check_stages(&c);
 }
@@ -55,7 +41,7 @@ START_TEST(test_bf16)
     char name[64];
 
     snprintf(name, sizeof name, "%s-bf16", models[_i]);
-    model_case_t c = case_of(name, 3 - _i % 2, 2, "cpu");
+    model_case_t c = model_golden_case(&golden, name, 3 - _i % 2, 2, "cpu");
 
     check_stages(&c);
 }
@@ -64,7 +50,7 @@ END_TEST
 /* fp16 stays near the results in fp32. */
 START_TEST(test_fp16)
 {
-    model_case_t c = case_of(models[_i], 2 + _i % 2, 2, "cpu");
+    model_case_t c = model_golden_case(&golden, models[_i], 2 + _i % 2, 2, "cpu");
 
     golden.dtype = ZERO_FP16;
     golden.tolerance = 2e-3;
@@ -75,7 +61,7 @@ END_TEST
 /* Plain C kernels, and one rank with the whole batch. */
 START_TEST(test_ref)
 {
-    model_case_t c = case_of(models[_i], 1, 12, "ref");
+    model_case_t c = model_golden_case(&golden, models[_i], 1, 12, "ref");
 
     c.stage = 3;
     model_check_run(&c, &base);
@@ -175,7 +161,7 @@ enum { PACKS = sizeof packs / sizeof *packs };
 
 START_TEST(test_packed)
 {
-    model_case_t c = case_of(packs[_i].name, 1, 3, packs[_i].backend);
+    model_case_t c = model_golden_case(&golden, packs[_i].name, 1, 3, packs[_i].backend);
 
     c.recompute = packs[_i].recompute;
     ck_assert_int_eq(ranks_run(1, 60, packed_rank, &c), 0);
@@ -206,7 +192,7 @@ static int starts_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
 /* Starts that no documents have, and starts for a model that was created without them. */
 START_TEST(test_bad_starts)
 {
-    model_case_t c = case_of("llama", 1, 1, "cpu");
+    model_case_t c = model_golden_case(&golden, "llama", 1, 1, "cpu");
 
     c.packed = _i == 0;
     ck_assert_int_eq(ranks_run(1, 60, starts_rank, &c), 0);

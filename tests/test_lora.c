@@ -19,20 +19,6 @@ static model_golden_t golden;
 static model_result_t base, result;
 static zero_error_t why;
 
-static model_case_t case_of(const char *name, int world, int64_t micro_batch, const char *backend)
-{
-    model_read_golden(&golden, name);
-    return (model_case_t){.golden = &golden,
-                          .folder = golden.model,
-                          .world = world,
-                          .window = 2,
-                          .threads = 1,
-                          .backend = backend,
-                          .micro_batch = micro_batch,
-                          .reduce = ZERO_REDUCE_EVERY,
-                          .steps = golden.steps};
-}
-
 /* ---- training --------------------------------------------------------------------------------------------------- */
 
 /* The base has the bits that it had before the first step, and every adapter has moved. */
@@ -70,7 +56,7 @@ static void check_stages(model_case_t *c)
 
 START_TEST(test_fp32)
 {
-    model_case_t c = case_of(models[_i], 1 + (_i + 1) % 4, 2, "cpu");
+    model_case_t c = model_golden_case(&golden, models[_i], 1 + (_i + 1) % 4, 2, "cpu");
 
     if (c.world == 4)
         c.micro_batch = 3;
@@ -83,7 +69,7 @@ START_TEST(test_bf16)
     char name[64];
 
     snprintf(name, sizeof name, "%s-bf16", models[_i]);
-    model_case_t c = case_of(name, 1 + (_i + 2) % 4, 2, "cpu");
+    model_case_t c = model_golden_case(&golden, name, 1 + (_i + 2) % 4, 2, "cpu");
 
     if (c.world == 4)
         c.micro_batch = 3;
@@ -94,7 +80,7 @@ END_TEST
 /* fp16 stays near the results in fp32. */
 START_TEST(test_fp16)
 {
-    model_case_t c = case_of(models[_i], 1 + _i % 3, 2, "cpu");
+    model_case_t c = model_golden_case(&golden, models[_i], 1 + _i % 3, 2, "cpu");
 
     golden.dtype = ZERO_FP16;
     golden.tolerance = 2e-3;
@@ -105,7 +91,7 @@ END_TEST
 /* Plain C kernels, and one rank with the whole batch. */
 START_TEST(test_ref)
 {
-    model_case_t c = case_of(models[_i], 1, 12, "ref");
+    model_case_t c = model_golden_case(&golden, models[_i], 1, 12, "ref");
 
     c.stage = 3;
     model_check_run(&c, &base);
@@ -259,7 +245,7 @@ static int init_rank(int rank, int world, const zero_bootstrap_t *bootstrap, voi
 
 START_TEST(test_init)
 {
-    model_case_t c = case_of("lora-qwen2", 1, 1, "cpu");
+    model_case_t c = model_golden_case(&golden, "lora-qwen2", 1, 1, "cpu");
 
     ck_assert_int_eq(ranks_run(1, 60, init_rank, &c), 0);
 }
@@ -430,7 +416,7 @@ START_TEST(test_export)
     exported_t *x = ranks_shared(sizeof *x);
     const char *files[] = {"adapter_config.json", "adapter_model.safetensors", "config.json", "model.safetensors"};
 
-    x->c = case_of(models[_i], 1 + _i % 3, 2, "cpu");
+    x->c = model_golden_case(&golden, models[_i], 1 + _i % 3, 2, "cpu");
     x->c.stage = _i % 4;
     for (int k = 0; k < 2; k++)
         snprintf(x->folder[k], sizeof x->folder[k], "lora-export-%d-%d", (int)getpid(), k);
@@ -546,7 +532,7 @@ static int wrong_rank(int rank, int world, const zero_bootstrap_t *bootstrap, vo
 /* Adapters of another model, of other sizes, and a folder without adapters. */
 START_TEST(test_wrong_adapters)
 {
-    model_case_t c = case_of("lora-llama", 1, 1, "cpu");
+    model_case_t c = model_golden_case(&golden, "lora-llama", 1, 1, "cpu");
 
     ck_assert_int_eq(ranks_run(1, 60, wrong_rank, &c), 0);
 }

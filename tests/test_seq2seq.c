@@ -16,20 +16,6 @@ enum { MODELS = sizeof models / sizeof *models, STAGES = 4 };
 static model_golden_t golden;
 static model_result_t base, result;
 
-static model_case_t case_of(const char *name, int world, int64_t micro_batch, const char *backend)
-{
-    model_read_golden(&golden, name);
-    return (model_case_t){.golden = &golden,
-                          .folder = golden.model,
-                          .world = world,
-                          .window = 2,
-                          .threads = 1,
-                          .backend = backend,
-                          .micro_batch = micro_batch,
-                          .reduce = ZERO_REDUCE_EVERY,
-                          .steps = golden.steps};
-}
-
 /* Stage 0 keeps all activations. Every recompute mode is then run, and activations are offloaded. */
 static void check_stages(model_case_t *c)
 {
@@ -46,7 +32,7 @@ static void check_stages(model_case_t *c)
 
 START_TEST(test_fp32)
 {
-    model_case_t c = case_of(models[_i % MODELS], 1 + _i / MODELS, 2, "cpu");
+    model_case_t c = model_golden_case(&golden, models[_i % MODELS], 1 + _i / MODELS, 2, "cpu");
 
     check_stages(&c);
 }
@@ -57,7 +43,7 @@ START_TEST(test_bf16)
     char name[64];
 
     snprintf(name, sizeof name, "%s-bf16", models[_i]);
-    model_case_t c = case_of(name, 3 - _i, 2, "cpu");
+    model_case_t c = model_golden_case(&golden, name, 3 - _i, 2, "cpu");
 
     check_stages(&c);
 }
@@ -66,7 +52,7 @@ END_TEST
 /* fp16 stays near the results in fp32. */
 START_TEST(test_fp16)
 {
-    model_case_t c = case_of(models[_i], 2 + _i, 2, "cpu");
+    model_case_t c = model_golden_case(&golden, models[_i], 2 + _i, 2, "cpu");
 
     golden.dtype = ZERO_FP16;
     golden.tolerance = 2e-3;
@@ -77,7 +63,7 @@ END_TEST
 /* Plain C kernels, and one rank with the whole batch. */
 START_TEST(test_ref)
 {
-    model_case_t c = case_of(models[_i], 1, 12, "ref");
+    model_case_t c = model_golden_case(&golden, models[_i], 1, 12, "ref");
 
     c.stage = 3;
     model_check_run(&c, &result);
@@ -87,7 +73,7 @@ END_TEST
 /* Other tokens in the padding of sources and targets give the same bits. */
 START_TEST(test_padding)
 {
-    model_case_t c = case_of(models[_i % MODELS], 2, 6, "cpu");
+    model_case_t c = model_golden_case(&golden, models[_i % MODELS], 2, 6, "cpu");
 
     c.recompute = _i < MODELS ? ZERO_RECOMPUTE_NONE : ZERO_RECOMPUTE_SELECTIVE;
     model_check_run(&c, &base);
@@ -141,7 +127,7 @@ static int sample_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
 
 START_TEST(test_samples)
 {
-    model_case_t c = case_of(models[_i % MODELS], 1, 2, "cpu");
+    model_case_t c = model_golden_case(&golden, models[_i % MODELS], 1, 2, "cpu");
 
     c.untrained = _i >= MODELS;
     ck_assert_int_eq(ranks_run(1, 60, sample_rank, &c), 0);
@@ -177,7 +163,7 @@ static int bad_rank(int rank, int world, const zero_bootstrap_t *bootstrap, void
 /* Lengths and tokens that no source has, and batches without a source. */
 START_TEST(test_bad_sources)
 {
-    model_case_t c = case_of("transformer", 1, 1, "cpu");
+    model_case_t c = model_golden_case(&golden, "transformer", 1, 1, "cpu");
 
     ck_assert_int_eq(ranks_run(1, 60, bad_rank, &c), 0);
 }
