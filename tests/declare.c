@@ -16,6 +16,7 @@ void declare_init(declare_t *d, int world)
     memset(d, 0, sizeof *d);
     d->spec = (zero_spec_t){.window = 2,
                             .micro_steps = 1,
+                            .mesh = {.pipe = 1, .replicas = 1, .context = 1, .tensor = 1},
                             .channels = 2,
                             .state = {2, {{ZERO_FP32, 1, sizeof(float)}, {ZERO_FP32, 1, sizeof(float)}}},
                             .piece = ZERO_PIECE,
@@ -24,7 +25,6 @@ void declare_init(declare_t *d, int world)
                             .params = d->params,
                             .passes = d->passes,
                             .reserves = d->reserves};
-    d->spec.group_count = 1;
     d->spec.groups[0].caps = (zero_comm_caps_t){
         .name = "shm", .in_place = true, .host_pointers = true, .ring_bytes = 1 << 20, .node_ranks = world};
     declare_world(d, world);
@@ -33,7 +33,14 @@ void declare_init(declare_t *d, int world)
 
 void declare_world(declare_t *d, int world)
 {
-    d->spec.world = d->spec.groups[0].size = world;
+    d->spec.world = world;
+    declare_replicas(d, 1);
+}
+
+void declare_replicas(declare_t *d, int replicas)
+{
+    d->spec.mesh.replicas = replicas;
+    zero_plan_set_groups(&d->spec);
 }
 
 void declare_stage(declare_t *d, int stage)
@@ -165,7 +172,10 @@ void declare_shuffle_table(declare_t *d, uint64_t seed)
 {
     uint64_t state = zero_splitmix64(seed ^ 0x7461626c65u), *r = &state;
     static const int64_t persist[] = {0, 0, 300, 2000};
-    int longest = longest_hold(d);
+    int longest = longest_hold(d), replicas = 1 + (int)declare_draw(r, (uint64_t)d->spec.world);
+    while (d->spec.world % replicas != 0)
+        replicas--;
+    declare_replicas(d, replicas);
     declare_stage(d, (int)declare_draw(r, 4));
     if (d->spec.parameters.sharding == ZERO_SHARDED && declare_draw(r, 8) == 0)
         d->spec.gradients.sharding = ZERO_FULL; /* a table that no preset gives */

@@ -23,7 +23,9 @@ typedef struct declare {
 
 /* An empty declaration: world ranks, window 2, one micro-step, fp32 on the wire; no table row is sharded. */
 void declare_init(declare_t *d, int world);
+/* One replica. */
 void declare_world(declare_t *d, int world);
+void declare_replicas(declare_t *d, int replicas);
 void declare_stage(declare_t *d, int stage);
 int32_t declare_unit(declare_t *d, const char *name);
 /* A parameter of one dimension. */
@@ -39,7 +41,7 @@ void declare_chain(declare_t *d, int layers, int64_t count, zero_dtype_t dtype);
  * uses with only GRAD or only READ; unused units; random table, window, micro-steps, reduction, dtypes and world (1 to
  * max_world). small: few and short units. The window is large enough for the held units. */
 void declare_random(declare_t *d, uint64_t seed, int max_world, bool small);
-/* A random valid table, window and persist_bytes for the same model, micro-steps, reduction, dtypes and world. */
+/* A random valid table, mesh, window and persist_bytes for the same model, micro-steps, reduction, dtypes and world. */
 void declare_shuffle_table(declare_t *d, uint64_t seed);
 
 /* A counter-based generator: the next number of *state, below n (> 0). */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_matrix.c - the toy over stage x window x reduce x micro-steps x dtypes x device x ranks, each against the
+/* engine_matrix.c - the toy over stage x window x reduce x micro-steps x dtypes x device x mesh, each against the
  * serial trajectory: so every two cases that should have the same bits have them. `make check` runs a cover of all
  * triples of levels on CPU and of all pairs on emulated GPUs, ZERO_CHECK_FULL=1 the whole product on CPU and all
  * triples on GPUs. */
@@ -26,14 +26,16 @@ enum {
     QUIET,
     BAD,
     OFFLOAD,
+    MESH,
     MODE,
     NONE,
     DIMENSIONS
 };
 enum { LEVELS = TOY_OFFLOADS, WORLDS = 4, MODES = 2 };
 typedef int levels_t[DIMENSIONS];
-static const levels_t on_cpu = {4, 4, 2, 3, 2, 2, WORLDS, TOY_CUDA, 3, 2, 2, 2, TOY_OFFLOADS, 1, 1};
-static const levels_t on_gpu = {4, 4, 2, 3, 2, 2, WORLDS, TOY_DEVICES - TOY_CUDA, 3, 2, 2, 2, TOY_OFFLOADS, MODES, 1};
+static const levels_t on_cpu = {4, 4, 2, 3, 2, 2, WORLDS, TOY_CUDA, 3, 2, 2, 2, TOY_OFFLOADS, 3, 1, 1};
+static const levels_t on_gpu = {4, 4,     2, 3, 2, 2, WORLDS, TOY_DEVICES - TOY_CUDA, 3, 2, 2, 2, TOY_OFFLOADS,
+                                3, MODES, 1};
 
 typedef struct tuple {
     int level[DIMENSIONS];
@@ -43,8 +45,9 @@ static toy_case_t case_of(const tuple_t *t, bool gpu)
 {
     static const int windows[] = {1, 2, 3, 100};
     static const int64_t persist[] = {0, 2000, 1 << 30};
-    const int *l = t->level;
-    return (toy_case_t){.world = 1 + l[WORLD],
+    const int *l = t->level, world = 1 + l[WORLD], replicas[] = {1, world % 2 == 0 ? 2 : 1, world};
+    return (toy_case_t){.world = world,
+                        .replicas = replicas[l[MESH]],
                         .stage = l[STAGE],
                         .window = windows[l[WINDOW]],
                         .reduce = l[REDUCE] ? ZERO_REDUCE_LAST : ZERO_REDUCE_EVERY,

@@ -18,18 +18,32 @@ static int order_rank(int rank, int world, const zero_bootstrap_t *bootstrap, vo
 }
 
 /* Every scene at stages 0 to 3 with each reduction. */
-static void play(int world, int threaded, bool unchecked, int first, int step, int scenes)
+static void play_in(int world, int replicas, int threaded, bool unchecked, int first, int step, int scenes)
 {
     for (int i = first; i < 2 * 4 * scenes; i += step) {
         order_case_t o = {.scene = (order_scene_t)(i / 8),
                           .stage = i % 4,
                           .reduce = (zero_reduce_t)(i / 4 % 2),
                           .threaded = threaded,
-                          .unchecked = unchecked};
+                          .unchecked = unchecked,
+                          .replicas = replicas};
         ck_assert_msg(ranks_run(world, 60, order_rank, &o) == 0, "world %d, scene %d, stage %d, reduce %d, threaded %d",
                       world, o.scene, o.stage, o.reduce, threaded);
     }
 }
+
+static void play(int world, int threaded, bool unchecked, int first, int step, int scenes)
+{
+    play_in(world, 1, threaded, unchecked, first, step, scenes);
+}
+
+/* Half of the ranks are not in the group of rank 0 that finds the difference. */
+START_TEST(replicas)
+{
+    play_in(4, 2, _i, false, 0, 3, ORDER_SCENES);
+    play_in(4, 2, 0, true, 1, 3, ORDER_SCENES);
+}
+END_TEST
 
 START_TEST(two_ranks)
 {
@@ -70,6 +84,7 @@ Suite *engine_order_suite(void)
     tcase_set_timeout(t, 300);
     tcase_add_test(t, two_ranks);
     tcase_add_test(t, three_ranks);
+    tcase_add_loop_test(t, replicas, 0, 2);
     tcase_add_loop_test(t, threads, 0, 2);
     tcase_add_loop_test(t, gpus, 0, 2);
     suite_add_tcase(suite, t);

@@ -105,6 +105,7 @@ void toy_reference_destroy(toy_reference_t *r)
         for (int k = 0; k < TOY_MAX_RANKS; k++) {
             free(r->written[k][p]);
             free(r->sum[k][p]);
+            free(r->reduced[k][p]);
         }
     }
     free(r);
@@ -120,7 +121,8 @@ toy_reference_t *toy_reference_create(const toy_case_t *c)
             if (!(*arrays[a] = calloc(n, sizeof(float))))
                 abort();
         for (int k = 0; k < c->world; k++)
-            if (!(r->written[k][p] = calloc(n, sizeof(float))) || !(r->sum[k][p] = calloc(n, sizeof(float))))
+            if (!(r->written[k][p] = calloc(n, sizeof(float))) || !(r->sum[k][p] = calloc(n, sizeof(float))) ||
+                !(r->reduced[k][p] = calloc(n, sizeof(float))))
                 abort();
         for (int64_t i = 0; i < toy_params[p].count; i++) {
             r->master[p][i] = toy_initial(p, i);
@@ -130,22 +132,40 @@ toy_reference_t *toy_reference_create(const toy_case_t *c)
     return r;
 }
 
-/* Adds the reduced gradients of all ranks: sums in rank order in fp32, rounded once to the wire's dtype. */
-static void reduce(const toy_case_t *c, toy_reference_t *r, float *(*source)[TOY_PARAMS], bool add)
+static int replicas_of(const toy_case_t *c)
 {
+    return c->replicas > 0 ? c->replicas : 1;
+}
+
+/* Element i of a parameter of count ranks: the sum in their order in fp32, rounded once to the wire's dtype. */
+static float sum(const toy_case_t *c, float *(*source)[TOY_PARAMS], int count, int p, int64_t i)
+{
+    float total = rounded(source[0][p][i], c->reduce_dtype);
+    for (int k = 1; k < count; k++)
+        total += rounded(source[k][p][i], c->reduce_dtype);
+    return rounded(total, c->reduce_dtype);
+}
+
+/* Adds the gradients of a micro-step, or of all, inside each replica; after the last one sums them over replicas. */
+static void reduce(const toy_case_t *c, toy_reference_t *r, float *(*source)[TOY_PARAMS], bool add, bool last)
+{
+    int replicas = replicas_of(c), shards = c->world / replicas;
     for (int p = 0; p < TOY_PARAMS; p++)
         for (int64_t i = 0; i < toy_params[p].count && toy_params[p].trainable; i++) {
-            float total = rounded(source[0][p][i], c->reduce_dtype);
-            for (int k = 1; k < c->world; k++)
-                total += rounded(source[k][p][i], c->reduce_dtype);
-            total = rounded(total, c->reduce_dtype);
-            r->final[p][i] = add ? r->final[p][i] + total : total;
+            for (int k = 0; k < replicas; k++) {
+                float total = sum(c, source + k * shards, shards, p, i);
+                r->reduced[k][p][i] = add ? r->reduced[k][p][i] + total : total;
+            }
+            if (last)
+                r->final[p][i] = replicas > 1 ? sum(c, r->reduced, replicas, p, i) : r->reduced[0][p][i];
         }
 }
 
 void toy_reference_micro(const toy_case_t *c, toy_reference_t *r, int micro, bool last)
 {
-    bool local = c->reduce == ZERO_REDUCE_LAST && c->micro_steps > 1;
+    int replicas = replicas_of(c);
+    bool alone = replicas > 1 && replicas == c->world; /* inside a replica there is nothing to reduce */
+    bool local = (c->reduce == ZERO_REDUCE_LAST || alone) && c->micro_steps > 1;
     for (int k = 0; k < c->world; k++)
         for (int p = 0; p < TOY_PARAMS; p++) {
             /* If reduced once per step, fp32 gradients accumulate in place. */
@@ -169,9 +189,9 @@ void toy_reference_micro(const toy_case_t *c, toy_reference_t *r, int micro, boo
             }
         }
     if (!local)
-        reduce(c, r, r->written, micro > 0);
+        reduce(c, r, r->written, micro > 0, last);
     else if (last)
-        reduce(c, r, r->sum, false);
+        reduce(c, r, r->sum, false, true);
 }
 
 /* A slice's squares: 16 lanes over blocks of 4096 elements, lanes added as a tree, blocks in order. */
@@ -197,7 +217,7 @@ static void squares_add(squares_t *s, float x)
 }
 
 /* One segment: the trainable parameters of a unit and a dtype, each at a multiple of 128, padded to world * 128; slice
- * by slice in rank order. */
+ * by slice in the order of their ranks. */
 static double segment_squares(const toy_case_t *c, const toy_reference_t *r, int unit, zero_dtype_t dtype, double total)
 {
     int64_t quantum = (int64_t)c->world * 128, elements = 0;
@@ -216,8 +236,10 @@ static double segment_squares(const toy_case_t *c, const toy_reference_t *r, int
         }
     for (int k = 0; k < c->world && elements > 0; k++) {
         squares_t s = {0};
-        for (int64_t i = 0; i < elements / c->world; i++)
-            squares_add(&s, flat[k * (elements / c->world) + i]);
+        int shards = c->world / replicas_of(c);
+        int64_t slice = k % shards * replicas_of(c) + k / shards, count = elements / c->world;
+        for (int64_t i = 0; i < count; i++)
+            squares_add(&s, flat[slice * count + i]);
         if (s.at % ZERO_NORM_BLOCK != 0)
             squares_end_block(&s);
         total += s.total;

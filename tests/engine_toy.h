@@ -33,6 +33,7 @@ typedef struct toy_case {
     toy_offload_t offload;
     bool guard;   /* config.guard */
     int bad_step; /* one rank writes an infinite gradient in this step; -1: never */
+    int replicas; /* of world / replicas ranks; 0: one */
 } toy_case_t;
 
 enum { TOY_MAX_RANKS = 8 };

@@ -100,11 +100,11 @@ typedef struct span {
     int per_block;
 } span_t;
 
-static span_t span_of(const machine_t *m, int rank, int32_t buffer, bool own, int32_t part)
+static span_t span_of(const machine_t *m, int rank, int32_t buffer, zero_extent_t own, int32_t part)
 {
     const zero_buffer_t *x = &m->plan->buffers[buffer];
     int per_block = (int)(BLOCK * zero_dtype_size(x->format.dtype) / CELL);
-    zero_span_t at = zero_plan_span(m->plan, rank, buffer, own, part);
+    zero_span_t at = zero_plan_span(m->plan, zero_plan_index(m->plan->spec, rank), buffer, own, part);
     return (span_t){m->ranks[rank].cells + (zero_plan_place(m->plan, x) + at.offset) / CELL, at.count / BLOCK,
                     at.begin / BLOCK, per_block};
 }
@@ -134,7 +134,7 @@ static void fill_at_start(machine_t *m, int rank, int32_t buffer, bool zero)
 {
     if (buffer < 0)
         return;
-    span_t s = span_of(m, rank, buffer, false, -1);
+    span_t s = span_of(m, rank, buffer, ZERO_EXTENT_WHOLE, -1);
     for (int64_t b = 0; b < s.count; b++)
         put(&s, b, zero ? 0 : first_value(m->plan->buffers[buffer].segment, s.first + b));
 }
@@ -175,9 +175,9 @@ static void use(machine_t *m, int rank, int32_t index, int half)
         const zero_segment_t *segment = &m->plan->segments[s];
         if (segment->unit != op->unit)
             continue;
-        span_t param = span_of(m, rank, segment->buffer[ZERO_ROLE_PARAM], false, -1);
+        span_t param = span_of(m, rank, segment->buffer[ZERO_ROLE_PARAM], ZERO_EXTENT_WHOLE, -1);
         bool grad = (op->flags & ZERO_GRAD) && segment->trainable;
-        span_t g = grad ? span_of(m, rank, segment->buffer[ZERO_ROLE_GRAD], false, -1) : param;
+        span_t g = grad ? span_of(m, rank, segment->buffer[ZERO_ROLE_GRAD], ZERO_EXTENT_WHOLE, -1) : param;
         for (int64_t b = 0; b < segment->elements / BLOCK; b++) {
             uint64_t value = op->flags & ZERO_READ ? get(&param, b) : 0;
             digest += mix(value, (uint64_t)(s * 4096 + b));
@@ -234,7 +234,7 @@ static void update(machine_t *m, int rank, const zero_op_t *op)
     span_t kept[1 + ZERO_MAX_STATES];
     int first, end = zero_plan_works_on(m->plan, op, &first);
     for (int i = first; i < end; i++)
-        kept[i] = span_of(m, rank, zero_part_memory(part, i), false, op->part);
+        kept[i] = span_of(m, rank, zero_part_memory(part, i), ZERO_EXTENT_WHOLE, op->part);
     uint64_t scalars = m->ranks[rank].cells[scalars_at(m)];
     for (int64_t b = 0; b < grad.count; b++) {
         uint64_t g = get(&grad, b) * 3 + scalars;
@@ -252,7 +252,7 @@ static void update(machine_t *m, int rank, const zero_op_t *op)
 /* Each block of a matrix becomes a value that depends on all of its blocks, on the matrix's owner. */
 static void make_whole(machine_t *m, int rank, const zero_op_t *op)
 {
-    span_t all = span_of(m, rank, op->dst, false, -1);
+    span_t all = span_of(m, rank, op->dst, ZERO_EXTENT_WHOLE, -1);
     for (int32_t p = 0; p < m->plan->spec->param_count; p++) {
         const zero_placed_t *at = &m->plan->placed[p];
         int64_t begin = at->offset / BLOCK, end = (at->offset + m->plan->spec->params[p].count + BLOCK - 1) / BLOCK;
@@ -262,12 +262,48 @@ static void make_whole(machine_t *m, int rank, const zero_op_t *op)
         for (int64_t b = begin; b < end; b++)
             sum += mix(get(&all, b), (uint64_t)b);
         for (int64_t b = begin; b < end; b++)
-            put(&all, b, at->owner == rank ? mix(sum, (uint64_t)b) : 0);
+            put(&all, b, zero_plan_rank(m->plan->spec, at->owner) == rank ? mix(sum, (uint64_t)b) : 0);
     }
 }
 
-/* All data movement of a collective happens at once. */
-static void collective(machine_t *m, const zero_op_t *op)
+/* The first rank of the group that a rank is in. The mesh is rank = replica * shards + shard. */
+static int first_of_group(const machine_t *m, int group, int rank)
+{
+    int shards = m->world / m->plan->spec->mesh.replicas;
+    uint8_t axes = m->plan->spec->groups[group].axes;
+    return group == 0 ? 0 : axes == ZERO_AXIS_SHARD ? rank - rank % shards : rank % shards;
+}
+
+/* A collective of the group that begins with a rank. As in a communicator, a rank's number in the group alone says what
+ * it sends and gets: the i-th has the i-th range of the larger operand. */
+static void exchange_data(machine_t *m, const zero_op_t *op, int begin)
+{
+    bool gathers = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT;
+    int64_t count = op->count / BLOCK, size = m->plan->spec->groups[op->group].size;
+    uint64_t *values = calloc((size_t)(count * size), sizeof *values);
+    if (values == NULL)
+        abort();
+    for (int r = begin, i = 0; r < m->world; r++) {
+        if (first_of_group(m, op->group, r) != begin)
+            continue;
+        span_t src = span_of(m, r, op->src, op->src_own, -1);
+        for (int64_t b = 0; b < (gathers ? count : count * size); b++)
+            values[gathers ? i * count + b : b] += get(&src, b);
+        i++;
+    }
+    for (int r = begin, i = 0; r < m->world; r++) {
+        if (first_of_group(m, op->group, r) != begin)
+            continue;
+        span_t dst = span_of(m, r, op->dst, op->dst_own, -1);
+        for (int64_t b = 0; b < (gathers ? count * size : count); b++)
+            put(&dst, b, values[gathers ? b : i * count + b]);
+        i++;
+    }
+    free(values);
+}
+
+/* All data movement of a collective happens at once. first: the first rank of its group. */
+static void collective(machine_t *m, const zero_op_t *op, int first)
 {
     if (op->kind == ZERO_OP_EXCHANGE) {
         uint64_t sum = 0;
@@ -278,24 +314,7 @@ static void collective(machine_t *m, const zero_op_t *op)
             m->ranks[r].cells[scalars_at(m)] = mix(sum, m->ranks[r].rate);
         return;
     }
-    const zero_segment_t *segment = &m->plan->segments[op->segment];
-    int64_t slice = segment->slice / BLOCK;
-    bool gathers = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT;
-    uint64_t *values = calloc((size_t)(segment->elements / BLOCK), sizeof *values);
-    if (values == NULL)
-        abort();
-    for (int r = 0; r < m->world; r++) {
-        span_t src = span_of(m, r, op->src, gathers && op->src_own, -1);
-        for (int64_t b = 0; b < src.count; b++)
-            values[gathers ? src.first + b : b] += get(&src, b);
-    }
-    for (int r = 0; r < m->world; r++) {
-        span_t dst = span_of(m, r, op->dst, !gathers && op->dst_own, -1);
-        int64_t first = gathers ? 0 : r * slice;
-        for (int64_t b = 0; b < dst.count; b++)
-            put(&dst, b, values[first + b]);
-    }
-    free(values);
+    exchange_data(m, op, first);
 }
 
 static bool is_collective(const zero_op_t *op)
@@ -311,7 +330,7 @@ static void begin_writing(machine_t *m, int rank, const zero_op_t *op, uint64_t 
     if (!writes || (op->src == op->dst && (op->kind == ZERO_OP_REDUCE_SCATTER || op->kind == ZERO_OP_SPREAD)))
         return;
     span_t dst = span_of(m, rank, op->dst, op->dst_own, op->part);
-    span_t own = span_of(m, rank, op->dst, true, op->part);
+    span_t own = span_of(m, rank, op->dst, zero_op_collects(op) ? op->src_own : ZERO_EXTENT_SLICE, op->part);
     for (int64_t b = 0; b < dst.count; b++)
         if (op->src != op->dst || dst.first + b < own.first || dst.first + b >= own.first + own.count)
             put(&dst, b, mix(schedule + 77, (uint64_t)b));
@@ -394,7 +413,8 @@ static bool can_run(const machine_t *m, int rank, int stream)
     if (!m->ranks[rank].begun[stream])
         return true;
     for (int other = 0; is_collective(x->op) && other < m->world; other++)
-        if (head_of(m, other, stream) != index || !m->ranks[other].begun[stream])
+        if (first_of_group(m, x->op->group, other) == first_of_group(m, x->op->group, rank) &&
+            (head_of(m, other, stream) != index || !m->ranks[other].begun[stream]))
             return false;
     return true;
 }
@@ -403,17 +423,21 @@ static bool can_run(const machine_t *m, int rank, int stream)
 static void advance(machine_t *m, int rank, int stream, uint64_t schedule)
 {
     int32_t index = head_of(m, rank, stream);
-    bool all = is_collective(m->list[index].op);
+    const zero_op_t *op = m->list[index].op;
+    bool together = is_collective(op);
+    int first = together ? first_of_group(m, op->group, rank) : rank;
     if (!m->ranks[rank].begun[stream]) {
-        begin_writing(m, rank, m->list[index].op, schedule);
+        begin_writing(m, rank, op, schedule);
         m->ranks[rank].begun[stream] = true;
         return;
     }
-    if (all)
-        collective(m, m->list[index].op);
+    if (together)
+        collective(m, op, first);
     else
         execute(m, rank, index);
-    for (int r = all ? 0 : rank; r < (all ? m->world : rank + 1); r++) {
+    for (int r = first; r < (together ? m->world : rank + 1); r++) {
+        if (together && first_of_group(m, op->group, r) != first)
+            continue;
         m->ranks[r].head[stream]++;
         m->ranks[r].begun[stream] = false;
     }
@@ -489,7 +513,8 @@ static uint64_t digest(const machine_t *m)
         for (int32_t s = 0; s < m->plan->segment_count; s++) {
             const int32_t *buffer = m->plan->segments[s].buffer;
             bool sharded = buffer[ZERO_ROLE_PARAM_SHARD] >= 0;
-            span_t param = span_of(m, r, buffer[sharded ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], true, -1);
+            span_t param =
+                span_of(m, r, buffer[sharded ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], ZERO_EXTENT_SLICE, -1);
             for (int64_t b = 0; b < param.count; b++)
                 sum += mix(get(&param, b), (uint64_t)(s * 4096 + param.first + b));
         }

@@ -116,6 +116,7 @@ static void configure(zero_config_t *config, void *ctx)
     const order_case_t *o = ctx;
     config->reduce = o->reduce;
     config->check_order = !o->unchecked;
+    config->mesh.replicas = o->replicas > 0 ? o->replicas : 1;
 }
 
 static int run(small_t *s, const order_case_t *o, zero_comm_t *comm)

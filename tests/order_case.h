@@ -26,6 +26,7 @@ typedef struct order_case {
     int stage, threaded; /* as in small_case_t */
     zero_reduce_t reduce;
     bool unchecked; /* without config.check_order */
+    int replicas;   /* 0: one */
 } order_case_t;
 
 /* Runs a rank of a case, on a communicator that cannot be used afterwards. Returns 0 if the ranks' calls end as they

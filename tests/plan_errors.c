@@ -19,10 +19,11 @@ static void refused(zero_status_t wanted, const char *part)
     ck_assert_ptr_null(plan);
 }
 
-static void second_group(int size)
+/* Two replicas of two shards. */
+static void square(void)
 {
-    d->spec.groups[1] = (zero_spec_group_t){size, d->spec.groups[0].caps};
-    d->spec.group_count = 2;
+    declare_world(d, 4);
+    declare_replicas(d, 2);
 }
 
 START_TEST(bad_declarations)
@@ -39,12 +40,15 @@ START_TEST(bad_declarations)
     REFUSED(d->spec.channels = 0, ZERO_ERR_ARG, "channels");
     REFUSED(d->spec.channels = 1, ZERO_ERR_ARG, "2");
     REFUSED(d->spec.groups[0].caps.in_place = false, ZERO_ERR_UNSUPPORTED, "");
-    REFUSED(d->spec.group_count = 0, ZERO_ERR_ARG, "0");
-    REFUSED(d->spec.group_count = ZERO_MAX_GROUPS + 1, ZERO_ERR_ARG, "1 8");
+    REFUSED(d->spec.group_count = 0, ZERO_ERR_ARG, "0 1");
+    REFUSED((square(), d->spec.group_count = 2), ZERO_ERR_ARG, "2 3");
     REFUSED(d->spec.groups[0].size = 1, ZERO_ERR_ARG, "1 2");
-    REFUSED(second_group(3), ZERO_ERR_ARG, "`group 1` 3");
-    REFUSED(second_group(0), ZERO_ERR_ARG, "`group 1` 0");
-    REFUSED((second_group(2), d->spec.groups[1].caps.in_place = false), ZERO_ERR_UNSUPPORTED, "");
+    REFUSED((square(), d->spec.groups[1].size = 3), ZERO_ERR_ARG, "`group 1` 3 2");
+    REFUSED((square(), d->spec.groups[1].axes = ZERO_AXIS_REPLICA), ZERO_ERR_ARG, "`group 1` 2");
+    REFUSED((square(), d->spec.groups[2].caps.in_place = false), ZERO_ERR_UNSUPPORTED, "");
+    REFUSED(d->spec.mesh.replicas = 0, ZERO_ERR_ARG, "config.mesh.replicas 0 1");
+    REFUSED((declare_world(d, 12), d->spec.mesh.replicas = 5), ZERO_ERR_ARG, "config.mesh.replicas 5 12 4 6");
+    REFUSED((declare_world(d, 12), d->spec.mesh.replicas = 13), ZERO_ERR_ARG, "config.mesh.replicas 13 12");
     REFUSED(d->spec.optimizer.sharding = ZERO_FULL, ZERO_ERR_ARG, "");
     REFUSED((declare_stage(d, 2), d->spec.optimizer.sharding = ZERO_FULL), ZERO_ERR_ARG,
             "config.gradients.sharding ZERO_SHARDED");
@@ -190,30 +194,34 @@ START_TEST(collectives_take_slices)
 }
 END_TEST
 
-/* A collective needs a group that has all slices. Other operations must not have a group. */
+/* A collective needs the group whose ranks have its elements, in their order: a mesh of 2 x 2 has a group of the same
+ * size that has others, and the world has them in another order. Other operations must not have a group. */
 START_TEST(groups_of_operations)
 {
-    for (int size = 1; size <= 2; size++) {
+    for (int stage = 0; stage <= 3; stage++) {
         zero_error_t error = {.text = ""};
+        int changed = 0;
         plan_model(d);
-        second_group(size);
+        square();
+        declare_stage(d, stage);
         zero_plan_t *plan = plan_build(d);
-        zero_op_t *gather = plan->programs[zero_plan_program(plan, ZERO_PROGRAM_ONLY, 0, -1)].ops, *use = gather;
-        while (gather->kind != ZERO_OP_GATHER)
-            gather++;
-        while (use->kind != ZERO_OP_USE)
-            use++;
-        gather->group = 1;
-        zero_status_t status = zero_plan_check(plan, &error);
-        ck_assert_msg(size == 2 ? status == ZERO_OK : status == ZERO_ERR_PLAN && has_names(error.text, "1"), "%s",
-                      error.text);
-        gather->group = 2;
-        ck_assert_int_eq(zero_plan_check(plan, &error), ZERO_ERR_PLAN);
-        ck_assert_msg(has_names(error.text, "`group 2`"), "%s", error.text);
-        gather->group = 0;
-        use->group = 1;
-        ck_assert_int_eq(zero_plan_check(plan, &error), ZERO_ERR_PLAN);
-        ck_assert_msg(has_names(error.text, "`group 1`"), "%s", error.text);
+        for (int32_t p = 0; p < plan->program_count; p++)
+            for (int32_t o = 0; o < plan->programs[p].op_count; o++) {
+                zero_op_t *op = &plan->programs[p].ops[o];
+                uint8_t right = op->group;
+                bool collects = zero_op_collects(op);
+                for (uint8_t g = 0; g <= 3; g++) {
+                    if (g == right || (!collects && g < 3))
+                        continue;
+                    op->group = g;
+                    ck_assert_int_eq(zero_plan_check(plan, &error), ZERO_ERR_PLAN);
+                    ck_assert_msg(g < 3 || has_names(error.text, "`group 3`"), "%s", error.text);
+                    changed += collects;
+                }
+                op->group = right;
+            }
+        ck_assert_int_gt(changed, 0);
+        ck_assert_int_eq(zero_plan_check(plan, &error), ZERO_OK);
         zero_plan_destroy(plan);
     }
 }

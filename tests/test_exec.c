@@ -25,8 +25,7 @@
 
 static declare_t declared;
 
-/* All gathers of the first unit use the second group, which also has all ranks. Those of the second unit still use the
- * first group. */
+/* Gathers use the communicator of shards alone, in a mesh of two replicas whose shards hold different values. */
 static int groups_rank(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     declare_t *d = &declared;
@@ -40,20 +39,17 @@ static int groups_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
     TRY(zero_comm_shm(&comm, bootstrap, NULL, &error));
     TRY(zero_device_cpu(&device, NULL, &error));
     declare_init(d, world);
+    declare_replicas(d, 2);
     declare_stage(d, 3);
     declare_chain(d, 2, 1000, ZERO_FP32);
     int32_t any = declare_pass(d, ZERO_PASS_ANY_ORDER);
     d->spec.device = device->caps;
     d->spec.channels = 1;
     d->spec.groups[0].caps = comm->caps;
-    d->spec.groups[1] = d->spec.groups[0];
-    d->spec.group_count = 2;
+    zero_plan_set_groups(&d->spec);
     TRY(zero_plan_build(&plan, &d->spec, &error));
     int32_t programs[] = {zero_plan_program(plan, ZERO_PROGRAM_ANY, any, 0),
                           zero_plan_program(plan, ZERO_PROGRAM_ANY, any, 1)};
-    zero_program_t *first = &plan->programs[programs[0]];
-    for (int32_t i = 0; i < first->op_count; i++)
-        first->ops[i].group = first->ops[i].kind == ZERO_OP_GATHER;
     TRY(zero_plan_check(plan, &error));
     zero_config_t config;
     zero_config_init(&config);
@@ -63,23 +59,24 @@ static int groups_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
     TRY(zero_exec_create(&x, plan, &config, &error));
     for (int u = 0; u < 2; u++) {
         const zero_segment_t *s = &plan->segments[u];
-        uint64_t bytes = (uint64_t)s->slice * sizeof(float);
-        float *slice = malloc(bytes);
-        for (int64_t i = 0; slice && i < s->slice; i++)
-            slice[i] = (float)(1 + 10 * u + rank);
-        TRY(zero_exec_write(x, s->buffer[ZERO_ROLE_PARAM_SHARD], 0, slice, bytes, &error));
-        free(slice);
+        uint64_t bytes = (uint64_t)s->shard * sizeof(float), others = (uint64_t)(world / 2 - 1) * bytes;
+        float *shard = malloc(bytes);
+        EXPECT(shard && s->shard == 2 * s->slice);
+        for (int64_t i = 0; i < s->shard; i++)
+            shard[i] = (float)(1 + 10 * u + rank);
+        TRY(zero_exec_write(x, s->buffer[ZERO_ROLE_PARAM_SHARD], 0, shard, bytes, &error));
+        free(shard);
         TRY(zero_exec_begin(x, programs[u], &error));
         TRY(zero_exec_use(x, u, &error));
         const float *param = zero_exec_address(x, s->buffer[ZERO_ROLE_PARAM]);
         for (int64_t i = 0; i < s->elements; i++)
-            EXPECT(param[i] == (float)(1 + 10 * u + zero_plan_owner(plan, u, i)));
+            EXPECT(param[i] == (float)(1 + 10 * u + rank - rank % (world / 2) + (int)(i / s->shard)));
         TRY(zero_exec_release(x, u, &error));
         TRY(zero_exec_end(x, &error));
-        for (int g = 0; g < 2; g++)
-            EXPECT(x->comms[g][0]->bytes_received == (g == 1 || u == 1 ? (uint64_t)(world - 1) * bytes : 0));
+        for (int g = 0; g < 3; g++)
+            EXPECT(x->comms[g][0]->bytes_received == (g == 1 ? (uint64_t)(u + 1) * others : 0));
         TRY(zero_exec_stats(x, &stats, &error));
-        EXPECT(stats.traffic.gathered == (uint64_t)(u + 1) * (uint64_t)(world - 1) * bytes);
+        EXPECT(stats.traffic.gathered == (uint64_t)(u + 1) * others && stats.traffic.replica_gathered == 0);
     }
     zero_exec_destroy(x);
     zero_plan_destroy(plan);
@@ -90,7 +87,7 @@ static int groups_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
 
 START_TEST(groups_have_their_own_communicators)
 {
-    ck_assert_int_eq(ranks_run(2 + _i, 60, groups_rank, NULL), 0);
+    ck_assert_int_eq(ranks_run(4 + 2 * _i, 60, groups_rank, NULL), 0);
 }
 END_TEST
 

@@ -327,7 +327,7 @@ END_TEST
 
 START_TEST(rings_and_reserves_are_counted)
 {
-    declare_init(d, 3);
+    declare_init(d, 4);
     declare_chain(d, 2, 100, ZERO_FP32);
     d->spec.channels = 2;
     d->reserves[0] = (zero_spec_reserve_t){ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, 10001};
@@ -336,12 +336,11 @@ START_TEST(rings_and_reserves_are_counted)
     zero_plan_t *plan = build();
     ck_assert_uint_eq(plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS], 2 << 20);
     zero_plan_destroy(plan);
-    d->spec.groups[1] = (zero_spec_group_t){3, d->spec.groups[0].caps};
+    declare_replicas(d, 2);
     d->spec.groups[1].caps.ring_bytes = 4096;
-    d->spec.groups[2] = (zero_spec_group_t){1, d->spec.groups[0].caps}; /* one rank exchanges nothing */
-    d->spec.group_count = 3;
+    d->spec.groups[2].caps.ring_bytes = 8192;
     plan = build();
-    ck_assert_uint_eq(plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS], (2 << 20) + 2 * 4096);
+    ck_assert_uint_eq(plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS], (2 << 20) + 2 * (4096 + 8192));
     ck_assert_uint_ge(plan->buffers[plan->reserve_buffer[0]].bytes, 10001);
     ck_assert_uint_eq(plan->kind_bytes[ZERO_TIER_DEVICE][ZERO_KIND_ACTIVATIONS], 12288);
     ck_assert_uint_eq(plan->kind_bytes[ZERO_TIER_DEVICE][ZERO_KIND_WORKSPACE], 0);
@@ -435,7 +434,7 @@ START_TEST(hash_sees_every_declaration)
     CHANGES(d->spec.reduce_dtype = ZERO_BF16);
     CHANGES(declare_stage(d, 2));
     CHANGES((d->spec.device.asynchronous = false, d->spec.channels = 1));
-    CHANGES((d->spec.groups[1] = d->spec.groups[0], d->spec.group_count = 2));
+    CHANGES(declare_replicas(d, 2));
     CHANGES(d->spec.piece = ZERO_PIECE_QUANTUM);
     CHANGES(d->params[1].count = d->params[1].shape[0] = 999);
     CHANGES(d->params[1].trainable = false);
@@ -581,6 +580,21 @@ START_TEST(golden_text)
         d->spec.gradients.tier = offload ? ZERO_TIER_HOST : ZERO_TIER_DEVICE;
         compare(offload ? "stage2-bf16-whole-nvme" : "stage2-bf16-whole");
     }
+    for (int stage = 1; stage <= 3; stage += 2) { /* two replicas of two shards */
+        make_golden(4, stage, ZERO_FP32);
+        declare_replicas(d, 2);
+        snprintf(name, sizeof name, "replicas-stage%d", stage);
+        compare(name);
+    }
+    for (int offload = 0; offload < 2; offload++) {
+        make_golden(4, 2, ZERO_BF16);
+        declare_replicas(d, 2);
+        d->spec.micro_steps = 2;
+        d->spec.reduce_dtype = ZERO_BF16;
+        if (offload)
+            d->spec.optimizer.tier = d->spec.gradients.tier = ZERO_TIER_HOST;
+        compare(offload ? "replicas-stage2-bf16-every-offload" : "replicas-stage2-bf16-every");
+    }
 }
 END_TEST
 
@@ -599,18 +613,15 @@ END_TEST
 START_TEST(text_names_groups)
 {
     text_t text = {0};
-    make_golden(2, 3, ZERO_FP32);
-    d->spec.groups[1] = d->spec.groups[0];
-    d->spec.group_count = 2;
+    make_golden(4, 3, ZERO_FP32);
+    declare_replicas(d, 2);
     zero_plan_t *plan = build();
-    zero_op_t *op = plan->programs[zero_plan_program(plan, ZERO_PROGRAM_ONLY, 0, -1)].ops;
-    while (op->kind != ZERO_OP_GATHER)
-        op++;
-    op->group = 1;
     zero_plan_explain(plan, append, &text);
     append(&text, "", 1);
-    ck_assert_ptr_nonnull(strstr(text.bytes, "\n  group 1 of 2 ranks, communicator shm\n"));
+    ck_assert_ptr_nonnull(strstr(text.bytes, "\n  group 1 of 2 ranks, the shards of a replica, communicator shm\n"));
+    ck_assert_ptr_nonnull(strstr(text.bytes, "\n  group 2 of 2 ranks, the replicas of a shard, communicator shm\n"));
     ck_assert_ptr_nonnull(strstr(text.bytes, ", group 1, receives "));
+    ck_assert_ptr_nonnull(strstr(text.bytes, ", group 2, receives "));
     free(text.bytes);
     zero_plan_destroy(plan);
 }

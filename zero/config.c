@@ -103,6 +103,11 @@ static const zero_field_t fields[] = {
     {RANKS(hysteresis), ZERO_FIELD_INT, 1, 1, INT_MAX, "at least 1: the number of skipped steps", NULL},
     {RANKS(min_loss_scale), ZERO_FIELD_REAL, 0x1p-24, NORMAL, "a positive number that fp32 can hold", NULL},
     {PLAN(saves_frozen), ZERO_FIELD_SWITCH, true, false, true, NULL, NULL},
+    {PLAN(mesh.pipe), ZERO_FIELD_INT, 1, 1, 1, "1: pipeline stages are not supported", NULL},
+    {PLAN(mesh.replicas), ZERO_FIELD_INT, 1, 1, ZERO_MAX_WORLD, "at least 1: the number of replicas", NULL},
+    {PLAN(mesh.context), ZERO_FIELD_INT, 1, 1, 1, "1: context parallelism is not supported", NULL},
+    {PLAN(mesh.tensor), ZERO_FIELD_INT, 1, 1, 1, "1: tensor parallelism is not supported", NULL},
+    {PLAN(mesh.node), ZERO_FIELD_INT, 0, 0, 0, "0: a second copy of parameters in a node is not supported", NULL},
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 _Static_assert((int)FIELDS <= (int)ZERO_CONFIG_MOST, "ranks send a word for each field");

@@ -51,11 +51,15 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
         *caps = config->comm->caps;
         spec->device = config->device->caps;
     }
-    spec->world = spec->groups[0].size = e->world;
-    spec->group_count = 1;
+    spec->world = e->world;
     spec->channels = spec->device.asynchronous ? 2 : 1;
     spec->piece = ZERO_PIECE;
     zero_config_to_spec(config, spec);
+    e->index = 0;
+    if (e->world % spec->mesh.replicas == 0) { /* otherwise refused below */
+        zero_plan_set_groups(spec);
+        e->index = zero_plan_index(spec, e->rank);
+    }
     const zero_rule_options_t numbers = zero_rule_options(config);
     zero_rule_t rule = zero_rule_of(config->rule, false);
     spec->state.count = rule == ZERO_RULE_CUSTOM ? config->update_states : zero_rule_states(rule, &numbers);

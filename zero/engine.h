@@ -10,8 +10,8 @@
 
 struct zero_engine {
     zero_config_t config;
-    int rank, world;
-    zero_spec_t spec; /* complete at commit; owned */
+    int rank, world, index; /* index: of this rank's slice */
+    zero_spec_t spec;       /* complete at commit; owned */
     int32_t unit_capacity, param_capacity, pass_capacity, reserve_capacity;
     int32_t use_capacity; /* of the pass to which a use was last added */
     int32_t use_pass;

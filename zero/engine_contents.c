@@ -247,11 +247,11 @@ static int copy_values(void *ctx, zero_param_t param, int64_t begin, int64_t cou
 /* Elements that a rank sends per exchange. */
 enum { EXCHANGE_ELEMENTS = 16384 };
 
-/* The elements of a segment that a rank owns. */
-static zero_range_t slice_of(const zero_engine_t *engine, int32_t segment, int rank)
+/* The elements of a segment that are in a slice. */
+static zero_range_t slice_of(const zero_engine_t *engine, int32_t segment, int index)
 {
-    zero_span_t span =
-        zero_plan_span(engine->plan, rank, engine->plan->segments[segment].buffer[ZERO_ROLE_PARAM], true, -1);
+    zero_span_t span = zero_plan_span(engine->plan, index, engine->plan->segments[segment].buffer[ZERO_ROLE_PARAM],
+                                      ZERO_EXTENT_SLICE, -1);
     return (zero_range_t){span.begin, span.begin + span.count};
 }
 
@@ -273,26 +273,26 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
         zero_exec_abort(engine->exec, &engine->error);
         return status;
     }
-    for (int r = first; r <= last; r++) {
-        zero_range_t theirs = zero_range_both(whole, slice_of(engine, segment, r));
+    for (int i = first; i <= last; i++) {
+        zero_range_t theirs = zero_range_both(whole, slice_of(engine, segment, i));
         longest = theirs.end - theirs.begin > longest ? theirs.end - theirs.begin : longest;
     }
     for (int64_t done = 0; done < longest && status == ZERO_OK; done += EXCHANGE_ELEMENTS) {
-        zero_range_t own = zero_range_both(whole, slice_of(engine, segment, engine->rank));
+        zero_range_t own = zero_range_both(whole, slice_of(engine, segment, engine->index));
         own = zero_range_both(own, (zero_range_t){own.begin + done, own.begin + done + EXCHANGE_ELEMENTS});
         target_t target = {mine, own.begin - whole.begin};
         if (own.begin < own.end && (status = read_range(engine, param, state, own, copy_values, &target)) != ZERO_OK)
             zero_exec_abort(engine->exec, &engine->error); /* no memory: the other ranks wait for these elements */
         if (status == ZERO_OK)
             status = zero_exec_exchange(engine->exec, mine, all, EXCHANGE_ELEMENTS * sizeof *mine, &engine->error);
-        for (int r = first; r <= last && out && status == ZERO_OK; r++) {
-            zero_range_t theirs = zero_range_both(whole, slice_of(engine, segment, r));
+        for (int i = first; i <= last && out && status == ZERO_OK; i++) {
+            zero_range_t theirs = zero_range_both(whole, slice_of(engine, segment, i));
+            size_t rank = (size_t)zero_plan_rank(&engine->spec, i);
             theirs =
                 zero_range_both(theirs, (zero_range_t){theirs.begin + done, theirs.begin + done + EXCHANGE_ELEMENTS});
             if (theirs.begin < theirs.end)
                 zero_flat_cpu()->cast(out + (size_t)(theirs.begin - whole.begin) * zero_dtype_size(dtype), dtype,
-                                      all + (size_t)r * EXCHANGE_ELEMENTS, ZERO_FP32, theirs.end - theirs.begin, 1,
-                                      NULL);
+                                      all + rank * EXCHANGE_ELEMENTS, ZERO_FP32, theirs.end - theirs.begin, 1, NULL);
         }
     }
     free(mine);
@@ -317,7 +317,7 @@ zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_sta
 static zero_status_t recompute_norm(zero_engine_t *engine, int32_t s)
 {
     const zero_segment_t *segment = &engine->plan->segments[s];
-    const zero_range_t own = slice_of(engine, s, engine->rank);
+    const zero_range_t own = slice_of(engine, s, engine->index);
     const size_t element = zero_dtype_size(segment->final);
     double sum = 0, square, scratch;
     zero_status_t status;

@@ -19,7 +19,8 @@ float *zero_engine_buffers(zero_engine_t *engine, int64_t elements, float **seco
 
 static zero_engine_piece_t piece_of(const zero_engine_t *engine, int32_t buffer, bool own, int32_t part)
 {
-    zero_span_t span = zero_plan_span(engine->plan, engine->rank, buffer, own, part);
+    zero_span_t span =
+        zero_plan_span(engine->plan, engine->index, buffer, own ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE, part);
     return (zero_engine_piece_t){buffer, {span.begin, span.begin + span.count}, span.offset};
 }
 

@@ -255,6 +255,17 @@ typedef struct zero_row {
     int32_t window; /* reserved, 0: the window of this row */
 } zero_row_t;
 
+/* How ranks are arranged. replicas is a divisor of the number of ranks; what is left are the
+ * shards, and rank = replica * shards + shard. Parameters and the gradients of a micro-step are
+ * sharded over the shards of a replica, the optimizer over all ranks: gradients are reduced over
+ * shards, and once a step over replicas (hybrid sharding). Consecutive ranks share a replica, so
+ * the ranks of a fast network should be one. Full rows stay full. With parameters on another tier,
+ * each rank keeps only its own slice there. The other members are reserved: 1, and 0 for node. */
+typedef struct zero_mesh {
+    int32_t pipe, replicas, context, tensor; /* (1) */
+    int32_t node;                            /* (0) */
+} zero_mesh_t;
+
 typedef enum zero_reduce { ZERO_REDUCE_EVERY = 0, ZERO_REDUCE_LAST = 1 } zero_reduce_t;
 
 /* The optimizer. Each keeps fp32 master weights, and the state that follows its name. AdamW, Adam
@@ -411,6 +422,7 @@ typedef struct zero_config {
     bool saves_frozen;     /* false: zero_save leaves out frozen parameters, if there is a training
                               pass, and zero_load leaves those as they are that the checkpoint
                               lacks. The program keeps their values elsewhere (true) */
+    zero_mesh_t mesh;      /* the arrangement of the ranks (one replica) */
 } zero_config_t;
 
 /* Sets the defaults of *config; size is sizeof(zero_config_t) in the caller's header. */
@@ -616,7 +628,7 @@ ZERO_API zero_status_t zero_wait(zero_engine_t *engine);
  * the device and the host tier; read from and written to the nvme tier. */
 typedef struct zero_traffic {
     uint64_t gathered, reduced, to_host, to_device, read, written;
-    uint64_t reserved[2]; /* 0 */
+    uint64_t replica_gathered, replica_reduced; /* of these, what comes from other replicas */
 } zero_traffic_t;
 
 /* What an engine has done since it was committed, where a member does not say otherwise. */

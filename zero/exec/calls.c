@@ -61,9 +61,10 @@ zero_comm_t *zero_exec_note(zero_exec_t *x, int channel, const zero_op_t *op)
 {
     zero_exec_channel_calls_t *c = &x->channel_calls[channel];
     zero_exec_report_t *t = &c->report;
-    c->comm = x->comms[op ? op->group : 0][channel];
+    c->group = op ? op->group : 0;
+    zero_comm_t *comm = x->comms[c->group][channel];
     if (x->world == 1)
-        return c->comm;
+        return comm;
     t->cursor = op ? (int32_t)(op - x->plan->programs[t->program].ops) : -1;
     c->note.key = zero_splitmix64(t->digest ^ (uint64_t)(uint32_t)t->cursor);
     if (op && op->kind == ZERO_OP_EXCHANGE) { /* the numbers of zero_set_step matter here */
@@ -72,18 +73,18 @@ zero_comm_t *zero_exec_note(zero_exec_t *x, int channel, const zero_op_t *op)
         c->note.key = zero_splitmix64(c->note.key ^ zero_splitmix64((uint64_t)t->step) ^ (uint64_t)t->applied);
     }
     memcpy(c->note.words, t, sizeof *t);
-    c->comm->note = &c->note;
-    return c->comm;
+    comm->note = &c->note;
+    return comm;
 }
 
-static zero_status_t fail_calls_differ(const zero_exec_t *x, const zero_exec_channel_calls_t *c, zero_error_t *error);
+static zero_status_t fail_calls_differ(const zero_exec_t *x, int channel, zero_error_t *error);
 
 zero_status_t zero_exec_note_done(zero_exec_t *x, int channel, bool compared, zero_status_t status, zero_error_t *error)
 {
     zero_exec_channel_calls_t *c = &x->channel_calls[channel];
     if (status != ZERO_OK || x->world == 1)
-        return status == ZERO_ERR_MISMATCH ? fail_calls_differ(x, c, error) : status;
-    if (!compared)
+        return status == ZERO_ERR_MISMATCH ? fail_calls_differ(x, channel, error) : status;
+    if (!compared || c->group > 0)
         return ZERO_OK;
     /* All calls up to now are the same on every rank. */
     c->agreed = true;
@@ -96,7 +97,7 @@ zero_status_t zero_exec_note_done(zero_exec_t *x, int channel, bool compared, ze
 /* ---- calls ------------------------------------------------------------------------------------------------------ */
 
 /* An exchange where the call begins. It finds calls that would otherwise wait for each other forever, on different
- * channels or on a device. */
+ * channels, in different groups of ranks or on a device. */
 static zero_status_t compare_begin(zero_exec_t *x, zero_error_t *error)
 {
     char nothing = 0;
@@ -109,7 +110,9 @@ static zero_status_t on_channel(zero_exec_t *x, int channel, const void *arg, ze
 {
     record_call(x, &x->channel_calls[channel], arg);
     atomic_fetch_add_explicit(&x->calls_recorded[channel], 1, memory_order_release);
-    if (channel > 0 || x->channel_count == 1 || !x->options.check_order)
+    /* With one channel and one group, the first collective compares the calls. */
+    bool compares = x->channel_count > 1 ? x->options.check_order : x->plan->spec->group_count > 1;
+    if (channel > 0 || !compares)
         return ZERO_OK;
     zero_error_t local; /* large, and written only on failure */
     local.text[0] = '\0';
@@ -327,22 +330,24 @@ static const char *advice(const zero_exec_t *x, const zero_exec_report_t *const 
 }
 
 /* Fails with what this rank and the rank that the communicator found were doing, in the order of their ranks. */
-static zero_status_t fail_calls_differ(const zero_exec_t *x, const zero_exec_channel_calls_t *c, zero_error_t *error)
+static zero_status_t fail_calls_differ(const zero_exec_t *x, int channel, zero_error_t *error)
 {
-    const zero_comm_t *comm = c->comm;
+    const zero_exec_channel_calls_t *c = &x->channel_calls[channel];
+    const zero_comm_t *comm = x->comms[c->group][channel];
     const zero_exec_report_t *own = &c->report;
     zero_exec_report_t other;
     memcpy(&other, comm->other.note.words, sizeof other);
     if (comm->other.note.key == 0 || !is_valid(x, &other) || !is_valid(x, own))
         return ZERO_ERR_MISMATCH; /* the communicator's sentence is all that is known */
-    bool first = x->rank < comm->other.rank;
+    int peer = zero_plan_member(x->plan->spec, c->group, x->rank, comm->other.rank);
+    bool first = x->rank < peer;
     const zero_exec_report_t *const reports[2] = {first ? own : &other, first ? &other : own};
     const zero_exec_report_t *a = reports[0], *b = reports[1];
-    int ranks[2] = {first ? x->rank : comm->other.rank, first ? comm->other.rank : x->rank};
+    int ranks[2] = {first ? x->rank : peer, first ? peer : x->rank};
     bool together = same_run(&a->run[a->runs - 1], &b->run[b->runs - 1]) && a->program == b->program &&
                     a->cursor == b->cursor && (!is_training(x, a->program) || a->micro == b->micro);
     if (together && a->digest == b->digest)
-        return zero_fail_reason(error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, comm->other.rank,
+        return zero_fail_reason(error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, peer,
                                 "rank %d is at step %lld after %lld updates, but rank %d is at step %lld after %lld: "
                                 "pass the same numbers to zero_set_step on every rank",
                                 ranks[0], (long long)a->step, (long long)a->applied, ranks[1], (long long)b->step,
@@ -353,7 +358,7 @@ static zero_status_t fail_calls_differ(const zero_exec_t *x, const zero_exec_cha
         add(&t, "in step %lld ", (long long)a->step);
     if (together)
         return zero_fail_reason(
-            error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, comm->other.rank,
+            error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, peer,
             "%sranks %d and %d have made different calls since the ranks last exchanged data: rank %d ran "
             "%s; rank %d ran %s: %s",
             t.s, ranks[0], ranks[1], ranks[0], history_of(x, a, from).s, ranks[1], history_of(x, b, from).s,
@@ -361,7 +366,7 @@ static zero_status_t fail_calls_differ(const zero_exec_t *x, const zero_exec_cha
     if (a->runs - from > 1 || b->runs - from > 1)
         add(&more, " (since the ranks last exchanged data, rank %d ran %.120s; rank %d ran %.120s)", ranks[0],
             history_of(x, a, from).s, ranks[1], history_of(x, b, from).s);
-    return zero_fail_reason(error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, comm->other.rank,
-                            "%srank %d %s; rank %d %s%s: %s", t.s, ranks[0], place_of(x, a).s, ranks[1],
-                            place_of(x, b).s, more.s, advice(x, reports, from));
+    return zero_fail_reason(error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, peer, "%srank %d %s; rank %d %s%s: %s",
+                            t.s, ranks[0], place_of(x, a).s, ranks[1], place_of(x, b).s, more.s,
+                            advice(x, reports, from));
 }

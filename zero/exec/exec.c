@@ -230,6 +230,7 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, cons
     x->options = *config;
     x->rank = comm->rank;
     x->world = comm->size;
+    x->index = zero_plan_index(plan->spec, x->rank);
     x->program = -1;
     x->pending_weight = -1;
     x->channel_count = plan->spec->channels;
@@ -246,7 +247,8 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, cons
         goto fail;
     for (int g = 0; g < plan->spec->group_count; g++)
         for (int c = 0; c < x->channel_count && status == ZERO_OK; c++)
-            status = zero_comm_split(comm, x->rank / plan->spec->groups[g].size, x->rank, &x->comms[g][c], &local);
+            status =
+                zero_comm_split(comm, zero_plan_member(plan->spec, g, x->rank, 0), x->rank, &x->comms[g][c], &local);
     if ((status = zero_exec_agree(comm, status, &local)) != ZERO_OK)
         goto fail;
     if ((status = attach(x, &local)) != ZERO_OK)
@@ -449,7 +451,9 @@ zero_status_t zero_exec_stats(zero_exec_t *x, zero_stats_t *stats, zero_error_t 
                                       .to_host = counted(x, ZERO_COUNT_TO_HOST),
                                       .to_device = counted(x, ZERO_COUNT_TO_DEVICE),
                                       .read = counted(x, ZERO_COUNT_READ),
-                                      .written = counted(x, ZERO_COUNT_WRITTEN)};
+                                      .written = counted(x, ZERO_COUNT_WRITTEN),
+                                      .replica_gathered = counted(x, ZERO_COUNT_REPLICA_GATHERED),
+                                      .replica_reduced = counted(x, ZERO_COUNT_REPLICA_REDUCED)};
     stats->comm_seconds = 1e-9 * (double)counted(x, ZERO_COUNT_COMM_NS);
     stats->kernel_seconds = 1e-9 * (double)counted(x, ZERO_COUNT_KERNEL_NS);
     /* A device that is not asynchronous runs collectives on the calling thread. */

@@ -33,7 +33,7 @@ typedef struct zero_exec_channel_calls {
     zero_comm_note_t note;
     zero_exec_report_t report;
     bool agreed, is_step; /* the ranks have agreed during the current call; it is zero_step */
-    zero_comm_t *comm;    /* of the last collective */
+    int group;            /* of the last collective */
 } zero_exec_channel_calls_t;
 
 /* The most calls that the caller may be ahead of a stream. */
@@ -81,6 +81,8 @@ typedef enum zero_exec_count {
     ZERO_COUNT_TO_DEVICE,
     ZERO_COUNT_READ,
     ZERO_COUNT_WRITTEN,
+    ZERO_COUNT_REPLICA_GATHERED,
+    ZERO_COUNT_REPLICA_REDUCED,
     ZERO_COUNTS
 } zero_exec_count_t;
 
@@ -91,6 +93,7 @@ struct zero_exec {
     const zero_flat_ops_t *flat;
     zero_config_t options;
     int rank, world;
+    int index; /* of this rank's slice of each segment */
 
     zero_arena_t *arenas[ZERO_TIER_COUNT];             /* none on nvme */
     zero_nvme_t *nvme;                                 /* NULL: nothing is on nvme */

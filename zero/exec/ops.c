@@ -10,11 +10,11 @@
 
 /* The address of an operand. NULL if the operation has none, or if the operand is on the nvme tier: READ and WRITE find
  * it in its file. */
-static char *operand(const zero_exec_t *x, const zero_op_t *op, int32_t buffer, bool own)
+static char *operand(const zero_exec_t *x, const zero_op_t *op, int32_t buffer, zero_extent_t own)
 {
     if (buffer < 0 || x->base[buffer] == NULL)
         return NULL;
-    return x->base[buffer] + zero_plan_span(x->plan, x->rank, buffer, own, op->part).offset;
+    return x->base[buffer] + zero_plan_span(x->plan, x->index, buffer, own, op->part).offset;
 }
 
 /* Only on the stream's own thread. */
@@ -40,8 +40,14 @@ static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *nativ
         op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT
             ? zero_comm_all_gather(comm, src, dst, zero_format_bytes(format, op->count), native, error)
             : zero_comm_reduce_scatter(comm, src, dst, op->count, format->dtype, native, error);
-    count(x, op->stream, ZERO_COUNT_GATHERED, comm->bytes_received - received);
-    count(x, op->stream, ZERO_COUNT_REDUCED, comm->bytes_reduced - reduced);
+    received = comm->bytes_received - received;
+    reduced = comm->bytes_reduced - reduced;
+    count(x, op->stream, ZERO_COUNT_GATHERED, received);
+    count(x, op->stream, ZERO_COUNT_REDUCED, reduced);
+    if (x->plan->spec->groups[op->group].axes == ZERO_AXIS_REPLICA) {
+        count(x, op->stream, ZERO_COUNT_REPLICA_GATHERED, received);
+        count(x, op->stream, ZERO_COUNT_REPLICA_REDUCED, reduced);
+    }
     return zero_exec_note_done(x, channel, !comm->uncompared, status, error);
 }
 
@@ -225,7 +231,7 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
     const zero_part_t *part = &plan->parts[op->part];
     const zero_spec_state_t *kept = zero_plan_state(plan, op->segment);
     zero_dtype_t grad_dtype = plan->buffers[op->src].format.dtype;
-    zero_span_t span = zero_plan_span(plan, x->rank, op->src, op->src_own, op->part);
+    zero_span_t span = zero_plan_span(plan, x->index, op->src, op->src_own, op->part);
     char *grad = operand(x, op, op->src, op->src_own), *param = operand(x, op, op->dst, op->dst_own);
     bool direction_only = is_direction_only(plan, op);
     float *master = (float *)(direction_only ? param : operand(x, op, zero_part_memory(part, 0), false));
@@ -294,7 +300,7 @@ static zero_status_t call_matrix(zero_exec_t *x, const zero_op_t *op, const zero
             continue;
         const zero_spec_param_t *param = &spec->params[p];
         float *values = matrices + placed->offset;
-        if (placed->owner != x->rank) {
+        if (placed->owner != x->index) {
             flat->fill_zero(values, (uint64_t)param->count * sizeof *values, threads, native);
             continue;
         }

@@ -49,9 +49,12 @@ typedef struct zero_builder {
     zero_error_t *error;
     int32_t train;                                           /* the training pass, -1: none */
     bool shard_parameters, shard_gradients, shard_optimizer; /* over more than one rank */
+    zero_extent_t keeps;                                     /* what a rank keeps of parameters that are in slots */
     bool offload_parameters;                                 /* parameters live on a tier other
                                                               * than the device */
     bool sum_locally;      /* each rank sums its micro-steps, and the sums are reduced once per
+                            * step */
+    bool sum_shards;       /* each micro-step is reduced over shards; the sums are reduced over replicas once per
                             * step */
     bool gather_gradients; /* there are several ranks, and each updates everything */
     zero_unit_plan_t *units;
@@ -92,15 +95,20 @@ static inline uint64_t zero_build_align(const zero_spec_t *spec, zero_tier_t tie
 /* Appends a buffer of elements in this format (overflow: ZERO_ERR_MEMORY). *out gets its index. */
 zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind,
                                 zero_tier_t tier, zero_format_t format, int64_t elements, int32_t *out);
+/* The number of elements of an extent of a segment. */
+static inline int64_t zero_build_elements(const zero_segment_t *s, zero_extent_t extent)
+{
+    return extent == ZERO_EXTENT_WHOLE ? s->elements : extent == ZERO_EXTENT_SHARD ? s->shard : s->slice;
+}
 /* Refuses groups of ranks that cannot be planned with. */
 zero_status_t zero_build_check_groups(const zero_spec_t *spec, zero_error_t *error);
-/* Sets the segment's elements, rounded up so that slices are equal and aligned, and its slice. Returns false if there
- * are too many. */
+/* Sets the segment's elements, rounded up so that slices are equal and aligned, its slice and its shard. Returns false
+ * if there are too many. */
 bool zero_build_slices(const zero_spec_t *spec, zero_segment_t *segment, uint64_t elements);
 /* Chooses the rank that computes the update of each parameter that is updated whole. */
 zero_status_t zero_build_owners(zero_builder_t *b);
-/* Whether the buffer holds the whole segment (its own slice is then a part of it). */
-bool zero_build_is_full(const zero_builder_t *b, int32_t buffer);
+/* The flag of an operand that is this extent of a buffer: WHOLE (all of it) if the buffer holds no more than that. */
+zero_extent_t zero_build_own(const zero_builder_t *b, int32_t buffer, zero_extent_t extent);
 /* Whether the local sum of a segment whose gradients are on the host tier is also added up there. Otherwise it comes to
  * the device before more is added to it. */
 static inline bool zero_build_sums_there(const zero_builder_t *b, const zero_segment_t *s)
@@ -114,7 +122,7 @@ static inline bool zero_build_norm_away(const zero_builder_t *b, int32_t segment
     const zero_segment_t *s = &b->plan->segments[segment];
     bool there = zero_build_sums_there(b, s) && !zero_plan_is_shared(s);
     return b->segments[segment].away && b->spec->micro_steps > 1 &&
-           (there || (!b->sum_locally && !b->gather_gradients));
+           (there || (!b->sum_locally && !b->sum_shards && !b->gather_gradients));
 }
 /* calloc that reports failure; n 0 allocates too. *out is NULL on failure. */
 zero_status_t zero_build_alloc(zero_builder_t *b, void *out, size_t n, size_t size);

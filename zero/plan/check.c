@@ -344,8 +344,8 @@ static zero_status_t check_rank(const zero_plan_t *plan, int index, zero_error_t
 }
 
 /* Ranks differ only in the index of their slice. An operand is either the same on every rank (a whole segment, or a
- * part that is counted from the segment), or it lies in the own slice, at a place that does not depend on the index. So
- * the first and the last index cover all ranks. All segments have the same slicing, over the world. */
+ * part that is counted from the segment), or it lies in the own slice or the own shard, at a place that does not depend
+ * on the index. So the first and the last index cover all ranks. All segments have the same slicing, over the world. */
 zero_status_t zero_plan_check(const zero_plan_t *plan, zero_error_t *error)
 {
     zero_status_t status = check_rank(plan, 0, error);

@@ -38,7 +38,7 @@ typedef enum zero_direction {
 /* What a range of bytes holds. base: where element 0 of the segment would lie, so that shifted copies differ. */
 typedef struct zero_content {
     uint8_t kind, dtype, state;
-    bool reduced;
+    uint8_t reduced; /* the axes over which it is summed */
     int32_t segment, version;
     int32_t first, end, uses;
     int64_t base;
@@ -73,7 +73,7 @@ typedef struct zero_checker {
     uint64_t *bounds;
     int32_t bound_count; /* sorted; cell i is [bounds[i], bounds[i + 1]) */
     zero_cell_t *cells;
-    struct zero_operand *operands; /* two per buffer: all of it, and this rank's slice */
+    struct zero_operand *operands; /* three per buffer, by zero_extent_t: all of it, this rank's slice, its shard */
     zero_cells_t *norm;            /* by segment: the cells of its norm */
     zero_cell_t rate;              /* written by the host before each exchange */
     struct zero_saved_cell *saved;
@@ -109,8 +109,13 @@ static inline int64_t zero_check_slice(const zero_checker_t *c, int32_t segment)
 {
     return c->index * c->plan->segments[segment].slice;
 }
+/* The axes of several ranks: gradients are summed over all of them. */
+static inline uint8_t zero_check_axes(const zero_checker_t *c)
+{
+    return c->plan->spec->groups[0].axes;
+}
 /* The same as zero_plan_span, computed independently. */
-zero_span_t zero_check_span(const zero_checker_t *c, int32_t buffer, bool own, int32_t part);
+zero_span_t zero_check_span(const zero_checker_t *c, int32_t buffer, zero_extent_t own, int32_t part);
 
 /* Checks that every number in the plan is in its range, and that buffers do not overlap. The rest of the checker relies
  * on it. */
@@ -119,7 +124,7 @@ zero_status_t zero_check_numbers(zero_checker_t *c);
 /* Creates the cells of all operands of this rank. Only parameters, master weights and state hold something at first. */
 zero_status_t zero_check_cells_create(zero_checker_t *c);
 void zero_check_cells_destroy(zero_checker_t *c);
-zero_operand_t zero_check_operand(const zero_checker_t *c, int32_t buffer, bool own, int32_t part);
+zero_operand_t zero_check_operand(const zero_checker_t *c, int32_t buffer, zero_extent_t own, int32_t part);
 
 /* Whether the stream's next operation is ordered after everything that its read or write of these cells conflicts
  * with. */

@@ -26,6 +26,8 @@ const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char
     return text;
 }
 
+enum { EXTENTS = ZERO_EXTENT_SHARD + 1 };
+
 typedef struct zero_saved_cell {
     int32_t index;
     zero_cell_t cell;
@@ -60,22 +62,40 @@ static void keep(int64_t *begin, int64_t *end, int64_t from, int64_t count)
         *end = from + count;
 }
 
-zero_span_t zero_check_span(const zero_checker_t *c, int32_t buffer, bool own, int32_t part)
+/* Keeps those elements that are in this rank's extent of a segment. Slices of a shard follow each other, so a shard
+ * begins at the multiple of its size that is not after the slice. */
+static void keep_extent(const zero_checker_t *c, int32_t segment, zero_extent_t extent, int64_t *begin, int64_t *end)
+{
+    const zero_segment_t *s = &c->plan->segments[segment];
+    int64_t slice = zero_check_slice(c, segment);
+    if (extent == ZERO_EXTENT_SLICE)
+        keep(begin, end, slice, s->slice);
+    else if (extent == ZERO_EXTENT_SHARD)
+        keep(begin, end, slice - slice % s->shard, s->shard);
+}
+
+/* The element from which an extent counts. */
+static int64_t start_of(const zero_checker_t *c, int32_t segment, zero_extent_t extent)
+{
+    int64_t begin = 0, end = c->plan->segments[segment].elements;
+    keep_extent(c, segment, extent, &begin, &end);
+    return begin;
+}
+
+zero_span_t zero_check_span(const zero_checker_t *c, int32_t buffer, zero_extent_t own, int32_t part)
 {
     const zero_buffer_t *x = &c->plan->buffers[buffer];
     const zero_part_t *p = part >= 0 ? &c->plan->parts[part] : NULL;
     if (x->segment < 0)
         return (zero_span_t){.count = x->elements};
-    int64_t slice = zero_check_slice(c, x->segment), first = x->begin + (x->own ? slice : 0);
-    int64_t begin = first, end = first + x->elements;
-    if (own)
-        keep(&begin, &end, slice, c->plan->segments[x->segment].slice);
+    int64_t first = x->begin + start_of(c, x->segment, x->own), begin = first, end = first + x->elements;
+    keep_extent(c, x->segment, own, &begin, &end);
     if (p != NULL)
-        keep(&begin, &end, (p->own ? slice : 0) + p->begin, p->end - p->begin);
+        keep(&begin, &end, start_of(c, x->segment, p->own) + p->begin, p->end - p->begin);
     return (zero_span_t){begin, end > begin ? end - begin : 0, zero_format_bytes(&x->format, begin - first)};
 }
 
-static zero_operand_t resolve(const zero_checker_t *c, int32_t buffer, bool own, int32_t part)
+static zero_operand_t resolve(const zero_checker_t *c, int32_t buffer, zero_extent_t own, int32_t part)
 {
     const zero_buffer_t *x = &c->plan->buffers[buffer];
     zero_span_t span = zero_check_span(c, buffer, own, part);
@@ -87,11 +107,11 @@ static zero_operand_t resolve(const zero_checker_t *c, int32_t buffer, bool own,
                             .count = span.count};
 }
 
-zero_operand_t zero_check_operand(const zero_checker_t *c, int32_t buffer, bool own, int32_t part)
+zero_operand_t zero_check_operand(const zero_checker_t *c, int32_t buffer, zero_extent_t own, int32_t part)
 {
     if (part >= 0 && c->plan->buffers[buffer].part < 0)
         return resolve(c, buffer, own, part);
-    return c->operands[2 * (size_t)buffer + own];
+    return c->operands[EXTENTS * (size_t)buffer + own];
 }
 
 static void begin_with(zero_checker_t *c, int32_t buffer, int32_t part, zero_content_kind_t kind)
@@ -107,7 +127,7 @@ static void begin_with(zero_checker_t *c, int32_t buffer, int32_t part, zero_con
 }
 
 /* Appends the bounds of an operand on this rank. zero_plan_span, which the executor uses, must return the same. */
-static zero_status_t bound(zero_checker_t *c, int32_t *n, int32_t buffer, bool own, int32_t part)
+static zero_status_t bound(zero_checker_t *c, int32_t *n, int32_t buffer, zero_extent_t own, int32_t part)
 {
     const zero_buffer_t *x = &c->plan->buffers[buffer];
     zero_span_t span = zero_check_span(c, buffer, own, part),
@@ -131,14 +151,15 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
     zero_status_t status;
 
     size_t parts = (size_t)plan->part_count + (size_t)plan->piece_count;
-    c->bounds = malloc((4 * buffers + 2 * segments + 2 * ZERO_SEGMENT_ROLES * parts + 1) * sizeof *c->bounds);
-    c->operands = calloc(2 * buffers + 1, sizeof *c->operands);
+    c->bounds = malloc((2 * EXTENTS * buffers + 2 * segments + 2 * ZERO_SEGMENT_ROLES * parts + 1) * sizeof *c->bounds);
+    c->operands = calloc(EXTENTS * buffers + 1, sizeof *c->operands);
     c->norm = calloc(segments + 1, sizeof *c->norm);
     if (c->bounds == NULL || c->operands == NULL || c->norm == NULL)
         return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %d buffers", plan->buffer_count);
     for (int32_t i = 0; i < plan->buffer_count; i++)
-        if ((status = bound(c, &n, i, false, -1)) != ZERO_OK || (status = bound(c, &n, i, true, -1)) != ZERO_OK)
-            return status;
+        for (int e = 0; e < EXTENTS; e++)
+            if ((status = bound(c, &n, i, (zero_extent_t)e, -1)) != ZERO_OK)
+                return status;
     for (int32_t p = 0; p < plan->part_count + plan->piece_count;
          p++) /* parts of segment buffers: gradients, parameters */
         for (int r = 0; r < ZERO_SEGMENT_ROLES; r++) {
@@ -159,8 +180,8 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
     if (c->cells == NULL || c->saved == NULL)
         return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %d buffers", plan->buffer_count);
     for (int32_t i = 0; i < plan->buffer_count; i++)
-        for (int own = 0; own < 2; own++)
-            c->operands[2 * (size_t)i + (size_t)own] = resolve(c, i, own, -1);
+        for (int e = 0; e < EXTENTS; e++)
+            c->operands[EXTENTS * (size_t)i + (size_t)e] = resolve(c, i, (zero_extent_t)e, -1);
     for (int32_t s = 0; s < plan->segment_count; s++) {
         uint64_t begin = zero_plan_place(plan, &plan->buffers[plan->norms]) + (uint64_t)s * sizeof(double);
         c->norm[s] = (zero_cells_t){find(c, begin), find(c, begin + sizeof(double))};

@@ -14,9 +14,10 @@ static zero_status_t check_segments(const zero_checker_t *c)
         if (s->unit < 0 || s->unit >= plan->spec->unit_count || (i > 0 && s->unit < plan->segments[i - 1].unit))
             return zero_check_fail(c, "segment %d belongs to unit %d, which does not exist or is out of order", i,
                                    s->unit);
-        if (s->elements <= 0 || s->slice % ZERO_ALIGN_ELEMENTS != 0 || s->slice * plan->spec->world != s->elements)
-            return zero_check_fail(c, "segment %d has %lld elements, but slices of %lld", i, (long long)s->elements,
-                                   (long long)s->slice);
+        if (s->elements <= 0 || s->slice % ZERO_ALIGN_ELEMENTS != 0 || s->slice * plan->spec->world != s->elements ||
+            s->shard != s->slice * plan->spec->mesh.replicas)
+            return zero_check_fail(c, "segment %d has %lld elements, but shards of %lld and slices of %lld", i,
+                                   (long long)s->elements, (long long)s->shard, (long long)s->slice);
         for (int r = 0; r < ZERO_SEGMENT_ROLES; r++) {
             int32_t b = s->buffer[r];
             if (b < -1 || b >= plan->buffer_count || (b >= 0 && plan->buffers[b].segment != i))
@@ -82,6 +83,13 @@ static zero_status_t check_part_buffers(const zero_checker_t *c, int32_t index)
     return status == ZERO_OK ? check_part_buffer(c, index, part->param, ZERO_ROLE_UPDATE_PARAM, 0, false) : status;
 }
 
+/* The number of elements of an extent; 0 for none that exists. */
+static int64_t most_of(const zero_segment_t *s, zero_extent_t extent)
+{
+    const int64_t most[] = {s->elements, s->slice, s->shard};
+    return (unsigned)extent < sizeof most / sizeof *most ? most[extent] : 0;
+}
+
 /* Checks that the parts of a segment are consecutive, cover what a rank updates, and have the buffers of their
  * state. */
 static zero_status_t check_parts(const zero_checker_t *c)
@@ -97,8 +105,7 @@ static zero_status_t check_parts(const zero_checker_t *c)
         for (int32_t p = next; s->trainable && p < next + s->part_count && p < plan->part_count; p++) {
             const zero_part_t *part = &plan->parts[p];
             if (part->segment != i || part->begin != end || part->end <= part->begin ||
-                part->begin % ZERO_NORM_BLOCK != 0 || (part->own && updated != s->slice) ||
-                (!part->own && updated != s->elements))
+                part->begin % ZERO_NORM_BLOCK != 0 || updated != most_of(s, part->own))
                 return zero_check_fail(c, "part %d of segment %d begins at %lld instead of %lld, or has wrong bounds",
                                        p - next, i, (long long)part->begin, (long long)end);
             end = part->end;
@@ -121,16 +128,14 @@ static zero_status_t check_bounds(const zero_checker_t *c)
         const zero_part_t *piece = &plan->parts[p];
         bool known = piece->segment >= 0 && piece->segment < plan->segment_count;
         const zero_segment_t *s = known ? &plan->segments[piece->segment] : NULL;
-        if (!known || piece->begin < 0 || piece->end <= piece->begin ||
-            piece->end > (piece->own ? s->slice : s->elements))
+        if (!known || piece->begin < 0 || piece->end <= piece->begin || piece->end > most_of(s, piece->own))
             return zero_check_fail(c, "piece %d has elements outside of its segment", p - plan->part_count);
     }
     for (int32_t i = 0; i < plan->buffer_count; i++) {
         const zero_buffer_t *x = &plan->buffers[i];
         const zero_segment_t *s =
             x->segment >= 0 && x->segment < plan->segment_count ? &plan->segments[x->segment] : NULL;
-        if (s != NULL &&
-            (x->begin < 0 || x->elements < 0 || x->elements > (x->own ? s->slice : s->elements) - x->begin))
+        if (s != NULL && (x->begin < 0 || x->elements < 0 || x->elements > most_of(s, x->own) - x->begin))
             return zero_check_fail(c, "buffer %d has elements outside of its segment", i);
         if (x->part < -1 || x->part >= plan->part_count + plan->piece_count)
             return zero_check_fail(c, "buffer %d belongs to part %d, which is out of range", i, x->part);
@@ -155,7 +160,8 @@ static zero_status_t check_op_ranges(const zero_checker_t *c, const zero_op_t *o
     if (op->kind >= ZERO_OP_COUNT || op->stream >= ZERO_STREAM_COUNT || op->unit < -1 ||
         op->unit >= plan->spec->unit_count || op->segment < -1 || op->segment >= plan->segment_count || op->part < -1 ||
         op->part >= plan->part_count + plan->piece_count || (updates(op) && op->part >= plan->part_count) ||
-        op->src < -1 || op->src >= plan->buffer_count || op->dst < -1 || op->dst >= plan->buffer_count)
+        op->src < -1 || op->src >= plan->buffer_count || op->dst < -1 || op->dst >= plan->buffer_count ||
+        op->src_own > ZERO_EXTENT_SHARD || op->dst_own > ZERO_EXTENT_SHARD)
         return zero_check_fail(c, "one of its numbers is out of range");
     if (op->program != (int32_t)(c->program - plan->programs))
         return zero_check_fail(c, "it names program %d as its own", op->program);
@@ -165,13 +171,39 @@ static zero_status_t check_op_ranges(const zero_checker_t *c, const zero_op_t *o
     return ZERO_OK;
 }
 
-/* Checks that a collective has all slices of its segment, and a communicator. */
+/* The slice of the i-th rank of a group that has this rank; -1 if they are not in the order of their slices. */
+static int slice_of(const zero_checker_t *c, const zero_spec_group_t *group, int i)
+{
+    int replicas = c->plan->spec->mesh.replicas;
+    if (group->size == 1)
+        return c->index;
+    return group->axes == ZERO_AXIS_SHARD     ? i * replicas + c->index % replicas
+           : group->axes == ZERO_AXIS_REPLICA ? c->index / replicas * replicas + i
+                                              : -1;
+}
+
+/* Checks that the ranks of a collective work on the same elements, that each has the next ones of them, and that they
+ * have a communicator. */
 static zero_status_t check_collective(const zero_checker_t *c, const zero_op_t *op)
 {
-    const zero_segment_t *s = &c->plan->segments[op->segment];
-    int ranks = c->plan->spec->groups[op->group].size;
-    if (s->slice * ranks != s->elements)
-        return zero_check_fail(c, "its group of %d ranks does not have all slices of the segment", ranks);
+    const zero_spec_group_t *group = &c->plan->spec->groups[op->group];
+    bool gathers = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT;
+    zero_span_t all = zero_check_span(c, gathers ? op->dst : op->src, gathers ? op->dst_own : op->src_own, -1);
+    for (int i = 0; i<group->size; i += group->size> 2 ? group->size - 1 : 1) {
+        zero_checker_t other = {.plan = c->plan, .index = slice_of(c, group, i)};
+        zero_span_t its = {0}, same = {0};
+        if (other.index >= 0) {
+            its = zero_check_span(&other, gathers ? op->src : op->dst, gathers ? op->src_own : op->dst_own, -1);
+            same = zero_check_span(&other, gathers ? op->dst : op->src, gathers ? op->dst_own : op->src_own, -1);
+        }
+        if (other.index < 0 || its.count * group->size != all.count || its.begin != all.begin + i * its.count ||
+            same.begin != all.begin || same.count != all.count)
+            return zero_check_fail(c,
+                                   "rank %d of its group of %d has %lld elements from %lld, which are not its share "
+                                   "of the %lld from %lld",
+                                   i, group->size, (long long)its.count, (long long)its.begin, (long long)all.count,
+                                   (long long)all.begin);
+    }
     return op->stream == ZERO_STREAM_GATHER || op->stream == ZERO_STREAM_REDUCE
                ? ZERO_OK
                : zero_check_fail(c, "it communicates on a stream without a communicator");
@@ -182,7 +214,8 @@ static zero_status_t check_operands(const zero_checker_t *c, const zero_op_t *op
 {
     const zero_plan_t *plan = c->plan;
     const int32_t buffers[] = {op->src, op->dst};
-    const bool wanted[] = {op->kind != ZERO_OP_FILL, op->kind != ZERO_OP_NORM}, own[] = {op->src_own, op->dst_own};
+    const bool wanted[] = {op->kind != ZERO_OP_FILL, op->kind != ZERO_OP_NORM};
+    const zero_extent_t own[] = {op->src_own, op->dst_own};
     const zero_part_t *part = op->part >= 0 ? &plan->parts[op->part] : NULL;
     zero_tier_t memory = op->stream == ZERO_STREAM_HOST ? ZERO_TIER_HOST : ZERO_TIER_DEVICE;
     bool computes = zero_op_collects(op) || op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL ||
@@ -196,7 +229,7 @@ static zero_status_t check_operands(const zero_checker_t *c, const zero_op_t *op
         const zero_buffer_t *x = buffers[i] >= 0 ? &plan->buffers[buffers[i]] : NULL;
         if (op->segment < 0 || x == NULL || x->segment != op->segment || (x->part >= 0 && x->part != op->part))
             return zero_check_fail(c, "an operand is missing, or belongs to another segment or part");
-        if (own[i] && part != NULL && !part->own && zero_plan_is_shared(&plan->segments[op->segment]))
+        if (own[i] && part != NULL && part->own != own[i] && zero_plan_is_shared(&plan->segments[op->segment]))
             return zero_check_fail(c, "it uses the own slice of a part that is counted from the segment");
         if (computes && x->tier != memory)
             return zero_check_fail(c, "it works on the %s tier, but runs on the stream of another memory",
@@ -204,7 +237,7 @@ static zero_status_t check_operands(const zero_checker_t *c, const zero_op_t *op
         count = zero_check_span(c, buffers[i], own[i], op->part).count;
     }
     if (op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT)
-        count = plan->segments[op->segment].slice;
+        count = zero_check_span(c, op->src, op->src_own, -1).count;
     return op->count == count ? ZERO_OK
                               : zero_check_fail(c, "it counts %lld elements; its operand has %lld",
                                                 (long long)op->count, (long long)count);
@@ -219,9 +252,10 @@ static zero_status_t check_save(const zero_checker_t *c, const zero_op_t *op)
     if (op->kind == ZERO_OP_SYNC)
         return op->src < 0 ? ZERO_OK : zero_check_fail(c, "it has an operand");
     const zero_buffer_t *x = op->src >= 0 ? &plan->buffers[op->src] : NULL;
-    if (x == NULL || op->segment < 0 || x->segment != op->segment || x->part != op->part || op->src_own == x->own)
+    if (x == NULL || op->segment < 0 || x->segment != op->segment || x->part != op->part ||
+        op->src_own != (x->own == ZERO_EXTENT_SLICE ? ZERO_EXTENT_WHOLE : ZERO_EXTENT_SLICE))
         return zero_check_fail(c, "its operand is missing, of another segment or part, or not cut to this rank's own");
-    int64_t count = zero_check_span(c, op->src, op->part < 0, op->part).count;
+    int64_t count = zero_check_span(c, op->src, op->part < 0 ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE, op->part).count;
     return op->count == count ? ZERO_OK
                               : zero_check_fail(c, "it counts %lld elements; its operand has %lld",
                                                 (long long)op->count, (long long)count);
@@ -257,8 +291,8 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
         return status;
     bool moves = op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE;
     int64_t count = 0;
-    if (zero_op_collects(op)) /* all slices but the own one */
-        count = plan->segments[op->segment].elements - op->count;
+    if (zero_op_collects(op)) /* those of the other ranks */
+        count = (plan->spec->groups[op->group].size - 1) * op->count;
     else if (moves && plan->buffers[op->src].tier != plan->buffers[op->dst].tier)
         count = op->count;
     uint64_t bytes = count > 0 ? zero_format_bytes(&plan->buffers[op->src].format, count) : 0;
@@ -333,8 +367,16 @@ zero_status_t zero_check_numbers(zero_checker_t *c)
         plan->buffers[plan->exchange].bytes / sizeof(double) / ((uint64_t)plan->segment_count + ZERO_EXCHANGE_WORDS) <
             (uint64_t)plan->spec->world)
         return zero_check_fail(c, "a staging buffer is too small");
-    if (plan->spec->groups[0].size != plan->spec->world)
+    int replicas = plan->spec->mesh.replicas, shards = replicas > 0 ? plan->spec->world / replicas : 0;
+    if (plan->spec->groups[0].size != plan->spec->world || shards * replicas != plan->spec->world)
         return zero_check_fail(c, "the first group, which exchanges norms, does not have all ranks");
+    for (int g = 0; g < plan->spec->group_count; g++) {
+        const zero_spec_group_t *group = &plan->spec->groups[g];
+        if (group->size !=
+            (group->axes & ZERO_AXIS_SHARD ? shards : 1) * (group->axes & ZERO_AXIS_REPLICA ? replicas : 1))
+            return zero_check_fail(c, "group %d has %d ranks on axes %d of a mesh of %d x %d", g, group->size,
+                                   group->axes, shards, replicas);
+    }
     if ((status = check_segments(c)) != ZERO_OK || (status = check_parts(c)) != ZERO_OK ||
         (status = check_bounds(c)) != ZERO_OK || (status = check_layout(c)) != ZERO_OK)
         return status;

@@ -58,7 +58,7 @@ static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
     zero_operand_t src = zero_check_operand(c, op->src, op->src_own, -1),
-                   dst = zero_check_operand(c, op->dst, false, -1);
+                   dst = zero_check_operand(c, op->dst, op->dst_own, -1);
     zero_content_t content;
     char name[200];
     zero_status_t status;
@@ -67,17 +67,15 @@ static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
         (status = zero_check_content(c, &src, &content)) != ZERO_OK)
         return status;
     zero_check_buffer_name(c, op->src, name, sizeof name);
-    if (op->dst_own || dst.count != zero_check_segment(c, op)->elements ||
-        src.count != zero_check_segment(c, op)->slice ||
-        !zero_format_same(&plan->buffers[op->src].format, &plan->buffers[op->dst].format))
-        return zero_check_fail(c, "it gathers something other than slices into a whole segment of the same dtype");
+    if (!zero_format_same(&plan->buffers[op->src].format, &plan->buffers[op->dst].format))
+        return zero_check_fail(c, "it gathers into a buffer of another dtype");
     if (content.kind == ZERO_HOLDS_DIRECTION) {
         if (!zero_check_is_direction(c, op->segment, &content, ZERO_DIRECTION_SPREAD))
             return zero_check_fail(c, "it gathers %s, which is not the owners' result", name);
     } else if (content.kind == ZERO_HOLDS_PARAM ? content.version != c->version[op->segment]
                                                 : content.kind != ZERO_HOLDS_GRADIENT)
         return zero_check_fail(c, "it gathers %s, which does not hold the current parameters", name);
-    if (content.kind == ZERO_HOLDS_GRADIENT && !content.reduced)
+    if (content.kind == ZERO_HOLDS_GRADIENT && content.reduced != zero_check_axes(c))
         return zero_check_fail(c, "it gathers %s, which is not reduced", name);
     content.base = dst.base;
     zero_check_did_read(c, op->stream, &src);
@@ -88,7 +86,8 @@ static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
 static zero_status_t do_reduce_scatter(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
-    zero_operand_t src = zero_check_operand(c, op->src, false, -1),
+    uint8_t axes = plan->spec->groups[op->group].axes;
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, -1),
                    dst = zero_check_operand(c, op->dst, op->dst_own, -1);
     zero_content_t content;
     zero_status_t status;
@@ -96,15 +95,11 @@ static zero_status_t do_reduce_scatter(zero_checker_t *c, const zero_op_t *op)
     if ((status = zero_check_ordered(c, op->stream, &src, &dst)) != ZERO_OK ||
         (status = zero_check_read_gradient(c, &src, &content)) != ZERO_OK)
         return status;
-    if (op->src_own || src.count != zero_check_segment(c, op)->elements ||
-        dst.count != zero_check_segment(c, op)->slice)
-        return zero_check_fail(c,
-                               "it reduces something other than a whole segment, or into something other than a slice");
-    if (content.reduced)
+    if (content.reduced & axes)
         return zero_check_fail(c, "it reduces gradients that are reduced already");
     if (content.dtype != zero_check_segment(c, op)->wire || plan->buffers[op->dst].format.dtype != content.dtype)
         return zero_check_fail(c, "it reduces in a dtype other than the wire's");
-    content.reduced = true;
+    content.reduced |= axes;
     content.base = dst.base;
     zero_check_did_read(c, op->stream, &src);
     zero_check_did_write(c, op->stream, &dst, content);

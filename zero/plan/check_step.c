@@ -18,8 +18,8 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_
         return zero_check_fail(c, "it reads %s, which is not the buffer that the update reads", name);
     if ((status = zero_check_read_gradient(c, x, &content)) != ZERO_OK)
         return status;
-    if (!content.reduced && zero_plan_is_shared(&plan->segments[segment]))
-        return zero_check_fail(c, "it reads %s, which is not reduced", name);
+    if (content.reduced != zero_check_axes(c))
+        return zero_check_fail(c, "it reads %s, which is not reduced over all ranks", name);
     int32_t end = c->program->kind == ZERO_PROGRAM_STEP ? c->micro : c->micro + 1;
     if (content.first != 0 || content.end != end)
         return zero_check_fail(c, "it reads %s, which has gradients of micro-steps %d to %d instead of 1 to %d", name,
@@ -240,13 +240,14 @@ zero_status_t zero_check_whole(zero_checker_t *c, const zero_op_t *op)
          alone = !zero_plan_is_shared(segment);
     bool full = alone || c->plan->spec->optimizer.sharding == ZERO_FULL;
     int32_t matrices = segment->buffer[ZERO_ROLE_MATRICES];
-    zero_operand_t src = zero_check_operand(c, matrices, collects, -1),
-                   dst = zero_check_operand(c, matrices, spreads, -1);
+    zero_operand_t src = zero_check_operand(c, matrices, op->src_own, -1),
+                   dst = zero_check_operand(c, matrices, op->dst_own, -1);
+    uint8_t axes = c->plan->spec->groups[op->group].axes;
     zero_content_t content;
     zero_status_t status;
 
     if (!segment->whole || c->program->kind != ZERO_PROGRAM_STEP || op->part >= 0 || op->src != matrices ||
-        op->dst != matrices || (bool)op->src_own != collects || (bool)op->dst_own != spreads)
+        op->dst != matrices || (op->kind == ZERO_OP_WHOLE && (op->src_own || op->dst_own)))
         return zero_check_fail(c, "it works on something other than the directions of a step");
     if (op->kind == ZERO_OP_WHOLE && op->stream != ZERO_STREAM_UPDATE)
         return zero_check_fail(c, "it calls the caller's function on a stream other than that of updates");
@@ -260,8 +261,10 @@ zero_status_t zero_check_whole(zero_checker_t *c, const zero_op_t *op)
                                         : ZERO_DIRECTION_COLLECTED;
     if (!zero_check_is_direction(c, op->segment, &content, wanted))
         return zero_check_fail(c, "it reads directions of another step, or in another state than it needs");
-    content.first = collects  ? ZERO_DIRECTION_COLLECTED
-                    : spreads ? ZERO_DIRECTION_SPREAD
+    content.reduced |= spreads ? axes : 0;
+    bool all = collects ? dst.count == segment->elements : content.reduced == zero_check_axes(c);
+    content.first = collects  ? all ? ZERO_DIRECTION_COLLECTED : ZERO_DIRECTION_UPDATED
+                    : spreads ? all ? ZERO_DIRECTION_SPREAD : ZERO_DIRECTION_MADE
                     : alone   ? ZERO_DIRECTION_SPREAD
                               : ZERO_DIRECTION_MADE;
     zero_check_did_read(c, op->stream, &src);

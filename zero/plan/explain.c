@@ -23,20 +23,38 @@ static void print(const out_t *o, const char *format, ...)
     o->write(o->ctx, line, bytes);
 }
 
-static const char *sharding(const zero_spec_t *spec, const zero_row_t *row)
+typedef struct sharding {
+    char s[40];
+} sharding_t;
+
+/* ranks: over how many the row is sharded; in a mesh of several replicas they may be fewer than all. */
+static sharding_t sharding(const zero_spec_t *spec, const zero_row_t *row, int ranks)
 {
-    return row->sharding == ZERO_FULL ? "full" : zero_plan_copies(spec) == 1 ? "sharded over 1 rank: full" : "sharded";
+    sharding_t t = {"sharded"};
+    if (row->sharding == ZERO_FULL)
+        snprintf(t.s, sizeof t.s, "full");
+    else if (ranks == 1)
+        snprintf(t.s, sizeof t.s, "sharded over 1 rank: full");
+    else if (spec->mesh.replicas > 1)
+        snprintf(t.s, sizeof t.s, "sharded over %d ranks", ranks);
+    return t;
 }
 
 static void explain_table(const out_t *o, const zero_plan_t *plan)
 {
     const zero_spec_t *spec = plan->spec;
-    print(o, "plan for %d rank%s\n", spec->world, spec->world == 1 ? "" : "s");
-    print(o, "  parameters  %s, %s, window %d, units below %lld bytes stay full\n", sharding(spec, &spec->parameters),
+    int copies = zero_plan_copies(spec), shards = zero_plan_shards(spec);
+    print(o, "plan for %d rank%s", spec->world, spec->world == 1 ? "" : "s");
+    if (spec->mesh.replicas > 1)
+        print(o, ": %d replicas of %d shard%s", spec->mesh.replicas, zero_plan_shards(spec),
+              zero_plan_shards(spec) == 1 ? "" : "s");
+    print(o, "\n");
+    print(o, "  parameters  %s, %s, window %d, units below %lld bytes stay full\n",
+          sharding(spec, &spec->parameters, spec->parameters.tier == ZERO_TIER_DEVICE ? shards : copies).s,
           zero_tier_name(spec->parameters.tier), spec->window, (long long)spec->persist_bytes);
-    print(o, "  gradients   %s, %s, %s on the wire\n", sharding(spec, &spec->gradients),
+    print(o, "  gradients   %s, %s, %s on the wire\n", sharding(spec, &spec->gradients, copies).s,
           zero_tier_name(spec->gradients.tier), zero_dtype_name(spec->reduce_dtype));
-    print(o, "  optimizer   %s, %s", sharding(spec, &spec->optimizer), zero_tier_name(spec->optimizer.tier));
+    print(o, "  optimizer   %s, %s", sharding(spec, &spec->optimizer, copies).s, zero_tier_name(spec->optimizer.tier));
     if (spec->optimizer.tier != ZERO_TIER_DEVICE && spec->offload_ratio < 1)
         print(o, " for %g of it", spec->offload_ratio);
     print(o, "\n");
@@ -45,7 +63,9 @@ static void explain_table(const out_t *o, const zero_plan_t *plan)
     print(o, "  communicator %s, %d channel%s; device %s\n", spec->groups[0].caps.name, spec->channels,
           spec->channels == 1 ? "" : "s", spec->device.name);
     for (int g = 1; g < spec->group_count; g++)
-        print(o, "  group %d of %d ranks, communicator %s\n", g, spec->groups[g].size, spec->groups[g].caps.name);
+        print(o, "  group %d of %d ranks, the %s, communicator %s\n", g, spec->groups[g].size,
+              spec->groups[g].axes == ZERO_AXIS_SHARD ? "shards of a replica" : "replicas of a shard",
+              spec->groups[g].caps.name);
 }
 
 static void print_param(const out_t *o, const zero_plan_t *plan, int32_t param)
@@ -54,7 +74,7 @@ static void print_param(const out_t *o, const zero_plan_t *plan, int32_t param)
     print(o, "      %-24s %lld elements at %lld", plan->spec->params[param].name,
           (long long)plan->spec->params[param].count, (long long)placed->offset);
     if (placed->owner >= 0)
-        print(o, ", made whole by rank %d", placed->owner);
+        print(o, ", made whole by rank %d", zero_plan_rank(plan->spec, placed->owner));
     print(o, "\n");
 }
 
@@ -77,6 +97,8 @@ static void explain_units(const out_t *o, const zero_plan_t *plan)
             const zero_segment_t *x = &plan->segments[s];
             print(o, "    segment %d  %s %s  %lld elements, slice %lld", s, zero_dtype_name(x->dtype),
                   x->trainable ? "trainable" : "frozen", (long long)x->elements, (long long)x->slice);
+            if (plan->spec->mesh.replicas > 1)
+                print(o, " of shard %lld", (long long)x->shard);
             if (x->trainable)
                 print(o, ", gradients %s on the wire, %s for the update", zero_dtype_name(x->wire),
                       zero_dtype_name(x->final));
@@ -162,13 +184,14 @@ static void explain_memory(const out_t *o, const zero_plan_t *plan)
     }
 }
 
-static void print_operand(const out_t *o, const zero_plan_t *plan, const char *before, int32_t buffer, bool own)
+static void print_operand(const out_t *o, const zero_plan_t *plan, const char *before, int32_t buffer,
+                          zero_extent_t own)
 {
     if (buffer < 0)
         return;
     print(o, "%s", before);
     print_buffer(o, plan, buffer);
-    print(o, "%s", own ? "[own]" : "");
+    print(o, "%s", own == ZERO_EXTENT_SLICE ? "[own]" : own == ZERO_EXTENT_SHARD ? "[shard]" : "");
 }
 
 static void explain_op(const out_t *o, const zero_plan_t *plan, const zero_op_t *op)

@@ -76,7 +76,7 @@ void zero_build_hash(zero_builder_t *b)
     add_state(&hash, &spec->whole_state);
     for (int g = 0; g < spec->group_count; g++) {
         if (g > 0) /* the first is the world */
-            zero_hash_word(&hash, (uint64_t)spec->groups[g].size);
+            zero_hash_word(&hash, (uint64_t)spec->groups[g].size | (uint64_t)spec->groups[g].axes << 32);
         zero_hash_text(&hash, spec->groups[g].caps.name);
         zero_hash_word(&hash, spec->groups[g].caps.ring_bytes);
     }
@@ -143,6 +143,10 @@ static void count_program(const zero_plan_t *plan, zero_program_kind_t kind, uin
             uint64_t *sum = counted_in(plan, &p->ops[o], t);
             if (sum != NULL)
                 *sum += times * p->ops[o].bytes;
+            if (plan->spec->groups[p->ops[o].group].axes == ZERO_AXIS_REPLICA && sum == &t->gathered)
+                t->replica_gathered += times * p->ops[o].bytes;
+            if (plan->spec->groups[p->ops[o].group].axes == ZERO_AXIS_REPLICA && sum == &t->reduced)
+                t->replica_reduced += times * p->ops[o].bytes;
         }
     }
 }

@@ -30,7 +30,7 @@ static zero_status_t make_state(zero_builder_t *b, const zero_part_t *part, zero
 }
 
 /* A part without buffers. */
-static zero_part_t bare_part(int32_t segment, bool own, int64_t begin, int64_t end, zero_tier_t tier)
+static zero_part_t bare_part(int32_t segment, zero_extent_t own, int64_t begin, int64_t end, zero_tier_t tier)
 {
     zero_part_t part = {.segment = segment,
                         .own = own,
@@ -130,7 +130,7 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
     int states = zero_plan_state(plan, index)->count;
     zero_status_t status = ZERO_OK;
 
-    *part = bare_part(index, b->shard_optimizer, begin, end, tier);
+    *part = bare_part(index, b->shard_optimizer ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE, begin, end, tier);
     if (s->part_count++ == 0)
         s->first_part = plan->part_count - 1;
     if (s->dtype == ZERO_FP32 && tier == target_tier)
@@ -171,8 +171,8 @@ static zero_status_t cut_segment(zero_builder_t *b, int32_t index)
     return status;
 }
 
-/* Appends pieces for elements [begin, end) of the segment, or of this rank's slice of it. */
-static zero_status_t add_pieces(zero_builder_t *b, int32_t index, bool own, int64_t begin, int64_t end,
+/* Appends pieces for elements [begin, end) of this extent of the segment. */
+static zero_status_t add_pieces(zero_builder_t *b, int32_t index, zero_extent_t own, int64_t begin, int64_t end,
                                 zero_dtype_t dtype, zero_pieces_t *pieces)
 {
     zero_plan_t *plan = b->plan;
@@ -198,20 +198,26 @@ static zero_status_t cut_pieces(zero_builder_t *b, int32_t index)
 {
     const zero_segment_t *s = &b->plan->segments[index];
     zero_segment_plan_t *x = &b->segments[index];
-    bool there = zero_build_sums_there(b, s), own = b->shard_optimizer;
-    int64_t updated = own ? s->slice : s->elements;
+    bool there = zero_build_sums_there(b, s);
+    zero_extent_t own = b->shard_optimizer ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE;
+    int64_t updated = zero_build_elements(s, own);
     zero_status_t status = ZERO_OK;
 
     if (!x->away || b->spec->micro_steps == 1)
         return ZERO_OK;
     if (there)
-        status = add_pieces(b, index, false, 0, s->elements, s->dtype, &x->written);
+        status = add_pieces(b, index, ZERO_EXTENT_WHOLE, 0, s->elements, s->dtype, &x->written);
+    else if (b->sum_shards)
+        status = add_pieces(b, index, ZERO_EXTENT_SHARD, 0, s->shard, s->wire, &x->written);
     else if (!b->sum_locally)
-        status = add_pieces(b, index, zero_plan_is_shared(s), b->gather_gradients ? 0 : x->stays, s->slice, s->wire,
-                            &x->written);
+        status = add_pieces(b, index, zero_plan_is_shared(s) ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE,
+                            b->gather_gradients ? 0 : x->stays, s->slice, s->wire, &x->written);
     if (status == ZERO_OK && there && s->wire != ZERO_FP32)
-        status = add_pieces(b, index, false, 0, s->elements, s->wire, &x->sum);
-    if (status == ZERO_OK && b->sum_locally && s->wire != ZERO_FP32 && !(there && !zero_plan_is_shared(s)))
+        status = add_pieces(b, index, ZERO_EXTENT_WHOLE, 0, s->elements, s->wire, &x->sum);
+    if (b->sum_shards && s->wire != ZERO_FP32)
+        x->sum = x->written; /* the same elements, in the same dtype */
+    if (status == ZERO_OK && (b->sum_locally || b->sum_shards) && s->wire != ZERO_FP32 &&
+        !(there && !zero_plan_is_shared(s)))
         status = add_pieces(b, index, own, x->stays, updated, s->wire, &x->reduced);
     return status;
 }

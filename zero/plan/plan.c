@@ -86,6 +86,15 @@ zero_status_t zero_build_alloc(zero_builder_t *b, void *out, size_t n, size_t si
     return p != NULL ? ZERO_OK : zero_fail(b->error, ZERO_ERR_MEMORY, "no memory for a plan: %zu bytes", n * size);
 }
 
+/* What a buffer of this many elements holds of a segment. */
+static zero_extent_t extent_of(const zero_builder_t *b, int32_t segment, int64_t elements)
+{
+    const zero_segment_t *s = &b->plan->segments[segment];
+    return elements >= s->elements                       ? ZERO_EXTENT_WHOLE
+           : elements == s->shard && s->shard > s->slice ? ZERO_EXTENT_SHARD
+                                                         : ZERO_EXTENT_SLICE;
+}
+
 zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind,
                                 zero_tier_t tier, zero_format_t format, int64_t elements, int32_t *out)
 {
@@ -111,17 +120,19 @@ zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t 
                                           .kind = kind,
                                           .tier = tier,
                                           .format = format,
-                                          .own = segment >= 0 && elements < plan->segments[segment].elements,
+                                          .own = segment < 0 ? ZERO_EXTENT_WHOLE : extent_of(b, segment, elements),
                                           .elements = elements,
                                           .bytes = bytes,
                                           .slot = -1};
     return ZERO_OK;
 }
 
-bool zero_build_is_full(const zero_builder_t *b, int32_t buffer)
+zero_extent_t zero_build_own(const zero_builder_t *b, int32_t buffer, zero_extent_t extent)
 {
     const zero_buffer_t *x = &b->plan->buffers[buffer];
-    return x->segment >= 0 && x->elements == b->plan->segments[x->segment].elements;
+    const zero_segment_t *s = x->segment >= 0 ? &b->plan->segments[x->segment] : NULL;
+    bool larger = s != NULL && (x->elements == s->elements || x->own > extent);
+    return larger ? extent : ZERO_EXTENT_WHOLE;
 }
 
 static void free_builder(zero_builder_t *b)

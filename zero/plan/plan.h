@@ -59,9 +59,14 @@ typedef struct zero_spec_state {
     zero_format_t format[ZERO_MAX_STATES]; /* ZERO_ALIGN_ELEMENTS is a multiple of its block */
 } zero_spec_state_t;
 
-/* Ranks that communicate with each other: how many there are, and what their communicators can do. */
+/* The axes of the mesh along which ranks hold the same elements, as bits. The rank is replica * shards + shard. */
+typedef enum zero_axis { ZERO_AXIS_SHARD = 1, ZERO_AXIS_REPLICA = 2 } zero_axis_t;
+
+/* Ranks that communicate with each other: those that differ on these axes alone. How many there are, and what their
+ * communicators can do. */
 typedef struct zero_spec_group {
     int size;
+    uint8_t axes; /* those with several ranks; 0 in a world of one rank */
     zero_comm_caps_t caps;
 } zero_spec_group_t;
 enum { ZERO_MAX_GROUPS = 8 };
@@ -70,6 +75,7 @@ enum { ZERO_CHANNELS = 2 };
 
 typedef struct zero_spec {
     int world;
+    zero_mesh_t mesh;
     zero_row_t parameters, gradients, optimizer;
     int window;
     zero_reduce_t reduce;
@@ -86,7 +92,8 @@ typedef struct zero_spec {
     bool guard;           /* buffers of the device tier share no memory pages, so that each can be protected */
     double offload_ratio; /* share of the optimizer state that lies on its row's tier, if that is not the device */
     uint64_t options;     /* hash of the options that have a copy in this struct */
-    zero_spec_group_t groups[ZERO_MAX_GROUPS]; /* the first is the world: it shares segments and sums norms */
+    zero_spec_group_t groups[ZERO_MAX_GROUPS]; /* the first is the world, which sums norms. Two others follow if the
+                                                * mesh has several replicas of several shards: SHARD, REPLICA */
     int group_count;
     int channels; /* per group: 1 if the device is not asynchronous */
     zero_device_caps_t device;
@@ -110,13 +117,19 @@ typedef struct zero_spec {
 
 /* ---- the plan --------------------------------------------------------------------------------------------------- */
 
+/* Which elements of a segment an operand or a buffer has on a rank: all ("full"), the slice that the rank owns, or the
+ * shard, which is the consecutive slices of the ranks that differ in their replica alone. With one replica a shard is a
+ * slice; with one shard it is the whole segment. */
+typedef enum zero_extent { ZERO_EXTENT_WHOLE = 0, ZERO_EXTENT_SLICE, ZERO_EXTENT_SHARD } zero_extent_t;
+
 /* What a buffer holds for its segment. "full": elements of the whole segment; "slice": those that one rank owns. A role
  * that a segment does not need is -1. Several roles may name the same buffer (fp32: the parameter is its own master
  * weight). */
 typedef enum zero_role {
     ZERO_ROLE_PARAM = 0,    /* full: what the caller reads; a buffer of its own, or a slot if parameters are sharded or
                              * on another tier */
-    ZERO_ROLE_PARAM_SHARD,  /* the source of a PARAM in a slot: a slice, or the whole segment on another tier */
+    ZERO_ROLE_PARAM_SHARD,  /* the source of a PARAM in a slot: a shard, on another tier a slice or the whole
+                             * segment */
     ZERO_ROLE_STAGED_PARAM, /* PARAM_SHARD in host memory (a slot), if PARAM_SHARD is on nvme */
     ZERO_ROLE_GRAD,         /* full: what the caller writes; a buffer of its own, or a slot */
     ZERO_ROLE_WIRE, /* full: gradients in the wire's dtype, if it differs from GRAD's; a slot, or FINAL if FINAL is
@@ -128,7 +141,8 @@ typedef enum zero_role {
     ZERO_ROLE_WHOLE, /* full, fp32, a slot: where FINAL is gathered if it is on the host tier and updates are full */
     ZERO_ROLE_FINAL, /* what norm and update read: a slice, or full (the own slice is this rank's; if updates are
                       * full, all of it is valid). On the host tier it may begin after the elements whose state
-                      * stays on the device */
+                      * stays on the device. If micro-steps are reduced over shards, and their sum over replicas:
+                      * at least a shard, which is that sum first */
     ZERO_ROLE_MATRICES, /* full, fp32, a slot: directions of parameters that are updated whole, on their way to and
                          * from the owners */
     ZERO_SEGMENT_ROLES,
@@ -155,6 +169,7 @@ typedef struct zero_segment {
     bool whole;               /* its parameters are matrices that are updated whole */
     int64_t elements;         /* a multiple of slice; the padding is zero and stays zero */
     int64_t slice;            /* elements that each rank owns: a multiple of ZERO_ALIGN_ELEMENTS */
+    int64_t shard;            /* elements of a shard: slice times the number of replicas */
     zero_dtype_t wire, final; /* dtypes of gradients: on the wire, and as norm and update read them */
     int32_t buffer[ZERO_SEGMENT_ROLES];
     int32_t first_run, run_count;
@@ -168,7 +183,7 @@ typedef struct zero_segment {
  * are parts that are not updated: they limit how much is staged in host memory at once. */
 typedef struct zero_part {
     int32_t segment;
-    bool own;           /* counted from the first element of this rank's slice; else of the segment */
+    zero_extent_t own;  /* counted from the first element of this. A part has WHOLE or SLICE */
     int64_t begin, end; /* elements */
     zero_tier_t tier;
     /* Buffers; -1: none. */
@@ -203,7 +218,8 @@ void zero_part_buffers(const zero_part_t *part, int32_t list[ZERO_PART_BUFFERS])
 typedef struct zero_placed {
     int32_t segment;
     int64_t offset;
-    int32_t owner; /* parameters that are updated whole: the rank that computes the update; else -1 */
+    int32_t owner; /* parameters that are updated whole: the index of the slice of the rank that computes the update;
+                    * else -1 */
 } zero_placed_t;
 
 /* Neighbouring parameters of a segment with the same decay and rate, and the padding after them: one call of the update
@@ -222,17 +238,19 @@ typedef struct zero_buffer {
     zero_kind_t kind;
     zero_tier_t tier;
     zero_format_t format;
-    bool own;                /* begin counts from this rank's slice; else from the segment */
+    zero_extent_t own;       /* begin counts from the first element of this */
     int64_t begin, elements; /* the first element, and their number */
     uint64_t offset, bytes;  /* in the tier's arena. Buffers overlap only if they share a slot */
     int32_t slot;            /* -1: a buffer of its own */
 } zero_buffer_t;
 
 typedef enum zero_op_kind {
-    ZERO_OP_GATHER = 0,     /* dst (full) = every rank's src (a slice; or the own slice of dst: in place) */
+    ZERO_OP_GATHER = 0,     /* dst (full, or a shard) = the src of every rank of the group (a slice, or a shard; or
+                             * that of dst: in place) */
     ZERO_OP_RELEASE,        /* ends the caller's access that USE began: all its reads and writes lie between the two.
                              * On COMPUTE */
-    ZERO_OP_REDUCE_SCATTER, /* dst (slice, or own slice of a full buffer) = sum over ranks of that slice of src */
+    ZERO_OP_REDUCE_SCATTER, /* dst (slice or shard, or that of a larger buffer) = sum over the ranks of the group of
+                             * these elements of src */
     ZERO_OP_COPY,           /* dst = src, the same bytes */
     ZERO_OP_CAST,           /* dst = src, rounded */
     ZERO_OP_FILL,           /* dst = 0 */
@@ -244,10 +262,10 @@ typedef enum zero_op_kind {
     ZERO_OP_UPDATE,   /* of a part: FINAL or UPDATE_GRAD (src) and scalars -> MASTER, state (STAGED if there is
                        * such), and the parameter or UPDATE_PARAM (dst). Of parameters that are updated whole: ->
                        * state, and MATRICES or DIRECTION (dst) */
-    ZERO_OP_COLLECT,  /* parameters that are updated whole: MATRICES (full) = every rank's own slice of it */
+    ZERO_OP_COLLECT,  /* parameters that are updated whole: as GATHER, in MATRICES */
     ZERO_OP_WHOLE,    /* MATRICES: calls the caller's function on each matrix that this rank owns, and zeroes the
                        * others */
-    ZERO_OP_SPREAD,   /* MATRICES (own slice) = the owners' results: the sum over ranks */
+    ZERO_OP_SPREAD,   /* the owners' results, summed over ranks: as REDUCE_SCATTER, in MATRICES */
     ZERO_OP_APPLY,    /* of a part of parameters that are updated whole: MATRICES or DIRECTION (src) and scalars ->
                        * MASTER, and dst as for UPDATE */
     ZERO_OP_READ,
@@ -264,8 +282,8 @@ typedef enum zero_op_kind {
 const char *zero_op_name(zero_op_kind_t kind);
 #define ZERO_NORM_CONTINUES 1
 
-/* Operands are buffers. *_own: only this rank's slice of the buffer. An operation on a part takes only that part
- * (zero_plan_span). */
+/* Operands are buffers. *_own: only these elements of the buffer, as a zero_extent_t. An operation on a part takes only
+ * that part (zero_plan_span). */
 typedef struct zero_op {
     uint8_t kind, stream;
     uint8_t src_own, dst_own;
@@ -276,10 +294,10 @@ typedef struct zero_op {
     int32_t event;               /* RECORD, WAIT, HOST_WAIT */
     int32_t src, dst;            /* buffers, -1: none */
     int32_t program;             /* index of the program that contains it */
-    int64_t count;               /* elements: GATHER and REDUCE_SCATTER: of a slice; SAVE: of src, before those of other
-                                  * ranks are left out; else those it touches */
-    uint64_t bytes; /* collectives: what a rank receives from others, all slices but its own; copies between tiers,
-                     * reads and writes: what they move */
+    int64_t count;               /* elements: GATHER and REDUCE_SCATTER: of the smaller operand; SAVE: of src, before
+                                  * those of other ranks are left out; else those it touches */
+    uint64_t bytes; /* collectives: what a rank receives from others; copies between tiers, reads and writes: what they
+                     * move */
 } zero_op_t;
 _Static_assert(sizeof(zero_op_t) == 56, "operations are compact");
 
@@ -362,8 +380,17 @@ static inline uint64_t zero_plan_place(const zero_plan_t *plan, const zero_buffe
     return at;
 }
 
-/* The number of ranks that share each segment and own a slice of it: the size of the first group. */
+/* Sets the groups that follow from the world and the mesh. The first one's capabilities are those of all. */
+void zero_plan_set_groups(zero_spec_t *spec);
+/* The number of ranks that share each segment and own a slice of it; the number of shards that it is cut into. */
 int zero_plan_copies(const zero_spec_t *spec);
+int zero_plan_shards(const zero_spec_t *spec);
+/* The index of the slice that a rank owns: slices of a shard follow each other. The rank that owns a slice. */
+int zero_plan_index(const zero_spec_t *spec, int rank);
+int zero_plan_rank(const zero_spec_t *spec, int index);
+/* The group whose ranks differ on these axes (at least one of several ranks); its i-th rank, for a rank of it. */
+int zero_plan_group(const zero_spec_t *spec, uint8_t axes);
+int zero_plan_member(const zero_spec_t *spec, int group, int rank, int i);
 /* Whether several ranks share the segment. */
 static inline bool zero_plan_is_shared(const zero_segment_t *segment)
 {
@@ -376,9 +403,9 @@ typedef struct zero_span {
     int64_t begin, count;
     uint64_t offset;
 } zero_span_t;
-/* index: of the rank's slice, from 0. own: only that slice. part: only that part; -1: all. */
-zero_span_t zero_plan_span(const zero_plan_t *plan, int index, int32_t buffer, bool own, int32_t part);
-/* The index of the rank that owns an element of a segment. */
+/* index: of the rank's slice, from 0. own: only these elements. part: only that part; -1: all. */
+zero_span_t zero_plan_span(const zero_plan_t *plan, int index, int32_t buffer, zero_extent_t own, int32_t part);
+/* The index of the slice that has an element of a segment. */
 int zero_plan_owner(const zero_plan_t *plan, int32_t segment, int64_t element);
 
 /* Bytes of save_scratch: a piece, the blocks of the file that it begins and ends in, and alignment. */

@@ -12,19 +12,15 @@ static void gather_unit(zero_program_writer_t *w, int32_t unit, int32_t use)
                 from = b->plan->segments[s].buffer[ZERO_ROLE_PARAM_SHARD];
         if (b->plan->segments[s].buffer[ZERO_ROLE_STAGED_PARAM] >= 0) {
             int32_t staged = b->plan->segments[s].buffer[ZERO_ROLE_STAGED_PARAM];
-            zero_write_segment(w, ZERO_OP_READ, ZERO_STREAM_IO, s, use, from,
-                               b->shard_parameters ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE, staged,
-                               b->shard_parameters ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE);
+            zero_write_segment(w, ZERO_OP_READ, ZERO_STREAM_IO, s, use, from, b->keeps, staged, b->keeps);
             from = staged;
         }
         if (b->offload_parameters) {
-            zero_extent_t extent = b->shard_parameters ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE;
-            zero_write_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, from, extent, param, extent);
+            zero_write_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, from, b->keeps, param, b->keeps);
             from = param;
         }
         if (b->shard_parameters)
-            zero_write_segment(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, from, ZERO_EXTENT_SLICE, param,
-                               ZERO_EXTENT_WHOLE);
+            zero_write_gather(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, from, b->keeps, param);
     }
 }
 
@@ -68,8 +64,7 @@ static void finish_segment(zero_program_writer_t *w, int32_t s, int32_t use)
     int32_t final = w->b->plan->segments[s].buffer[ZERO_ROLE_FINAL];
     zero_write_norm(w, ZERO_STREAM_REDUCE, s, use, final);
     if (w->b->gather_gradients)
-        zero_write_segment(w, ZERO_OP_GATHER, ZERO_STREAM_REDUCE, s, use, final, ZERO_EXTENT_SLICE, final,
-                           ZERO_EXTENT_WHOLE);
+        zero_write_gather(w, ZERO_OP_GATHER, ZERO_STREAM_REDUCE, s, use, final, ZERO_EXTENT_SLICE, final);
     send_gradients(w, s, use);
 }
 
@@ -89,14 +84,16 @@ static void take_away(zero_program_writer_t *w, int32_t use, zero_pieces_t piece
     }
 }
 
-/* Converts the local sum to the wire's dtype, into dst on the device, or in place if dst is the sum. */
+/* Converts the sum over micro-steps (of the whole segment, or of a shard) to the wire's dtype, into dst on the device,
+ * or in place if dst is the sum. */
 static void bring_sum(zero_program_writer_t *w, int32_t s, int32_t use, int32_t dst)
 {
     const zero_plan_t *plan = w->b->plan;
     zero_pieces_t pieces = w->b->segments[s].sum;
-    int32_t sum = plan->segments[s].buffer[ZERO_ROLE_SUM];
+    int32_t sum = plan->segments[s].buffer[w->b->sum_shards ? ZERO_ROLE_FINAL : ZERO_ROLE_SUM];
+    zero_extent_t extent = w->b->sum_shards ? ZERO_EXTENT_SHARD : ZERO_EXTENT_WHOLE;
     if (pieces.count == 0 && dst != sum)
-        zero_write_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, sum, ZERO_EXTENT_WHOLE, dst, ZERO_EXTENT_WHOLE);
+        zero_write_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, sum, extent, dst, extent);
     for (int32_t p = pieces.first; p < pieces.first + pieces.count; p++) {
         int32_t staged = plan->parts[p].staged_grad;
         zero_write_part(w, ZERO_OP_CAST, ZERO_STREAM_HOST, p, use, sum, staged);
@@ -131,8 +128,7 @@ static void finish_away(zero_program_writer_t *w, int32_t s, int32_t use, int32_
 {
     zero_write_norm(w, ZERO_STREAM_REDUCE, s, use, from);
     if (w->b->gather_gradients)
-        zero_write_segment(w, ZERO_OP_GATHER, ZERO_STREAM_REDUCE, s, use, from, ZERO_EXTENT_SLICE, from,
-                           ZERO_EXTENT_WHOLE);
+        zero_write_gather(w, ZERO_OP_GATHER, ZERO_STREAM_REDUCE, s, use, from, ZERO_EXTENT_SLICE, from);
     deliver(w, s, use, from);
 }
 
@@ -160,6 +156,21 @@ static void accumulate_away(zero_program_writer_t *w, int32_t s, int32_t use, mi
     } else if (micro.last) {
         zero_write_norm(w, ZERO_STREAM_HOST, s, use, final);
     }
+}
+
+/* Reduces a micro-step's gradients over shards and adds them to FINAL; after the last one reduces that over replicas.
+ */
+static void sum_shards_away(zero_program_writer_t *w, int32_t s, int32_t use, micro_t micro, int32_t source)
+{
+    int32_t final = w->b->plan->segments[s].buffer[ZERO_ROLE_FINAL];
+    zero_write_collective(w, ZERO_OP_REDUCE_SCATTER, ZERO_STREAM_REDUCE, s, use, ZERO_AXIS_SHARD, source,
+                          ZERO_EXTENT_WHOLE, source, ZERO_EXTENT_SHARD);
+    take_away(w, use, w->b->segments[s].written, source, final, micro.first);
+    if (!micro.last)
+        return;
+    bring_sum(w, s, use, source);
+    zero_write_reduce(w, ZERO_OP_REDUCE_SCATTER, s, use, source, ZERO_EXTENT_SHARD, source);
+    finish_away(w, s, use, source);
 }
 
 /* reduce_segment() for gradients that are summed and updated on another tier. */
@@ -190,16 +201,44 @@ static void reduce_away(zero_program_writer_t *w, int32_t s, int32_t use, micro_
     else if (buffer[ZERO_ROLE_WIRE] >= 0)
         zero_write_segment(w, ZERO_OP_CAST, ZERO_STREAM_REDUCE, s, use, buffer[ZERO_ROLE_GRAD], ZERO_EXTENT_WHOLE,
                            source, ZERO_EXTENT_WHOLE);
+    if (b->sum_shards && !(micro.first && micro.last)) {
+        sum_shards_away(w, s, use, micro, source);
+        return;
+    }
     if (zero_plan_is_shared(segment))
-        zero_write_segment(w, ZERO_OP_REDUCE_SCATTER, ZERO_STREAM_REDUCE, s, use, source, ZERO_EXTENT_WHOLE, source,
-                           ZERO_EXTENT_SLICE);
-    if (b->spec->micro_steps > 1 && !b->sum_locally)
+        zero_write_reduce(w, ZERO_OP_REDUCE_SCATTER, s, use, source, ZERO_EXTENT_WHOLE, source);
+    if (b->spec->micro_steps > 1 && !b->sum_locally && !b->sum_shards)
         accumulate_away(w, s, use, micro, source);
     else
         finish_away(w, s, use, source);
 }
 
 /* ---- reductions ------------------------------------------------------------------------------------------------- */
+
+/* Reduces source, a micro-step's gradients, over shards and adds them to FINAL; after the last one reduces that over
+ * replicas. */
+static void sum_shards(zero_program_writer_t *w, int32_t s, int32_t use, micro_t micro, int32_t source)
+{
+    const zero_segment_t *segment = &w->b->plan->segments[s];
+    int32_t final = segment->buffer[ZERO_ROLE_FINAL];
+    bool rounds = segment->wire != segment->final, direct = micro.first && !rounds;
+    zero_write_collective(w, ZERO_OP_REDUCE_SCATTER, ZERO_STREAM_REDUCE, s, use, ZERO_AXIS_SHARD, source,
+                          ZERO_EXTENT_WHOLE, direct ? final : source, ZERO_EXTENT_SHARD);
+    if (!direct)
+        zero_write_segment(w, micro.first ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, s, use, source,
+                           ZERO_EXTENT_SHARD, final, ZERO_EXTENT_SHARD);
+    if (!micro.last)
+        return;
+    if (rounds)
+        zero_write_segment(w, ZERO_OP_CAST, ZERO_STREAM_REDUCE, s, use, final, ZERO_EXTENT_SHARD, source,
+                           ZERO_EXTENT_SHARD);
+    zero_write_reduce(w, ZERO_OP_REDUCE_SCATTER, s, use, rounds ? source : final, ZERO_EXTENT_SHARD,
+                      rounds ? source : final);
+    if (rounds)
+        zero_write_segment(w, ZERO_OP_CAST, ZERO_STREAM_REDUCE, s, use, source, ZERO_EXTENT_SLICE, final,
+                           ZERO_EXTENT_SLICE);
+    finish_segment(w, s, use);
+}
 
 /* After the last GRAD use of a micro-step: reduces the gradients into FINAL, through SUM and WIRE if the segment has
  * them. */
@@ -222,18 +261,20 @@ static void reduce_segment(zero_program_writer_t *w, int32_t s, int32_t use, mic
                            buffer[ZERO_ROLE_WIRE], ZERO_EXTENT_WHOLE);
         source = buffer[ZERO_ROLE_WIRE];
     }
+    if (b->sum_shards && !(micro.first && micro.last)) {
+        sum_shards(w, s, use, micro, source);
+        return;
+    }
     bool begins = b->sum_locally || micro.first; /* FINAL holds nothing yet */
     if (begins && segment->final == segment->wire) {
         if (zero_plan_is_shared(segment))
-            zero_write_segment(w, ZERO_OP_REDUCE_SCATTER, ZERO_STREAM_REDUCE, s, use, source, ZERO_EXTENT_WHOLE, final,
-                               ZERO_EXTENT_SLICE);
+            zero_write_reduce(w, ZERO_OP_REDUCE_SCATTER, s, use, source, ZERO_EXTENT_WHOLE, final);
         else if (source != final)
             zero_write_segment(w, ZERO_OP_COPY, ZERO_STREAM_REDUCE, s, use, source, ZERO_EXTENT_SLICE, final,
                                ZERO_EXTENT_SLICE);
     } else {
         if (zero_plan_is_shared(segment))
-            zero_write_segment(w, ZERO_OP_REDUCE_SCATTER, ZERO_STREAM_REDUCE, s, use, source, ZERO_EXTENT_WHOLE, source,
-                               ZERO_EXTENT_SLICE);
+            zero_write_reduce(w, ZERO_OP_REDUCE_SCATTER, s, use, source, ZERO_EXTENT_WHOLE, source);
         zero_write_segment(w, begins ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, s, use, source,
                            ZERO_EXTENT_SLICE, final, ZERO_EXTENT_SLICE);
     }

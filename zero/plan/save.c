@@ -19,7 +19,7 @@ static void save_buffer(zero_program_writer_t *w, int32_t segment, int32_t part,
                                  .event = -1,
                                  .src = buffer,
                                  .dst = -1,
-                                 .src_own = !x->own,
+                                 .src_own = x->own == ZERO_EXTENT_SLICE ? ZERO_EXTENT_WHOLE : ZERO_EXTENT_SLICE,
                                  .count = part < 0 ? plan->segments[segment].slice : x->elements});
 }
 

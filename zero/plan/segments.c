@@ -134,7 +134,7 @@ static zero_status_t place_away(zero_builder_t *b, int32_t index)
     if (status == ZERO_OK && s->dtype != s->wire && !rounds_there)
         status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire);
     buffer[ZERO_ROLE_WIRE_SHARD] = buffer[buffer[ZERO_ROLE_WIRE] >= 0 ? ZERO_ROLE_WIRE : ZERO_ROLE_GRAD];
-    if (status == ZERO_OK && several && b->gather_gradients && !b->sum_locally) {
+    if (status == ZERO_OK && several && b->gather_gradients && !b->sum_locally && !b->sum_shards) {
         if (s->wire == ZERO_FP32)
             buffer[ZERO_ROLE_WHOLE] = buffer[ZERO_ROLE_WIRE_SHARD];
         else
@@ -147,11 +147,13 @@ static zero_status_t place_away(zero_builder_t *b, int32_t index)
         buffer[ZERO_ROLE_FINAL] = buffer[ZERO_ROLE_SUM];
         return status;
     }
+    if (b->sum_shards)
+        return own(b, index, ZERO_ROLE_FINAL, ZERO_TIER_HOST, ZERO_FP32, b->shard_optimizer ? s->shard : s->elements);
     status =
         own(b, index, ZERO_ROLE_FINAL, ZERO_TIER_HOST, s->final, (b->shard_optimizer ? s->slice : s->elements) - stays);
     if (status == ZERO_OK) {
         zero_buffer_t *x = &b->plan->buffers[buffer[ZERO_ROLE_FINAL]];
-        x->own = b->shard_optimizer;
+        x->own = b->shard_optimizer ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE;
         x->begin = stays;
     }
     return status;
@@ -165,7 +167,7 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
     zero_segment_t *s = &b->plan->segments[index];
     int32_t *buffer = s->buffer;
     bool several = b->spec->micro_steps > 1;
-    int64_t final_elements = b->shard_optimizer ? s->slice : s->elements;
+    int64_t final_elements = !b->shard_optimizer ? s->elements : b->sum_shards ? s->shard : s->slice;
     zero_status_t status = ZERO_OK;
 
     /* One rank and fp32 on the wire: nothing is rounded or sent, so the gradients are reduced as they were written. */
@@ -218,12 +220,12 @@ static zero_status_t place_segment(zero_builder_t *b, int32_t index)
         return status;
     if (slotted &&
         (status = zero_build_buffer(b, index, ZERO_ROLE_PARAM_SHARD, ZERO_KIND_PARAMETERS, b->spec->parameters.tier,
-                                    zero_format_plain(s->dtype), b->shard_parameters ? s->slice : s->elements,
+                                    zero_format_plain(s->dtype), zero_build_elements(s, b->keeps),
                                     &buffer[ZERO_ROLE_PARAM_SHARD])) != ZERO_OK)
         return status;
     if (slotted && b->spec->parameters.tier == ZERO_TIER_NVME &&
         (status = zero_build_buffer(b, index, ZERO_ROLE_STAGED_PARAM, ZERO_KIND_STAGING, ZERO_TIER_HOST,
-                                    zero_format_plain(s->dtype), b->shard_parameters ? s->slice : s->elements,
+                                    zero_format_plain(s->dtype), zero_build_elements(s, b->keeps),
                                     &buffer[ZERO_ROLE_STAGED_PARAM])) != ZERO_OK)
         return status;
     if (s->whole &&

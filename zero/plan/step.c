@@ -129,16 +129,13 @@ static void update_whole(zero_program_writer_t *w, int32_t s, int32_t use, tasks
         move_state(w, ZERO_OP_WRITE, task);
     }
     if (b->shard_optimizer)
-        zero_write_segment(w, ZERO_OP_COLLECT, ZERO_STREAM_REDUCE, s, use, matrices, ZERO_EXTENT_SLICE, matrices,
-                           ZERO_EXTENT_WHOLE);
+        zero_write_gather(w, ZERO_OP_COLLECT, ZERO_STREAM_REDUCE, s, use, matrices, ZERO_EXTENT_SLICE, matrices);
     zero_write_segment(w, ZERO_OP_WHOLE, ZERO_STREAM_UPDATE, s, use, matrices, ZERO_EXTENT_WHOLE, matrices,
                        ZERO_EXTENT_WHOLE);
     if (zero_plan_is_shared(&b->plan->segments[s]))
-        zero_write_segment(w, ZERO_OP_SPREAD, ZERO_STREAM_REDUCE, s, use, matrices, ZERO_EXTENT_WHOLE, matrices,
-                           ZERO_EXTENT_SLICE);
+        zero_write_reduce(w, ZERO_OP_SPREAD, s, use, matrices, ZERO_EXTENT_WHOLE, matrices);
     if (b->gather_gradients)
-        zero_write_segment(w, ZERO_OP_GATHER, ZERO_STREAM_REDUCE, s, use, matrices, ZERO_EXTENT_SLICE, matrices,
-                           ZERO_EXTENT_WHOLE);
+        zero_write_gather(w, ZERO_OP_GATHER, ZERO_STREAM_REDUCE, s, use, matrices, ZERO_EXTENT_SLICE, matrices);
     FOR_PARTS(b, s, p)
     {
         const zero_part_t *part = &b->plan->parts[p];
@@ -172,9 +169,12 @@ static void update_unit(zero_program_writer_t *w, int32_t unit, tasks_t *tasks)
     FOR_SEGMENTS(b, unit, s)
     {
         const zero_segment_t *segment = &b->plan->segments[s];
+        int32_t param = segment->buffer[ZERO_ROLE_PARAM], shard = segment->buffer[ZERO_ROLE_PARAM_SHARD];
         if (segment->trainable && b->shard_optimizer && !b->units[unit].slotted)
-            zero_write_segment(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, segment->buffer[ZERO_ROLE_PARAM],
-                               ZERO_EXTENT_SLICE, segment->buffer[ZERO_ROLE_PARAM], ZERO_EXTENT_WHOLE);
+            zero_write_gather(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, param, ZERO_EXTENT_SLICE, param);
+        else if (segment->trainable && b->keeps == ZERO_EXTENT_SHARD)
+            zero_write_collective(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, ZERO_AXIS_REPLICA, shard,
+                                  ZERO_EXTENT_SLICE, shard, ZERO_EXTENT_SHARD);
     }
 }
 

@@ -28,8 +28,6 @@ void zero_write_segment(zero_program_writer_t *w, zero_op_kind_t kind, zero_stre
 {
     const zero_builder_t *b = w->b;
     const zero_segment_t *s = &b->plan->segments[segment];
-    bool collective = zero_op_collects(&(zero_op_t){.kind = (uint8_t)kind});
-    bool slice = collective || (dst >= 0 ? dst_extent : src_extent) == ZERO_EXTENT_SLICE;
     zero_op_t op = {
         .kind = (uint8_t)kind,
         .stream = (uint8_t)stream,
@@ -40,15 +38,62 @@ void zero_write_segment(zero_program_writer_t *w, zero_op_kind_t kind, zero_stre
         .event = -1,
         .src = src,
         .dst = dst,
-        .src_own = src >= 0 && src_extent == ZERO_EXTENT_SLICE && zero_build_is_full(b, src),
-        .dst_own = dst >= 0 && dst_extent == ZERO_EXTENT_SLICE && zero_build_is_full(b, dst),
-        .count = slice ? s->slice : s->elements,
+        .src_own = src >= 0 ? (uint8_t)zero_build_own(b, src, src_extent) : 0,
+        .dst_own = dst >= 0 ? (uint8_t)zero_build_own(b, dst, dst_extent) : 0,
+        .count = zero_build_elements(s, dst >= 0 ? dst_extent : src_extent),
     };
-    if (collective)
-        op.bytes = zero_format_bytes(&b->plan->buffers[src].format, s->elements - s->slice);
-    else if ((kind == ZERO_OP_COPY || kind == ZERO_OP_READ) && b->plan->buffers[src].tier != b->plan->buffers[dst].tier)
+    if ((kind == ZERO_OP_COPY || kind == ZERO_OP_READ) && b->plan->buffers[src].tier != b->plan->buffers[dst].tier)
         op.bytes = zero_format_bytes(&b->plan->buffers[src].format, op.count);
     zero_write_op(w, op);
+}
+
+void zero_write_collective(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment,
+                           int32_t use, uint8_t axes, int32_t src, zero_extent_t src_extent, int32_t dst,
+                           zero_extent_t dst_extent)
+{
+    const zero_builder_t *b = w->b;
+    const zero_segment_t *s = &b->plan->segments[segment];
+    int group = zero_plan_group(b->spec, axes), others = b->spec->groups[group].size - 1;
+    int64_t from = zero_build_elements(s, src_extent), to = zero_build_elements(s, dst_extent),
+            count = from < to ? from : to;
+    zero_write_op(w, (zero_op_t){.kind = (uint8_t)kind,
+                                 .stream = (uint8_t)stream,
+                                 .group = (uint8_t)group,
+                                 .unit = s->unit,
+                                 .segment = segment,
+                                 .part = -1,
+                                 .use = use,
+                                 .event = -1,
+                                 .src = src,
+                                 .dst = dst,
+                                 .src_own = (uint8_t)zero_build_own(b, src, src_extent),
+                                 .dst_own = (uint8_t)zero_build_own(b, dst, dst_extent),
+                                 .count = count,
+                                 .bytes = zero_format_bytes(&b->plan->buffers[src].format, others * count)});
+}
+
+void zero_write_gather(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment,
+                       int32_t use, int32_t src, zero_extent_t src_extent, int32_t dst)
+{
+    bool both = w->b->spec->group_count > 1;
+    if (both && src_extent == ZERO_EXTENT_SLICE)
+        zero_write_collective(w, kind, stream, segment, use, ZERO_AXIS_REPLICA, src, ZERO_EXTENT_SLICE, dst,
+                              ZERO_EXTENT_SHARD);
+    zero_write_collective(w, kind, stream, segment, use, both ? ZERO_AXIS_SHARD : w->b->spec->groups[0].axes,
+                          both && src_extent == ZERO_EXTENT_SLICE ? dst : src, both ? ZERO_EXTENT_SHARD : src_extent,
+                          dst, ZERO_EXTENT_WHOLE);
+}
+
+void zero_write_reduce(zero_program_writer_t *w, zero_op_kind_t kind, int32_t segment, int32_t use, int32_t src,
+                       zero_extent_t src_extent, int32_t dst)
+{
+    bool both = w->b->spec->group_count > 1;
+    if (both && src_extent == ZERO_EXTENT_WHOLE)
+        zero_write_collective(w, kind, ZERO_STREAM_REDUCE, segment, use, ZERO_AXIS_SHARD, src, ZERO_EXTENT_WHOLE, src,
+                              ZERO_EXTENT_SHARD);
+    zero_write_collective(w, kind, ZERO_STREAM_REDUCE, segment, use,
+                          both ? ZERO_AXIS_REPLICA : w->b->spec->groups[0].axes, src,
+                          both ? ZERO_EXTENT_SHARD : ZERO_EXTENT_WHOLE, dst, ZERO_EXTENT_SLICE);
 }
 
 void zero_write_part(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t part, int32_t use,
@@ -68,8 +113,8 @@ void zero_write_part(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_
                                  .event = -1,
                                  .src = src,
                                  .dst = dst,
-                                 .src_own = p->own && from->part < 0 && zero_build_is_full(b, src),
-                                 .dst_own = p->own && to->part < 0 && zero_build_is_full(b, dst),
+                                 .src_own = from->part < 0 ? (uint8_t)zero_build_own(b, src, p->own) : 0,
+                                 .dst_own = to->part < 0 ? (uint8_t)zero_build_own(b, dst, p->own) : 0,
                                  .count = count,
                                  .bytes = moves ? zero_format_bytes(&from->format, count) : 0});
 }
@@ -78,7 +123,7 @@ void zero_write_norm(zero_program_writer_t *w, zero_stream_id_t stream, int32_t 
 {
     const zero_segment_t *s = &w->b->plan->segments[segment];
     const zero_buffer_t *x = &w->b->plan->buffers[src];
-    bool full = zero_build_is_full(w->b, src);
+    bool larger = zero_build_own(w->b, src, ZERO_EXTENT_SLICE) != ZERO_EXTENT_WHOLE;
     zero_write_op(w, (zero_op_t){.kind = ZERO_OP_NORM,
                                  .stream = (uint8_t)stream,
                                  .unit = s->unit,
@@ -88,9 +133,9 @@ void zero_write_norm(zero_program_writer_t *w, zero_stream_id_t stream, int32_t 
                                  .event = -1,
                                  .src = src,
                                  .dst = -1,
-                                 .src_own = full,
+                                 .src_own = larger ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE,
                                  .flags = x->begin > 0 ? ZERO_NORM_CONTINUES : 0,
-                                 .count = full ? s->slice : x->elements});
+                                 .count = larger ? s->slice : x->elements});
 }
 
 void zero_write_plain(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t unit, int32_t use,

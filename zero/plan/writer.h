@@ -13,13 +13,22 @@ typedef struct zero_program_writer {
     zero_status_t status;
 } zero_program_writer_t;
 
-/* How much of a segment a buffer operand covers. A slice of a full buffer is this rank's own. */
-typedef enum zero_extent { ZERO_EXTENT_WHOLE, ZERO_EXTENT_SLICE } zero_extent_t;
-
 void zero_write_op(zero_program_writer_t *w, zero_op_t op);
-/* An operation on buffers of one segment. */
+/* An operation on buffers of one segment. A slice or a shard of a larger buffer is this rank's own. */
 void zero_write_segment(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment,
                         int32_t use, int32_t src, zero_extent_t src_extent, int32_t dst, zero_extent_t dst_extent);
+/* A collective on these axes. The larger of src and dst has the elements of all ranks of the group. */
+void zero_write_collective(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment,
+                           int32_t use, uint8_t axes, int32_t src, zero_extent_t src_extent, int32_t dst,
+                           zero_extent_t dst_extent);
+/* dst becomes the whole segment, of which each rank has src (a slice, or a shard) in its buffer: one collective for
+ * each axis of several ranks. kind: GATHER or COLLECT. */
+void zero_write_gather(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment,
+                       int32_t use, int32_t src, zero_extent_t src_extent, int32_t dst);
+/* The slice of dst becomes the sum over ranks of src (the whole segment; or a shard that is summed over shards), whose
+ * other elements are undefined after it. kind: REDUCE_SCATTER or SPREAD. */
+void zero_write_reduce(zero_program_writer_t *w, zero_op_kind_t kind, int32_t segment, int32_t use, int32_t src,
+                       zero_extent_t src_extent, int32_t dst);
 /* An operation on a part: of a segment's buffer it takes only that part. */
 void zero_write_part(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t part, int32_t use,
                      int32_t src, int32_t dst);
