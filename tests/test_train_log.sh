@@ -21,7 +21,7 @@ ended 143 "a run that was asked to stop"
 mv fault.log signal.log
 
 # Prints "event member" for each member of each line. The members of options are the options' names, so they are left
-# out. Members of memory count as the event "memory".
+# out. Members of memory and of the mesh count as events of these names.
 cat done.log compare.log failed.log unsaved.log signal.log | sed 's/"options":{[^}]*}/"options":0/' | awk '
     {
         match($0, /"event":"[a-z]*"/); event = substr($0, RSTART + 9, RLENGTH - 10)
@@ -30,7 +30,11 @@ cat done.log compare.log failed.log unsaved.log signal.log | sed 's/"options":{[
             token = substr(line, RSTART, RLENGTH); line = substr(line, RSTART + RLENGTH)
             if (token == "{") depth++
             else if (token == "}") depth--
-            else if (line ~ /^:/) { gsub(/"/, "", token); print (depth > 1 ? "memory" : event), token }
+            else if (line ~ /^:/) {
+                gsub(/"/, "", token)
+                if (depth == 1) outer = token
+                print (depth == 1 ? event : outer == "mesh" ? "mesh" : "memory"), token
+            }
         }
     }' | LC_ALL=C sort -u >found
 # The same for the tables: the first cell of a row may have several names.
@@ -44,7 +48,7 @@ awk '
 
 # Every event has the member event, which the document lists once. A tier on a drive needs a drive, so the logs may lack
 # it.
-{ cat documented; sed 's/ .*//' found | grep -v '^memory$' | LC_ALL=C sort -u | sed 's/$/ event/'; } |
+{ cat documented; sed 's/ .*//' found | grep -v -e '^memory$' -e '^mesh$' | LC_ALL=C sort -u | sed 's/$/ event/'; } |
     LC_ALL=C sort -u >wanted
 { cat found; echo "memory nvme"; } | LC_ALL=C sort -u >has
 diff wanted has >differ || fail "docs/log.md (<) and logs (>) differ: $(grep '^[<>]' differ | tr '\n' ';')"

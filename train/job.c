@@ -337,6 +337,18 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
                          "--ranks is %lld, but the launcher started %d: use --ranks %d or leave it out",
                          (long long)o->ranks, world, world);
     o->ranks = world;
+    if (world % o->replicas != 0) {
+        int64_t below = divisor(world, o->replicas), above = o->replicas;
+        while (above < world && world % above != 0)
+            above++;
+        return above > world
+                   ? zero_fail(error, ZERO_ERR_ARG,
+                               "--replicas is %lld, but there are %d ranks: use --replicas %d or less, or more ranks",
+                               (long long)o->replicas, world, world)
+                   : zero_fail(error, ZERO_ERR_ARG,
+                               "--replicas is %lld, but must divide the %d ranks: use --replicas %lld or %lld",
+                               (long long)o->replicas, world, (long long)below, (long long)above);
+    }
     if (o->threads < 0)
         o->threads = threads;
     if ((status = cores_check(o->threads, error)) != ZERO_OK)

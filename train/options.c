@@ -21,6 +21,11 @@ const option_t options_table[] = {
     {"ranks", SHARDING, OPTION_WHOLE, FIELD(ranks), 1, 1 << 20, UNSET, NULL, "N",
      "one per GPU, 2 on CPU; the launcher's number under a launcher",
      "number of processes; 1 starts no others; ranks share GPUs if there are more ranks than GPUs", false},
+    {"replicas", SHARDING, OPTION_WHOLE, FIELD(replicas), 1, 1 << 20, 1, NULL, "N", "1",
+     "groups of consecutive ranks that each have all parameters; ranks shard them inside their group, and gradients "
+     "are "
+     "summed over the groups once a step",
+     true},
     {"threads", SHARDING, OPTION_WHOLE, FIELD(threads), 1, 4096, UNSET, NULL, "N",
      "cores / ranks of this machine, within a CPU quota", "threads per rank", false},
     {"device", SHARDING, OPTION_CHOICE, FIELD(device), 0, 0, DEVICE_AUTO, "auto|cpu|cuda", "auto|cpu|cuda", "auto",

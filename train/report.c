@@ -78,6 +78,8 @@ void report_head(const job_t *job, const char *gpu)
         printf("stages 0 to 3");
     else
         printf("stage %lld", (long long)o->stage);
+    if (o->replicas > 1)
+        printf(", %lld replicas", (long long)o->replicas);
     printf(", %s; %lld step%s of %lld sequences of %lld tokens\n", zero_dtype_name((zero_dtype_t)o->dtype),
            (long long)o->steps, o->steps == 1 ? "" : "s", (long long)o->batch, (long long)o->seq_len);
     report_adapters(job);
@@ -221,6 +223,15 @@ void report_memory(const zero_memory_t *forecast, const zero_memory_t *measured)
     if (measured != NULL)
         printf("%-28s %18s %18s\n", "  outside (code, libraries)", "", digits(measured->external).text);
     report_flush();
+}
+
+void report_replicas(const job_t *job, const zero_traffic_t *t)
+{
+    if (job->o.replicas > 1)
+        printf("%llu of them from other replicas: %llu gathered, %llu reduced; %lld replicas of %lld ranks\n",
+               (unsigned long long)(t->replica_gathered + t->replica_reduced), (unsigned long long)t->replica_gathered,
+               (unsigned long long)t->replica_reduced, (long long)job->o.replicas,
+               job->world / (long long)job->o.replicas);
 }
 
 void report_tiers(const zero_traffic_t *t, const char *does)

@@ -155,7 +155,7 @@ static bool fits(const options_t *given, uint64_t world, uint64_t memory)
 static int largest(const options_t *given, uint64_t most, uint64_t memory)
 {
     uint64_t low = 0, high = most;
-    if (given->batch > 0) { /* plan only for divisors: the others fail at once */
+    if (given->batch > 0 || given->replicas > 1) { /* plan only for divisors: the others fail at once */
         while (high > 0 && !fits(given, high, memory))
             high--;
         return (int)high;

@@ -38,6 +38,10 @@ zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *
     log_text(session->log, "version", zero_version());
     log_options(session->log, &job->o);
     log_whole(session->log, "world_size", job->world);
+    log_open_object(session->log, "mesh");
+    log_whole(session->log, "replica", job->o.replicas);
+    log_whole(session->log, "shard", job->world / job->o.replicas);
+    log_close_object(session->log);
     log_text(session->log, "communicator", zero_comm_name(session->place.wire));
     log_text(session->log, "gpu", gpu[0] != '\0' ? gpu : NULL);
     log_text(session->log, "kernels", kernels);
@@ -251,6 +255,8 @@ static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t
     log_whole(session->log, "skipped", t->last.stats.skipped);
     log_bytes(session->log, "bytes_gathered", t->last.stats.traffic.gathered);
     log_bytes(session->log, "bytes_reduced", t->last.stats.traffic.reduced);
+    log_bytes(session->log, "bytes_gathered_replica", t->last.stats.traffic.replica_gathered);
+    log_bytes(session->log, "bytes_reduced_replica", t->last.stats.traffic.replica_reduced);
     log_bytes(session->log, "bytes_to_host", t->last.stats.traffic.to_host);
     log_bytes(session->log, "bytes_to_device", t->last.stats.traffic.to_device);
     log_bytes(session->log, "bytes_read", t->last.stats.traffic.read);
