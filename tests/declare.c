@@ -158,6 +158,17 @@ static void random_holds(declare_t *d, uint64_t *r, int32_t pass)
     }
 }
 
+/* Repeats some uses with gradients, as a tied or tiled unit does, and lets some of them reduce. */
+static void random_reduces(declare_t *d, uint64_t *r, int32_t pass)
+{
+    for (int32_t i = 0, n = d->passes[pass].use_count; i < n; i++)
+        if ((d->uses[pass][i].flags & ZERO_GRAD) && declare_draw(r, 2) == 0)
+            declare_use(d, pass, d->uses[pass][i].unit, ZERO_GRAD | (declare_draw(r, 2) == 0 ? ZERO_READ : 0u));
+    for (int32_t i = 0; i < d->passes[pass].use_count; i++)
+        if ((d->uses[pass][i].flags & ZERO_GRAD) && declare_draw(r, 2) == 0)
+            d->uses[pass][i].flags |= ZERO_REDUCE;
+}
+
 /* Freezes the parameters that get no gradients in the training pass. */
 static void freeze_unwritten(declare_t *d, int32_t train)
 {
@@ -259,4 +270,7 @@ void declare_random(declare_t *d, uint64_t seed, int max_world, bool small)
         declare_whole(d, &other);
     d->spec.saves = declare_draw(&other, 2) == 0;
     d->spec.saves_frozen = declare_draw(&other, 2) == 0;
+    uint64_t third = zero_splitmix64(seed ^ UINT64_C(0x5eed));
+    if (declare_draw(&third, 3) == 0)
+        random_reduces(d, &third, train);
 }

@@ -76,6 +76,7 @@ START_TEST(bad_declarations)
     REFUSED(d->uses[0][2].flags = 0, ZERO_ERR_ARG, "");
     REFUSED(d->uses[0][2].flags = ZERO_HOLD, ZERO_ERR_ARG, "");
     REFUSED(d->uses[0][2].flags = 64, ZERO_ERR_ARG, "");
+    REFUSED(d->uses[0][2].flags |= ZERO_REDUCE, ZERO_ERR_ARG, "ZERO_GRAD");
     REFUSED(d->uses[1][1].flags = ZERO_READ | ZERO_GRAD, ZERO_ERR_ARG, "");
     REFUSED(d->uses[0][5].flags |= ZERO_HOLD, ZERO_ERR_ARG, "");
     REFUSED(d->uses[0][2].flags |= ZERO_HOLD, ZERO_ERR_ARG, "");

@@ -186,7 +186,7 @@ static void check_counts(const zero_plan_t *plan)
                        : p->kind == ZERO_PROGRAM_ANY ? 1
                                                      : d->passes[p->pass].use_count;
         ck_assert_int_le(p->op_count, 8 +
-                                          uses * (10 + (d->spec.parameters.tier == ZERO_TIER_DEVICE ? 6
+                                          uses * (12 + (d->spec.parameters.tier == ZERO_TIER_DEVICE ? 6
                                                         : d->spec.parameters.tier == ZERO_TIER_HOST ? 12
                                                                                                     : 20) *
                                                            most) +

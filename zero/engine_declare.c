@@ -204,10 +204,11 @@ zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t 
     if (p->kind == ZERO_PASS_ANY_ORDER)
         return zero_fail(&engine->error, ZERO_ERR_ARG,
                          "pass '%s' takes no uses: an any-order pass can acquire every unit", p->name);
-    if ((flags & ~(uint32_t)(ZERO_READ | ZERO_GRAD | ZERO_HOLD)) != 0 || (flags & (ZERO_READ | ZERO_GRAD)) == 0)
+    if ((flags & ~(uint32_t)(ZERO_READ | ZERO_GRAD | ZERO_HOLD | ZERO_REDUCE)) != 0 ||
+        (flags & (ZERO_READ | ZERO_GRAD)) == 0 || (flags & (ZERO_GRAD | ZERO_REDUCE)) == ZERO_REDUCE)
         return zero_fail(&engine->error, ZERO_ERR_ARG,
-                         "the use of unit '%s' in pass '%s' has flags 0x%x: use ZERO_READ, ZERO_GRAD or both, and "
-                         "ZERO_HOLD where it stays held",
+                         "the use of unit '%s' in pass '%s' has flags 0x%x: use ZERO_READ, ZERO_GRAD or both, "
+                         "ZERO_HOLD where it stays held, and ZERO_REDUCE only with ZERO_GRAD",
                          name, p->name, flags);
     if (p->kind == ZERO_PASS_EVAL && (flags & ZERO_GRAD))
         return zero_fail(&engine->error, ZERO_ERR_ARG,

@@ -513,8 +513,12 @@ ZERO_API zero_status_t zero_pass_add(zero_engine_t *engine, const char *name, ze
 enum {
     ZERO_READ = 1, /* the use reads the unit's parameters */
     ZERO_GRAD = 2, /* the use adds to the unit's gradients */
-    ZERO_HOLD = 4  /* the unit stays held while the next use is acquired; release it after that
+    ZERO_HOLD = 4, /* the unit stays held while the next use is acquired; release it after that
                       use's release at the latest */
+    ZERO_REDUCE = 8 /* with ZERO_GRAD: what the unit's uses have added so far is reduced after this
+                       use, not after the unit's last one, and the gradient is zero at the next
+                       one. So it takes no memory between them; but sums are rounded once more.
+                       No effect where each rank sums its micro-steps (ZERO_REDUCE_LAST) */
 };
 /* Adds a use to a pass: one call for each acquire, in order. A unit may have several uses. */
 ZERO_API zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t unit,

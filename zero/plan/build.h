@@ -10,7 +10,8 @@ typedef struct zero_unit_plan {
     int32_t first_segment, segment_count;
     bool slotted;   /* its parameters are gathered or fetched for each use: PARAM is in a slot */
     bool grad_slot; /* its GRAD buffers are in a slot */
-    int32_t first_use, first_grad, last_grad;
+    bool several;   /* its gradients are reduced more than once in a step */
+    int32_t first_use;
 } zero_unit_plan_t;
 
 /* Pieces of a segment: indices of plan->parts. */
@@ -37,6 +38,15 @@ typedef struct zero_pass_plan {
                            * if it is not held) */
 } zero_pass_plan_t;
 
+/* What a use of the training pass with ZERO_GRAD means for its unit's gradients. Those of several uses are reduced
+ * together, after the last of them. */
+typedef struct zero_grad_plan {
+    bool opens;       /* it is the first of such uses: gradients are zero before it, or the local sum so far */
+    int32_t closes;   /* of a use that opens: the last of them; else -1 */
+    bool reduces;     /* it is the last of them */
+    bool first, last; /* of a use that reduces: these are the unit's first gradients of the micro-step, its last ones */
+} zero_grad_plan_t;
+
 typedef struct zero_slot {
     uint64_t offset, bytes;
     zero_tier_t tier;
@@ -62,6 +72,7 @@ typedef struct zero_builder {
     int32_t *order; /* units in the order of their updates, which is that of first use: the next
                      * step begins with what is updated first */
     zero_pass_plan_t *passes;
+    zero_grad_plan_t *grads; /* by use of the training pass */
     zero_slot_t *slots;
     int32_t slot_count;
     int32_t buffer_capacity;
@@ -121,7 +132,7 @@ static inline bool zero_build_norm_away(const zero_builder_t *b, int32_t segment
 {
     const zero_segment_t *s = &b->plan->segments[segment];
     bool there = zero_build_sums_there(b, s) && !zero_plan_is_shared(s);
-    return b->segments[segment].away && b->spec->micro_steps > 1 &&
+    return b->segments[segment].away && b->units[s->unit].several &&
            (there || (!b->sum_locally && !b->sum_shards && !b->gather_gradients));
 }
 /* calloc that reports failure; n 0 allocates too. *out is NULL on failure. */

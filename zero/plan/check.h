@@ -22,7 +22,8 @@ typedef enum zero_content_kind {
     ZERO_HOLDS_STATE,     /* of the optimizer; `state`: which */
     ZERO_HOLDS_DIRECTION, /* of parameters that are updated whole, in step `version`; `first`, a zero_direction_t:
                            * how far */
-    ZERO_HOLDS_GRADIENT,  /* of micro-steps [first, end) of step `version`; of the last one, the first `uses` uses */
+    ZERO_HOLDS_GRADIENT,  /* of micro-steps [first, end) of step `version`; of the last one, the first `uses` uses; of
+                           * the first one, not the first `skipped` uses */
     ZERO_HOLDS_NORM, /* of the first `base` elements of a segment's slice, in step `version`, after `end` micro-steps */
     ZERO_HOLDS_SCALARS /* of step `version` */
 } zero_content_kind_t;
@@ -40,7 +41,7 @@ typedef struct zero_content {
     uint8_t kind, dtype, state;
     uint8_t reduced; /* the axes over which it is summed */
     int32_t segment, version;
-    int32_t first, end, uses;
+    int32_t first, end, uses, skipped;
     int64_t base;
 } zero_content_t;
 
@@ -156,7 +157,9 @@ static inline int32_t zero_check_unit(const zero_checker_t *c, int32_t segment)
 /* Whether the stream's next operation may read src and write dst; NULL: it has no such operand. */
 zero_status_t zero_check_ordered(const zero_checker_t *c, int stream, const zero_operand_t *src,
                                  const zero_operand_t *dst);
-/* Whether x holds gradients of this step, of all uses of their last micro-step. */
+/* Whether a gradient has all uses of its last micro-step. */
+bool zero_check_is_complete(const zero_checker_t *c, const zero_content_t *x);
+/* Whether x holds gradients of this step. */
 zero_status_t zero_check_read_gradient(const zero_checker_t *c, const zero_operand_t *x, zero_content_t *content);
 /* Whether x holds this step's direction of a segment, made as far as this. */
 bool zero_check_is_direction(const zero_checker_t *c, int32_t segment, const zero_content_t *x,

@@ -23,8 +23,7 @@ zero_status_t zero_check_ordered(const zero_checker_t *c, int stream, const zero
 
 /* ---- gradients -------------------------------------------------------------------------------------------------- */
 
-/* Whether it has all uses of its last micro-step. */
-static bool is_complete(const zero_checker_t *c, const zero_content_t *x)
+bool zero_check_is_complete(const zero_checker_t *c, const zero_content_t *x)
 {
     return x->uses == c->grad_total[zero_check_unit(c, x->segment)];
 }
@@ -40,8 +39,6 @@ zero_status_t zero_check_read_gradient(const zero_checker_t *c, const zero_opera
         return zero_check_fail(c, "it reads %s, which holds no gradients", name);
     if (content->version != c->step)
         return zero_check_fail(c, "it reads %s, whose gradients are of another step", name);
-    if (!is_complete(c, content))
-        return zero_check_fail(c, "it reads %s, which lacks gradients of later uses", name);
     return ZERO_OK;
 }
 
@@ -165,9 +162,14 @@ static zero_status_t do_accumulate(zero_checker_t *c, const zero_op_t *op)
         return status;
     if (src.count != op->count || c->plan->buffers[op->dst].format.dtype != ZERO_FP32)
         return zero_check_fail(c, "its operands differ in size, or the sum is not fp32");
-    if (more.reduced != sum.reduced || more.segment != sum.segment || more.first != sum.end)
-        return zero_check_fail(c, "it adds gradients of micro-steps %d to %d to those of %d to %d", more.first + 1,
-                               more.end, sum.first + 1, sum.end);
+    bool follows = zero_check_is_complete(c, &sum) ? more.first == sum.end && more.skipped == 0
+                                                   : more.first == sum.end - 1 && more.skipped == sum.uses;
+    if (more.reduced != sum.reduced || more.segment != sum.segment || !follows)
+        return zero_check_fail(
+            c,
+            "it adds gradients of micro-steps %d to %d, without %d uses, to those of %d to %d, whose "
+            "last has %d uses",
+            more.first + 1, more.end, more.skipped, sum.first + 1, sum.end, sum.uses);
     sum.end = more.end;
     sum.uses = more.uses;
     zero_check_did_read(c, op->stream, &src);
@@ -207,7 +209,8 @@ static const zero_spec_pass_t *pass_of(const zero_checker_t *c)
     return c->program->kind == ZERO_PROGRAM_ANY ? NULL : &c->plan->spec->passes[c->program->pass];
 }
 
-/* GRAD must be zero, or hold what this pass, or the step so far, has added. */
+/* GRAD must be zero, or hold what this pass, or the step so far, has added. If it is zero after other uses, those are
+ * elsewhere, or the norm will miss them. */
 static zero_status_t writable_gradient(const zero_checker_t *c, int32_t unit, const zero_operand_t *x)
 {
     int32_t done = c->grad_done[unit];
@@ -216,11 +219,10 @@ static zero_status_t writable_gradient(const zero_checker_t *c, int32_t unit, co
 
     if (status != ZERO_OK)
         return status;
-    if (content.kind == ZERO_HOLDS_ZERO
-            ? done == 0
-            : content.kind == ZERO_HOLDS_GRADIENT && !content.reduced && content.version == c->step &&
-                  (done > 0 ? content.end == c->micro + 1 && content.uses == done
-                            : content.end == c->micro && is_complete(c, &content)))
+    if (content.kind == ZERO_HOLDS_ZERO ||
+        (content.kind == ZERO_HOLDS_GRADIENT && !content.reduced && content.version == c->step &&
+         (done > 0 ? content.end == c->micro + 1 && content.uses == done
+                   : content.end == c->micro && zero_check_is_complete(c, &content))))
         return ZERO_OK;
     return zero_check_fail(c, "its gradients are neither zero nor the sum so far");
 }
@@ -295,6 +297,7 @@ static zero_status_t do_release(zero_checker_t *c, const zero_op_t *op)
                                            .segment = s,
                                            .version = c->step,
                                            .first = c->micro,
+                                           .skipped = c->grad_done[op->unit],
                                            .base = grad.base};
             content.end = c->micro + 1;
             content.uses = c->grad_done[op->unit] + 1;

@@ -20,6 +20,8 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_
         return status;
     if (content.reduced != zero_check_axes(c))
         return zero_check_fail(c, "it reads %s, which is not reduced over all ranks", name);
+    if (content.skipped > 0 || !zero_check_is_complete(c, &content))
+        return zero_check_fail(c, "it reads %s, which lacks gradients of some uses", name);
     int32_t end = c->program->kind == ZERO_PROGRAM_STEP ? c->micro : c->micro + 1;
     if (content.first != 0 || content.end != end)
         return zero_check_fail(c, "it reads %s, which has gradients of micro-steps %d to %d instead of 1 to %d", name,

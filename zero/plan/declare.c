@@ -165,7 +165,7 @@ static zero_status_t check_pass(zero_builder_t *b, int32_t index)
             return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' names unit %d; there are %d", i, pass->name,
                              use->unit, spec->unit_count);
         const char *unit = spec->units[use->unit].name;
-        if ((use->flags & ~(uint32_t)(ZERO_READ | ZERO_GRAD | ZERO_HOLD)) != 0)
+        if ((use->flags & ~(uint32_t)(ZERO_READ | ZERO_GRAD | ZERO_HOLD | ZERO_REDUCE)) != 0)
             return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' (unit '%s') has unknown flags 0x%x", i,
                              pass->name, unit, (unsigned)use->flags);
         if ((use->flags & (ZERO_READ | ZERO_GRAD)) == 0)
@@ -175,6 +175,9 @@ static zero_status_t check_pass(zero_builder_t *b, int32_t index)
             return zero_fail(error, ZERO_ERR_ARG,
                              "use %d of pass '%s' (unit '%s') adds to gradients; only a training pass does", i,
                              pass->name, unit);
+        if ((use->flags & (ZERO_GRAD | ZERO_REDUCE)) == ZERO_REDUCE)
+            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' (unit '%s') has ZERO_REDUCE without ZERO_GRAD",
+                             i, pass->name, unit);
         if ((use->flags & ZERO_HOLD) && i + 1 == pass->use_count)
             return zero_fail(error, ZERO_ERR_ARG,
                              "use %d of pass '%s' (unit '%s') is held until the next use, but it is the last", i,

@@ -203,7 +203,7 @@ static zero_status_t cut_pieces(zero_builder_t *b, int32_t index)
     int64_t updated = zero_build_elements(s, own);
     zero_status_t status = ZERO_OK;
 
-    if (!x->away || b->spec->micro_steps == 1)
+    if (!x->away || !b->units[s->unit].several)
         return ZERO_OK;
     if (there)
         status = add_pieces(b, index, ZERO_EXTENT_WHOLE, 0, s->elements, s->dtype, &x->written);

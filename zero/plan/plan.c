@@ -145,6 +145,7 @@ static void free_builder(zero_builder_t *b)
             free(b->passes[i].release_at);
         }
     free(b->passes);
+    free(b->grads);
     free(b->units);
     free(b->segments);
     free(b->order);

@@ -32,7 +32,7 @@ typedef struct zero_spec_unit {
 
 typedef struct zero_spec_use {
     int32_t unit;
-    uint32_t flags; /* ZERO_READ | ZERO_GRAD | ZERO_HOLD */
+    uint32_t flags; /* ZERO_READ | ZERO_GRAD | ZERO_HOLD | ZERO_REDUCE */
 } zero_spec_use_t;
 
 typedef struct zero_spec_pass {

@@ -29,7 +29,7 @@ typedef struct micro {
     bool first, last;
 } micro_t;
 
-/* Makes gradients zero at the unit's first GRAD use, or the local sum so far. */
+/* Makes gradients zero at the use that opens them, or the local sum so far. */
 static void open_gradients(zero_program_writer_t *w, int32_t unit, int32_t use, micro_t micro)
 {
     FOR_SEGMENTS(w->b, unit, s)
@@ -207,7 +207,7 @@ static void reduce_away(zero_program_writer_t *w, int32_t s, int32_t use, micro_
     }
     if (zero_plan_is_shared(segment))
         zero_write_reduce(w, ZERO_OP_REDUCE_SCATTER, s, use, source, ZERO_EXTENT_WHOLE, source);
-    if (b->spec->micro_steps > 1 && !b->sum_locally && !b->sum_shards)
+    if (b->units[segment->unit].several && !b->sum_locally && !b->sum_shards)
         accumulate_away(w, s, use, micro, source);
     else
         finish_away(w, s, use, source);
@@ -240,7 +240,7 @@ static void sum_shards(zero_program_writer_t *w, int32_t s, int32_t use, micro_t
     finish_segment(w, s, use);
 }
 
-/* After the last GRAD use of a micro-step: reduces the gradients into FINAL, through SUM and WIRE if the segment has
+/* After a use that reduces: reduces the gradients into FINAL, through SUM and WIRE if the segment has
  * them. */
 static void reduce_segment(zero_program_writer_t *w, int32_t s, int32_t use, micro_t micro)
 {
@@ -282,8 +282,11 @@ static void reduce_segment(zero_program_writer_t *w, int32_t s, int32_t use, mic
         finish_segment(w, s, use);
 }
 
+/* micro: the position of the micro-step. */
 static void reduce_unit(zero_program_writer_t *w, int32_t unit, int32_t use, micro_t micro)
 {
+    micro.first = micro.first && w->b->grads[use].first;
+    micro.last = micro.last && w->b->grads[use].last;
     FOR_SEGMENTS(w->b, unit, s)
     {
         if (w->b->segments[s].away)
@@ -299,6 +302,7 @@ static void write_pass(zero_program_writer_t *w, int32_t index, micro_t micro)
     const zero_builder_t *b = w->b;
     const zero_spec_pass_t *pass = &b->spec->passes[index];
     const zero_pass_plan_t *plan = &b->passes[index];
+    const bool grads = index == b->train;
     int32_t chain = 0;
 
     for (int32_t i = 0; i < pass->use_count; i++) {
@@ -307,18 +311,18 @@ static void write_pass(zero_program_writer_t *w, int32_t index, micro_t micro)
             gather_unit(w, plan->enter[e], plan->enter_use[e]);
         /* Reductions of what the previous position released come after the gathers, for which the next use waits. */
         for (int32_t j = chain; j < i && plan->release_at[j] < i; j++)
-            if ((pass->uses[j].flags & ZERO_GRAD) && b->units[pass->uses[j].unit].last_grad == j)
+            if (grads && b->grads[j].reduces)
                 reduce_unit(w, pass->uses[j].unit, j, micro);
         if (plan->release_at[chain] < i)
             chain = i;
-        if ((use->flags & ZERO_GRAD) && b->units[use->unit].first_grad == i)
+        if (grads && b->grads[i].opens)
             open_gradients(w, use->unit, i, micro);
         zero_write_plain(w, ZERO_OP_USE, ZERO_STREAM_COMPUTE, use->unit, i, use->flags);
         for (int32_t j = i; j >= chain && plan->release_at[i] == i; j--)
             zero_write_plain(w, ZERO_OP_RELEASE, ZERO_STREAM_COMPUTE, pass->uses[j].unit, j, pass->uses[j].flags);
     }
     for (int32_t j = chain; j < pass->use_count; j++)
-        if ((pass->uses[j].flags & ZERO_GRAD) && b->units[pass->uses[j].unit].last_grad == j)
+        if (grads && b->grads[j].reduces)
             reduce_unit(w, pass->uses[j].unit, j, micro);
 }
 

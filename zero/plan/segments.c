@@ -127,7 +127,7 @@ static zero_status_t place_away(zero_builder_t *b, int32_t index)
 {
     zero_segment_t *s = &b->plan->segments[index];
     int32_t *buffer = s->buffer;
-    bool several = b->spec->micro_steps > 1, rounds_there = zero_build_sums_there(b, s) && !zero_plan_is_shared(s);
+    bool several = b->units[s->unit].several, rounds_there = zero_build_sums_there(b, s) && !zero_plan_is_shared(s);
     int64_t stays = b->gather_gradients ? 0 : b->segments[index].stays;
     zero_status_t status = in_slot(b, index, ZERO_ROLE_GRAD, s->dtype);
 
@@ -166,7 +166,7 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
 {
     zero_segment_t *s = &b->plan->segments[index];
     int32_t *buffer = s->buffer;
-    bool several = b->spec->micro_steps > 1;
+    bool several = b->units[s->unit].several;
     int64_t final_elements = !b->shard_optimizer ? s->elements : b->sum_shards ? s->shard : s->slice;
     zero_status_t status = ZERO_OK;
 
@@ -238,24 +238,55 @@ static zero_status_t place_segment(zero_builder_t *b, int32_t index)
     return ZERO_OK;
 }
 
-/* Finds where the training pass uses each unit. */
-static void find_uses(zero_builder_t *b)
+/* Finds where the training pass uses each unit, and which uses' gradients are reduced together: all of a micro-step, or
+ * up to a use with ZERO_REDUCE. If ranks sum their micro-steps first, nothing is reduced before the sum is complete. */
+static zero_status_t find_uses(zero_builder_t *b)
 {
-    for (int32_t u = 0; u < b->spec->unit_count; u++)
-        b->units[u].first_use = b->units[u].first_grad = b->units[u].last_grad = -1;
-    if (b->train < 0)
-        return;
-    const zero_spec_pass_t *pass = &b->spec->passes[b->train];
-    for (int32_t i = 0; i < pass->use_count; i++) {
-        zero_unit_plan_t *u = &b->units[pass->uses[i].unit];
-        if (u->first_use < 0)
-            u->first_use = i;
-        if (pass->uses[i].flags & ZERO_GRAD) {
-            if (u->first_grad < 0)
-                u->first_grad = i;
-            u->last_grad = i;
-        }
+    const zero_spec_pass_t *pass = b->train < 0 ? NULL : &b->spec->passes[b->train];
+    int32_t uses = pass ? pass->use_count : 0, *last = NULL, *open = NULL; /* by unit */
+    size_t units = (size_t)b->spec->unit_count;
+    zero_status_t status;
+
+    if ((status = zero_build_alloc(b, &b->grads, (size_t)uses, sizeof *b->grads)) != ZERO_OK ||
+        (status = zero_build_alloc(b, &last, units, sizeof *last)) != ZERO_OK ||
+        (status = zero_build_alloc(b, &open, units, sizeof *open)) != ZERO_OK)
+        goto out;
+    for (int32_t u = 0; u < b->spec->unit_count; u++) {
+        b->units[u].first_use = last[u] = open[u] = -1;
+        b->units[u].several = b->spec->micro_steps > 1;
     }
+    for (int32_t i = 0; i < uses; i++)
+        if (pass->uses[i].flags & ZERO_GRAD)
+            last[pass->uses[i].unit] = i;
+    for (int32_t i = 0; i < uses; i++) {
+        const int32_t u = pass->uses[i].unit;
+        zero_grad_plan_t *grad = &b->grads[i];
+        grad->closes = -1;
+        if (b->units[u].first_use < 0)
+            b->units[u].first_use = i;
+        if (!(pass->uses[i].flags & ZERO_GRAD))
+            continue;
+        if (open[u] < 0) {
+            grad->opens = true;
+            open[u] = i;
+        }
+        grad->last = i == last[u];
+        grad->reduces = grad->last || ((pass->uses[i].flags & ZERO_REDUCE) && !b->sum_locally);
+        if (!grad->reduces)
+            continue;
+        b->grads[open[u]].closes = i;
+        b->units[u].several = b->units[u].several || !grad->last;
+        open[u] = -1;
+    }
+    for (size_t u = 0; u < units; u++)
+        last[u] = 0;
+    for (int32_t i = 0; i < uses; i++)
+        if (b->grads[i].reduces)
+            b->grads[i].first = last[pass->uses[i].unit]++ == 0;
+out:
+    free(last);
+    free(open);
+    return status;
 }
 
 zero_status_t zero_build_segments(zero_builder_t *b)
@@ -276,7 +307,8 @@ zero_status_t zero_build_segments(zero_builder_t *b)
         (status = zero_build_alloc(b, &first, units + 1, sizeof *first)) != ZERO_OK ||
         (status = zero_build_alloc(b, &sorted, params, sizeof *sorted)) != ZERO_OK)
         goto out;
-    find_uses(b);
+    if ((status = find_uses(b)) != ZERO_OK)
+        goto out;
     for (int32_t i = 0; i < spec->param_count; i++) { /* counting sort by unit keeps the order of declaration */
         plan->placed[i] = (zero_placed_t){-1, 0, -1};
         first[spec->params[i].unit + 1]++;

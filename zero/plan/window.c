@@ -133,20 +133,20 @@ static void walk_pass(const zero_builder_t *b, int32_t index, resident_t *now, r
     plan->enter_begin[pass->use_count] = entered;
 }
 
-/* Links units whose gradients need different slots. A unit occupies its slot from its first GRAD use in a pass until
- * its reduction, which may overlap the backward pass of the next window - 1 units. */
+/* Links units whose gradients need different slots. A unit occupies its slot from the use that opens its gradients
+ * until their reduction, which may overlap the backward pass of the next window - 1 units. */
 static void link_gradients(const zero_builder_t *b, graph_t *together)
 {
-    const int32_t *release_at = b->passes[b->train].release_at;
-    int32_t units = b->spec->unit_count;
+    const zero_spec_pass_t *pass = &b->spec->passes[b->train];
 
-    for (int32_t u = 0; u < units; u++) {
-        if (!b->units[u].grad_slot)
+    for (int32_t i = 0; i < pass->use_count; i++) {
+        int32_t u = pass->uses[i].unit, later = 0;
+        if (!b->grads[i].opens || !b->units[u].grad_slot)
             continue;
-        int32_t end = release_at[b->units[u].last_grad], later = 0;
-        for (int32_t use = b->units[u].first_grad; use < b->spec->passes[b->train].use_count; use++) {
-            int32_t v = b->spec->passes[b->train].uses[use].unit;
-            if (v == u || !b->units[v].grad_slot || b->units[v].first_grad != use)
+        int32_t end = b->passes[b->train].release_at[b->grads[i].closes];
+        for (int32_t use = i; use < pass->use_count; use++) {
+            int32_t v = pass->uses[use].unit;
+            if (v == u || !b->units[v].grad_slot || !b->grads[use].opens)
                 continue;
             if (use > end && ++later >= b->spec->window)
                 break;
