@@ -204,7 +204,8 @@ static void wrapped_embedding_forward(zero_nn_t *nn, const zero_nn_embedding_t *
     zero_nn_embedding_t d = *e;
     int32_t most = 0;
     for (int64_t r = 0; r < e->B * e->T; r++)
-        most = e->tokens[r] > most ? e->tokens[r] : most;
+        if (zero_nn_has_token(&e->tile, e->tokens[r]) && e->tokens[r] - e->tile.first > most)
+            most = e->tokens[r] - (int32_t)e->tile.first;
     note_row(e->wte, (most + 1) * e->C, e->dtype);
     note_row(e->wpe, e->T * e->C, e->dtype);
     note_row(e->y, e->B * e->T * e->C, e->dtype);
@@ -221,7 +222,7 @@ static void wrapped_embedding_forward(zero_nn_t *nn, const zero_nn_embedding_t *
 static void wrapped_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t *e)
 {
     zero_nn_embedding_t d = *e;
-    note_row(e->dwte, e->V * e->C, e->dtype);
+    note_row(e->dwte, e->tile.count * e->C, e->dtype);
     note_row(e->dwpe, e->T * e->C, e->dtype);
     note_row(e->dy, e->B * e->T * e->C, e->dtype);
     note_row(e->tokens, e->B * e->T, ZERO_FP32);

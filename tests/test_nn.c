@@ -614,12 +614,36 @@ typedef struct words {
     int64_t B, T, C, V;
     int32_t *tokens;
     buf_t wte, wpe, y, dwte, dwpe;
-    bool positions;
+    bool positions, tiled;
 } words_t;
+
+/* The same in tiles; the gradient of positions first, in a call without a tile. */
+static void call_embedding_tiles(zero_nn_t *nn, words_t *w)
+{
+    const int64_t most = w->V / 3 + 1, C = w->C;
+    const zero_dtype_t dtype = w->wte.dtype;
+    for (int64_t v = 0; v < w->V; v += most) {
+        const zero_nn_tile_t tile = {v, w->V - v < most ? w->V - v : most};
+        zero_nn_embedding_forward_tile(nn, w->y.data, w->tokens, w->wte.data + (size_t)(v * C) * zero_dtype_size(dtype),
+                                       w->positions ? w->wpe.data : NULL, tile, w->B, w->T, C, dtype);
+    }
+    if (w->positions)
+        zero_nn_embedding_backward_tile(nn, NULL, w->dwpe.data, w->y.data, w->tokens, (zero_nn_tile_t){0, 0}, w->B,
+                                        w->T, C, w->V, dtype);
+    for (int64_t v = 0; v < w->V; v += most) {
+        const zero_nn_tile_t tile = {v, w->V - v < most ? w->V - v : most};
+        zero_nn_embedding_backward_tile(nn, w->dwte.data + (size_t)(v * C) * zero_dtype_size(dtype), NULL, w->y.data,
+                                        w->tokens, tile, w->B, w->T, C, w->V, dtype);
+    }
+}
 
 static void call_embedding(zero_nn_t *nn, void *arg)
 {
     words_t *w = arg;
+    if (w->tiled) {
+        call_embedding_tiles(nn, w);
+        return;
+    }
     zero_nn_embedding_forward(nn, w->y.data, w->tokens, w->wte.data, w->positions ? w->wpe.data : NULL, w->B, w->T,
                               w->C, w->wte.dtype);
     zero_nn_embedding_backward(nn, w->dwte.data, w->positions ? w->dwpe.data : NULL, w->y.data, w->tokens, w->B, w->T,
@@ -633,12 +657,17 @@ START_TEST(embedding_is_exact)
                                        {2, 40, 1200, 300}, {2, 9, 3, 70000}, MANY_TOKENS};
     for (int i = -1; i < WAY_COUNT; i++) {
         const way_t *way = i < 0 ? NULL : &WAYS[i];
-        for (size_t c = 0; c < 2 * DTYPE_COUNT * (sizeof SIZES / sizeof SIZES[0]) && (way == NULL || way_runs(way));
+        for (size_t c = 0; c < 4 * DTYPE_COUNT * (sizeof SIZES / sizeof SIZES[0]) && (way == NULL || way_runs(way));
              c++) {
-            const int64_t *s = SIZES[c / (2 * DTYPE_COUNT)];
+            const int64_t *s = SIZES[c / (4 * DTYPE_COUNT)];
             zero_dtype_t dtype = DTYPES[c % DTYPE_COUNT];
             seed_state = 77 + c;
-            words_t w = {.B = s[0], .T = s[1], .C = s[2], .V = s[3], .positions = c / DTYPE_COUNT % 2 == 0};
+            words_t w = {.B = s[0],
+                         .T = s[1],
+                         .C = s[2],
+                         .V = s[3],
+                         .positions = c / DTYPE_COUNT % 2 == 0,
+                         .tiled = c / (2 * DTYPE_COUNT) % 2 == 1};
             int64_t rows = w.B * w.T;
             w.wte = buf_random(dtype, w.V * w.C, 1);
             w.wpe = buf_random(dtype, w.T * w.C, 1);

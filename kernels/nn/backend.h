@@ -53,13 +53,20 @@ typedef struct zero_nn_plan {
 
 typedef struct zero_nn_embedding {
     int64_t B, T, C, V;
+    zero_nn_tile_t tile; /* of the table: what wte and dwte have of it */
     zero_dtype_t dtype;
     const int32_t *tokens; /* (B, T) */
-    const void *wte, *wpe; /* forward: (V, C), (positions, C) or NULL */
+    const void *wte, *wpe; /* forward: (tile.count, C), (positions, C) or NULL */
     void *y;               /* forward: (B, T, C) */
     const void *dy;        /* backward: (B, T, C) */
-    void *dwte, *dwpe;     /* backward: (V, C), (positions, C) or NULL */
+    void *dwte, *dwpe;     /* backward: (tile.count, C), (positions, C) or NULL */
 } zero_nn_embedding_t;
+
+/* Whether a token's row of the table is in the tile. */
+static inline bool zero_nn_has_token(const zero_nn_tile_t *tile, int64_t token)
+{
+    return token >= tile->first && token - tile->first < tile->count;
+}
 
 /* Where vector i of a norm lies: vector i mod groups of row i / groups. ld: ldx or ldy. */
 static inline int64_t zero_nn_norm_at(const zero_nn_norm_t *l, int64_t ld, int64_t i)

@@ -155,7 +155,14 @@ void zero_nn_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t r
 void zero_nn_embedding_forward(zero_nn_t *nn, void *y, const int32_t *tokens, const void *wte, const void *wpe,
                                int64_t B, int64_t T, int64_t C, zero_dtype_t dtype)
 {
-    zero_nn_embedding_t e = {.B = B, .T = T, .C = C, .dtype = dtype, .tokens = tokens, .wte = wte, .wpe = wpe, .y = y};
+    zero_nn_embedding_forward_tile(nn, y, tokens, wte, wpe, (zero_nn_tile_t){0, INT32_MAX}, B, T, C, dtype);
+}
+
+void zero_nn_embedding_forward_tile(zero_nn_t *nn, void *y, const int32_t *tokens, const void *wte, const void *wpe,
+                                    zero_nn_tile_t tile, int64_t B, int64_t T, int64_t C, zero_dtype_t dtype)
+{
+    zero_nn_embedding_t e = {
+        .B = B, .T = T, .C = C, .tile = tile, .dtype = dtype, .tokens = tokens, .wte = wte, .wpe = wpe, .y = y};
     zero_nn_shape_t shape = shape_of(ZERO_NN_EMBED_FORWARD, dtype);
     int64_t d[] = {B, T, C};
     memcpy(shape.d, d, sizeof d);
@@ -172,8 +179,23 @@ void zero_nn_embedding_forward(zero_nn_t *nn, void *y, const int32_t *tokens, co
 void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const void *dy, const int32_t *tokens, int64_t B,
                                 int64_t T, int64_t C, int64_t V, zero_dtype_t dtype)
 {
-    zero_nn_embedding_t e = {
-        .B = B, .T = T, .C = C, .V = V, .dtype = dtype, .tokens = tokens, .dy = dy, .dwte = dwte, .dwpe = dwpe};
+    zero_nn_embedding_backward_tile(nn, dwte, dwpe, dy, tokens, (zero_nn_tile_t){0, V}, B, T, C, V, dtype);
+}
+
+void zero_nn_embedding_backward_tile(zero_nn_t *nn, void *dwte, void *dwpe, const void *dy, const int32_t *tokens,
+                                     zero_nn_tile_t tile, int64_t B, int64_t T, int64_t C, int64_t V,
+                                     zero_dtype_t dtype)
+{
+    zero_nn_embedding_t e = {.B = B,
+                             .T = T,
+                             .C = C,
+                             .V = V,
+                             .tile = tile,
+                             .dtype = dtype,
+                             .tokens = tokens,
+                             .dy = dy,
+                             .dwte = dwte,
+                             .dwpe = dwpe};
     zero_nn_shape_t shape = shape_of(ZERO_NN_EMBED_BACKWARD, dtype);
     int64_t d[] = {B, T, C, V};
     memcpy(shape.d, d, sizeof d);
@@ -185,7 +207,8 @@ void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const voi
         zero_nn_fail(nn, ZERO_ERR_ARG, "embedding_backward: %lld rows: at most 2^31 - 1 in a call", (long long)rows);
         return;
     }
-    if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, dwte, ZERO_NN_EMBED_BACKWARD, "dwte") &&
+    if (zero_nn_plan_begin(nn, &shape) != NULL &&
+        (tile.count == 0 || operand_ok(nn, dwte, ZERO_NN_EMBED_BACKWARD, "dwte")) &&
         operand_ok(nn, dy, ZERO_NN_EMBED_BACKWARD, "dy") && operand_ok(nn, tokens, ZERO_NN_EMBED_BACKWARD, "tokens") &&
         indices_ok(nn, ZERO_NN_EMBED_BACKWARD, "token", tokens, rows, V, INT64_MAX))
         nn->ops->embedding_backward(nn, &e);

@@ -172,6 +172,19 @@ void zero_nn_embedding_forward(zero_nn_t *nn, void *y, const int32_t *tokens, co
 void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const void *dy, const int32_t *tokens, int64_t B,
                                 int64_t T, int64_t C, int64_t V, zero_dtype_t dtype);
 
+/* Rows [first, first + count) of a table (V, C). */
+typedef struct zero_nn_tile {
+    int64_t first, count;
+} zero_nn_tile_t;
+/* The same for a tile of the table: wte and dwte are (count, C). Rows of y whose tokens are in other tiles stay, and so
+ * rows of dy with such tokens count for dwpe alone; tiles one after the other give the bits of the whole table. dwte
+ * may be NULL if count is 0. V: of the whole table. */
+void zero_nn_embedding_forward_tile(zero_nn_t *nn, void *y, const int32_t *tokens, const void *wte, const void *wpe,
+                                    zero_nn_tile_t tile, int64_t B, int64_t T, int64_t C, zero_dtype_t dtype);
+void zero_nn_embedding_backward_tile(zero_nn_t *nn, void *dwte, void *dwpe, const void *dy, const int32_t *tokens,
+                                     zero_nn_tile_t tile, int64_t B, int64_t T, int64_t C, int64_t V,
+                                     zero_dtype_t dtype);
+
 /* Norms over vectors of C elements.
  *
  * Layer norm: y = (x - mean) * rstd * w + b, rstd = 1 / sqrt(variance + eps).

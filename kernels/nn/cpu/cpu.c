@@ -157,7 +157,9 @@ static void cpu_embedding_forward(zero_nn_t *nn, const zero_nn_embedding_t *e)
     int threads = zero_nn_threads(nn, rows * e->C / WORTH);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t r = 0; r < rows; r++) {
-        const void *word = element(e->wte, e->tokens[r] * e->C, e->dtype);
+        if (!zero_nn_has_token(&e->tile, e->tokens[r]))
+            continue;
+        const void *word = element(e->wte, (e->tokens[r] - e->tile.first) * e->C, e->dtype);
         void *y = element_out(e->y, r * e->C, e->dtype);
         if (e->wpe != NULL)
             simd->sum(y, word, element(e->wpe, r % e->T * e->C, e->dtype), e->C, e->dtype);
@@ -195,8 +197,9 @@ static void cpu_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t *e)
                 int64_t token = e->tokens[order[i]];
                 for (next = i + 1; next < rows && e->tokens[order[next]] == token; next++)
                     continue;
-                add_rows(simd, element_out(e->dwte, token * C + j, e->dtype), e->dy, order + i, 0, 0, next - i, C, j,
-                         width, e->dtype);
+                if (zero_nn_has_token(&e->tile, token))
+                    add_rows(simd, element_out(e->dwte, (token - e->tile.first) * C + j, e->dtype), e->dy, order + i, 0,
+                             0, next - i, C, j, width, e->dtype);
             }
             for (int64_t i = 0; i < e->T && e->dwpe != NULL; i++)
                 add_rows(simd, element_out(e->dwpe, i * C + j, e->dtype), e->dy, NULL, i, e->T, e->B, C, j, width,

@@ -9,11 +9,12 @@ enum {
     AHEAD = 4     /* rows that are read before the first of them is added */
 };
 
-/* A block reads the tokens of its rows once, because they are in host memory. */
+/* A block reads the tokens of its rows once, because they are in host memory. Rows whose tokens are not in [begin,
+ * begin + count) stay. */
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
-    embedding_forward(T *y, const T *wte, const T *wpe, const int32_t *tokens, int64_t rows, int64_t time, int64_t C,
-                      int64_t packs, bool wide)
+    embedding_forward(T *y, const T *wte, const T *wpe, const int32_t *tokens, int64_t begin, int64_t count,
+                      int64_t rows, int64_t time, int64_t C, int64_t packs, bool wide)
 {
     const int N = zero_pack<T>::N;
     const int64_t most = TOGETHER, first = (int64_t)blockIdx.x * most, have = rows - first < most ? rows - first : most;
@@ -23,8 +24,10 @@ static __global__ void __launch_bounds__(THREADS)
         own[threadIdx.x] = tokens[first + threadIdx.x];
     __syncthreads();
     for (int64_t i = threadIdx.x; i < have * packs; i += THREADS) {
-        int64_t r = first + i / packs, c = i % packs * N;
-        zero_load(x, wte + (int64_t)own[i / packs] * C + c, C - c, wide);
+        int64_t r = first + i / packs, c = i % packs * N, row = own[i / packs] - begin;
+        if (row < 0 || row >= count)
+            continue;
+        zero_load(x, wte + row * C + c, C - c, wide);
         if (wpe != NULL) {
             zero_load(position, wpe + r % time * C + c, C - c, wide);
             for (int j = 0; j < N; j++)
@@ -35,19 +38,19 @@ static __global__ void __launch_bounds__(THREADS)
 }
 
 /* Block (i, tile): if the run of a token starts at place i of the sorted rows, add its rows of dy to a part of its row
- * of dwte. */
+ * of dwte, which has the tokens [first, first + count). */
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
-    embedding_backward(T *dwte, const T *dy, const int32_t *tokens, const int32_t *order, int64_t rows, int64_t C,
-                       int64_t tiles, bool wide)
+    embedding_backward(T *dwte, const T *dy, const int32_t *tokens, const int32_t *order, int64_t first, int64_t count,
+                       int64_t rows, int64_t C, int64_t tiles, bool wide)
 {
     const int N = zero_pack<T>::N;
     int64_t i = blockIdx.x / tiles, c = ((int64_t)(blockIdx.x % tiles) * THREADS + threadIdx.x) * N;
     int32_t token = tokens[i];
-    float sum[N], x[AHEAD][N];
-    if ((i > 0 && tokens[i - 1] == token) || c >= C)
+    float sum[N], x[AHEAD][N] = {};
+    if ((i > 0 && tokens[i - 1] == token) || c >= C || token < first || token - first >= count)
         return;
-    T *out = dwte + (int64_t)token * C + c;
+    T *out = dwte + (token - first) * C + c;
     zero_load(sum, out, C - c, wide);
     while (i < rows && tokens[i] == token) {
         bool there[AHEAD];
@@ -100,7 +103,8 @@ template <typename T> static cudaError_t forward(const zero_nn_embedding_t *e, c
     if (blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
     ZERO_LAUNCH((embedding_forward<T>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (T *)e->y, (const T *)e->wte,
-                (const T *)e->wpe, e->tokens, rows, e->T, e->C, packs, wide_rows(e->y, e->wte, e->wpe, e->C, e->dtype));
+                (const T *)e->wpe, e->tokens, e->tile.first, e->tile.count, rows, e->T, e->C, packs,
+                wide_rows(e->y, e->wte, e->wpe, e->C, e->dtype));
     return cudaGetLastError();
 }
 
@@ -120,7 +124,8 @@ static cudaError_t backward(const zero_nn_embedding_t *e, const int32_t *tokens,
     if (blocks > INT32_MAX || more > INT32_MAX)
         return cudaErrorInvalidConfiguration;
     ZERO_LAUNCH((embedding_backward<T>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (T *)e->dwte,
-                (const T *)e->dy, tokens, order, rows, e->C, tiles, wide_rows(e->dwte, e->dy, NULL, e->C, e->dtype));
+                (const T *)e->dy, tokens, order, e->tile.first, e->tile.count, rows, e->C, tiles,
+                wide_rows(e->dwte, e->dy, NULL, e->C, e->dtype));
     cudaError_t status = cudaGetLastError();
     if (status != cudaSuccess || e->dwpe == NULL)
         return status;

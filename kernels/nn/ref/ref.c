@@ -67,8 +67,8 @@ static void ref_embedding_forward(zero_nn_t *nn, const zero_nn_embedding_t *e)
 {
     (void)nn;
     for (int64_t r = 0; r < e->B * e->T; r++) {
-        for (int64_t c = 0; c < e->C; c++) {
-            float value = zero_element(e->wte, e->tokens[r] * e->C + c, e->dtype);
+        for (int64_t c = 0; c < e->C && zero_nn_has_token(&e->tile, e->tokens[r]); c++) {
+            float value = zero_element(e->wte, (e->tokens[r] - e->tile.first) * e->C + c, e->dtype);
             if (e->wpe != NULL)
                 value += zero_element(e->wpe, r % e->T * e->C + c, e->dtype);
             zero_element_set(e->y, r * e->C + c, e->dtype, value);
@@ -85,11 +85,12 @@ static void ref_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t *e)
         int64_t token = e->tokens[order[i]];
         for (end = i + 1; end < rows && e->tokens[order[end]] == token; end++)
             continue;
-        for (int64_t c = 0; c < C; c++) {
-            float sum = zero_element(e->dwte, token * C + c, e->dtype);
+        const int64_t row = token - e->tile.first;
+        for (int64_t c = 0; c < C && zero_nn_has_token(&e->tile, token); c++) {
+            float sum = zero_element(e->dwte, row * C + c, e->dtype);
             for (int64_t j = i; j < end; j++)
                 sum += zero_element(e->dy, order[j] * C + c, e->dtype);
-            zero_element_set(e->dwte, token * C + c, e->dtype, sum);
+            zero_element_set(e->dwte, row * C + c, e->dtype, sum);
         }
     }
     for (int64_t i = 0; i < e->T * C && e->dwpe != NULL; i++) {
