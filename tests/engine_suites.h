@@ -17,5 +17,6 @@ Suite *engine_guests_suite(void);
 Suite *engine_allocators_suite(void);
 Suite *engine_trace_suite(void);
 Suite *engine_scale_suite(void);
+Suite *engine_tiles_suite(void);
 
 #endif

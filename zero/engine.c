@@ -3,7 +3,7 @@
 #include "optim/rules.h"
 #include "zero/comm/staged.h"
 #include "zero/config.h"
-#include "zero/engine.h"
+#include "zero/engine_tensors.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,8 +83,10 @@ static void destroy_spec(zero_spec_t *spec)
 {
     for (int32_t i = 0; i < spec->unit_count; i++)
         free(spec->units[i].name);
-    for (int32_t i = 0; i < spec->param_count; i++)
+    for (int32_t i = 0; i < spec->param_count; i++) {
         free(spec->params[i].name);
+        free(spec->params[i].piece_of);
+    }
     for (int32_t i = 0; i < spec->pass_count; i++) {
         free(spec->passes[i].name);
         free(spec->passes[i].uses);
@@ -128,6 +130,7 @@ void zero_destroy(zero_engine_t *engine)
     zero_exec_destroy(engine->exec);
     zero_saver_destroy(engine->saver);
     zero_plan_destroy(engine->plan);
+    zero_engine_free_tensors(engine);
     destroy_spec(&engine->spec);
     pthread_mutex_destroy(&engine->callback_lock);
     free(engine);
@@ -237,15 +240,6 @@ bool zero_engine_has_unit(zero_engine_t *engine, zero_unit_t unit)
     if (unit >= 0 && unit < engine->spec.unit_count)
         return true;
     zero_fail(&engine->error, ZERO_ERR_ARG, "there is no unit %d: this engine has %d", unit, engine->spec.unit_count);
-    return false;
-}
-
-bool zero_engine_has_param(zero_engine_t *engine, zero_param_t param)
-{
-    if (param >= 0 && param < engine->spec.param_count)
-        return true;
-    zero_fail(&engine->error, ZERO_ERR_ARG, "there is no parameter %d: this engine has %d", param,
-              engine->spec.param_count);
     return false;
 }
 

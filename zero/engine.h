@@ -16,6 +16,10 @@ struct zero_engine {
     int32_t use_capacity; /* of the pass to which a use was last added */
     int32_t use_pass;
 
+    /* engine_tensors.h; NULL before commit */
+    struct zero_tensor *tensors;
+    int32_t tensor_count, *tiles, *tile_of; /* tile_of: by parameter, its place in tiles */
+
     zero_plan_t *plan;              /* NULL before commit */
     zero_exec_t *exec;              /* NULL before commit, and with plan_world */
     zero_exec_t *_Atomic committed; /* exec, for zero_abort during another call */
@@ -63,7 +67,6 @@ zero_status_t zero_engine_leave(zero_engine_t *engine, zero_status_t status);
 
 /* Whether the id exists; if not, sets engine->error. */
 bool zero_engine_has_unit(zero_engine_t *engine, zero_unit_t unit);
-bool zero_engine_has_param(zero_engine_t *engine, zero_param_t param);
 bool zero_engine_has_pass(zero_engine_t *engine, zero_pass_t pass);
 
 /* ZERO_ERR_ORDER in the middle of a step. what is the function's name. */

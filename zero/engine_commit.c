@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* engine_commit.c - turns declarations into a plan that runs; memory, traffic and text of the plan. */
-#include "zero/engine.h"
+#include "zero/engine_tensors.h"
 
 static zero_status_t plan(zero_engine_t *engine, zero_error_t *error)
 {
-    zero_status_t status = zero_plan_build(&engine->plan, &engine->spec, error);
+    zero_status_t status = zero_engine_find_tensors(engine, error);
+    if (status == ZERO_OK)
+        status = zero_plan_build(&engine->plan, &engine->spec, error);
     return status == ZERO_OK ? zero_plan_check(engine->plan, error) : status;
 }
 

@@ -2,11 +2,35 @@
 /* engine_contents.c - reads and writes contents: initial parameters, state, addresses. */
 #include "optim/rules.h"
 #include "zero/engine_pieces.h"
+#include "zero/engine_tensors.h"
 
 #include <stdlib.h>
 
 /* Elements of a fill that are converted at a time. Their values stay in a core's cache until they are written. */
 enum { FILL_PIECE = 1 << 17 };
+
+/* The caller's function for a tile of a tensor. */
+typedef struct tile_call {
+    zero_fill_fn fill;
+    zero_read_fn read;
+    void *ctx;
+    zero_param_t id; /* that the caller gave */
+    int64_t first;   /* the tensor's elements before the tile */
+} tile_call_t;
+
+static int fill_tile(void *ctx, zero_param_t param, int64_t begin, int64_t count, float *out)
+{
+    const tile_call_t *c = ctx;
+    (void)param;
+    return c->fill(c->ctx, c->id, c->first + begin, count, out);
+}
+
+static int read_tile(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values)
+{
+    const tile_call_t *c = ctx;
+    (void)param;
+    return c->read(c->ctx, c->id, c->first + begin, count, values);
+}
 
 static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_fn fn, void *ctx)
 {
@@ -51,15 +75,21 @@ zero_status_t zero_param_fill(zero_engine_t *engine, zero_param_t param, zero_fi
     zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_param_fill");
     if (status != ZERO_OK)
         return status;
-    if (!zero_engine_has_param(engine, param))
+    const zero_tiles_t tiles = zero_engine_tiles(engine, param);
+    if (tiles.count == 0)
         return ZERO_ERR_ARG;
     if (!fn)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_fill of parameter '%s' has no function",
-                         engine->spec.params[param].name);
+                         zero_param_name(engine, param));
     if (engine->pass >= 0)
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "parameter '%s' is filled inside pass '%s': end it first",
-                         engine->spec.params[param].name, engine->spec.passes[engine->pass].name);
-    return zero_engine_leave(engine, fill(engine, param, fn, ctx));
+                         zero_param_name(engine, param), engine->spec.passes[engine->pass].name);
+    tile_call_t call = {.fill = fn, .ctx = ctx, .id = param};
+    for (int32_t i = 0; i < tiles.count && status == ZERO_OK; i++) {
+        status = fill(engine, tiles.params[i], fill_tile, &call);
+        call.first += engine->spec.params[tiles.params[i]].count;
+    }
+    return zero_engine_leave(engine, status);
 }
 
 /* Passes those of segment elements [range) that the piece holds to fn. */
@@ -117,8 +147,10 @@ static zero_status_t read_range(zero_engine_t *engine, zero_param_t param, zero_
 /* Checks that the parameter has this state and that it is valid now. what: "read" or "set". */
 static zero_status_t check_state(zero_engine_t *engine, zero_param_t param, zero_state_t state, const char *what)
 {
-    if (!zero_engine_has_param(engine, param))
+    const zero_tiles_t tiles = zero_engine_tiles(engine, param);
+    if (tiles.count == 0)
         return ZERO_ERR_ARG;
+    param = tiles.params[0]; /* its other tiles have the same state */
     const zero_spec_param_t *p = &engine->spec.params[param];
     if ((unsigned)state > ZERO_STATE_MOMENT2)
         return zero_fail(&engine->error, ZERO_ERR_ARG,
@@ -152,11 +184,17 @@ zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_st
         return status;
     if (!fn)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_read of parameter '%s' has no function",
-                         engine->spec.params[param].name);
+                         zero_param_name(engine, param));
     status = zero_engine_leave(engine, zero_exec_sync(engine->exec, &engine->error));
-    return status != ZERO_OK || engine->plan->placed[param].segment < 0
-               ? status
-               : read_range(engine, param, state, zero_engine_range(engine, param), fn, ctx);
+    const zero_tiles_t tiles = zero_engine_tiles(engine, param);
+    tile_call_t call = {.read = fn, .ctx = ctx, .id = param};
+    for (int32_t i = 0; i < tiles.count && status == ZERO_OK; i++) {
+        const zero_param_t tile = tiles.params[i];
+        if (engine->plan->placed[tile].segment >= 0)
+            status = read_range(engine, tile, state, zero_engine_range(engine, tile), read_tile, &call);
+        call.first += engine->spec.params[tile].count;
+    }
+    return status;
 }
 
 /* ---- whole tensors ---------------------------------------------------------------------------------------------- */
@@ -175,7 +213,7 @@ static const char *name_of(const request_t *r)
 static zero_status_t agree_on_request(zero_engine_t *engine, zero_status_t status, const request_t *own)
 {
     static const char *const states[] = {"values", "gradient", "master weights", "first moment", "second moment"};
-    const char *what = name_of(own), *param = status == ZERO_OK ? engine->spec.params[own->param].name : "";
+    const char *what = name_of(own), *param = status == ZERO_OK ? zero_param_name(engine, own->param) : "";
     zero_error_t error = engine->error;
     request_t *all = malloc((size_t)engine->world * sizeof *all);
     if (!all) {
@@ -184,7 +222,8 @@ static zero_status_t agree_on_request(zero_engine_t *engine, zero_status_t statu
         zero_exec_abort(engine->exec, &engine->error);
         return zero_engine_leave(engine, status);
     }
-    const zero_exec_call_t call = {ZERO_CALL_WHOLE, status == ZERO_OK ? own->param : -1, own->set, -1};
+    const int32_t first = status == ZERO_OK ? zero_engine_tiles(engine, own->param).params[0] : -1;
+    const zero_exec_call_t call = {ZERO_CALL_WHOLE, first, own->set, -1};
     zero_status_t agreed = zero_exec_call(engine->exec, &call, &engine->error);
     if (agreed == ZERO_OK)
         agreed = zero_exec_exchange(engine->exec, own, all, sizeof *own, &engine->error);
@@ -206,7 +245,7 @@ static zero_status_t agree_on_request(zero_engine_t *engine, zero_status_t statu
                 "rank %d calls %s of parameter '%s' (%s), but rank %d %s of parameter '%s' (%s): make the same call "
                 "on every rank",
                 engine->rank, what, param, states[own->state], r, name_of(&all[r]),
-                engine->spec.params[all[r].param].name, states[all[r].state]);
+                zero_param_name(engine, all[r].param), states[all[r].state]);
     free(all);
     return status;
 }
@@ -225,10 +264,10 @@ static zero_status_t enter_tensor_call(zero_entry_t *entry, zero_engine_t *engin
     status = check_state(engine, param, state, set ? "set" : "read");
     if (status == ZERO_OK && zero_dtype_size(dtype) == 0)
         status = zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' has the unknown dtype %d", what,
-                           engine->spec.params[param].name, (int)dtype);
-    if (status == ZERO_OK && set && !values && engine->spec.params[param].count > 0)
+                           zero_param_name(engine, param), (int)dtype);
+    if (status == ZERO_OK && set && !values && zero_param_elements(engine, param) > 0)
         status = zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' has no values", what,
-                           engine->spec.params[param].name);
+                           zero_param_name(engine, param));
     return agree_on_request(engine, status, &(request_t){status != ZERO_OK, param, (int32_t)state, set});
 }
 
@@ -307,8 +346,14 @@ zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_sta
     if (status != ZERO_OK)
         return status;
     status = zero_exec_sync(engine->exec, &engine->error);
-    if (status == ZERO_OK && engine->plan->placed[param].segment >= 0)
-        status = gather(engine, param, state, dtype, values);
+    const zero_tiles_t tiles = zero_engine_tiles(engine, param);
+    char *out = values;
+    for (int32_t i = 0; i < tiles.count && status == ZERO_OK; i++) {
+        if (engine->plan->placed[tiles.params[i]].segment >= 0)
+            status = gather(engine, tiles.params[i], state, dtype, out);
+        if (out)
+            out += (size_t)engine->spec.params[tiles.params[i]].count * zero_dtype_size(dtype);
+    }
     return zero_engine_leave(engine, status);
 }
 
@@ -379,8 +424,13 @@ zero_status_t zero_param_set(zero_engine_t *engine, zero_param_t param, zero_sta
     if (status != ZERO_OK)
         return status;
     status = zero_exec_sync(engine->exec, &engine->error);
-    if (status == ZERO_OK && engine->plan->placed[param].segment >= 0)
-        status = set(engine, param, state, dtype, values);
+    const zero_tiles_t tiles = zero_engine_tiles(engine, param);
+    const char *from = values;
+    for (int32_t i = 0; i < tiles.count && status == ZERO_OK; i++)
+        if (engine->plan->placed[tiles.params[i]].segment >= 0) {
+            status = set(engine, tiles.params[i], state, dtype, from);
+            from += (size_t)engine->spec.params[tiles.params[i]].count * zero_dtype_size(dtype);
+        }
     return zero_engine_leave(engine, status);
 }
 
@@ -402,6 +452,11 @@ zero_status_t zero_param_find(zero_engine_t *engine, const char *name, zero_para
             *param = i;
             return ZERO_OK;
         }
+    for (int32_t t = 0; t < engine->tensor_count; t++)
+        if (strcmp(engine->tensors[t].name, name) == 0) { /* of tiles, or it was found above */
+            *param = engine->spec.param_count + t;
+            return ZERO_OK;
+        }
     return zero_fail(&engine->error, ZERO_ERR_ARG, "there is no parameter '%s' among the engine's %d", name,
                      engine->spec.param_count);
 }
@@ -409,6 +464,13 @@ zero_status_t zero_param_find(zero_engine_t *engine, const char *name, zero_para
 static const zero_spec_param_t *spec_param(const zero_engine_t *engine, zero_param_t param)
 {
     return engine && param >= 0 && param < engine->spec.param_count ? &engine->spec.params[param] : NULL;
+}
+
+/* The tensor of an id behind those of parameters, or NULL. */
+static const struct zero_tensor *tensor(const zero_engine_t *engine, zero_param_t param)
+{
+    const int32_t t = engine ? param - engine->spec.param_count : -1;
+    return t >= 0 && t < engine->tensor_count ? &engine->tensors[t] : NULL;
 }
 
 int32_t zero_param_count(const zero_engine_t *engine)
@@ -419,13 +481,15 @@ int32_t zero_param_count(const zero_engine_t *engine)
 const char *zero_param_name(const zero_engine_t *engine, zero_param_t param)
 {
     const zero_spec_param_t *p = spec_param(engine, param);
-    return p ? p->name : NULL;
+    const struct zero_tensor *t = tensor(engine, param);
+    return p ? p->name : t ? t->name : NULL;
 }
 
 int64_t zero_param_elements(const zero_engine_t *engine, zero_param_t param)
 {
     const zero_spec_param_t *p = spec_param(engine, param);
-    return p ? p->count : 0;
+    const struct zero_tensor *t = tensor(engine, param);
+    return p ? p->count : t ? t->count : 0;
 }
 
 /* The address of a parameter's element 0 in the segment's full buffer of this role, or NULL. */

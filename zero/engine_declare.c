@@ -105,6 +105,12 @@ static zero_status_t check_desc(zero_engine_t *engine, const zero_param_desc_t *
     else if (overflow)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "the shape of parameter '%s' has more than 2^63 - 1 elements",
                          desc->name);
+    if (desc->piece_of && (desc->piece_dim != 0 || desc->ndim < 1 || *count == 0 || desc->piece_begin < 0))
+        return zero_fail(&engine->error, desc->piece_dim != 0 ? ZERO_ERR_UNSUPPORTED : ZERO_ERR_ARG,
+                         "parameter '%s' is a tile of tensor '%s' from row %lld of dimension %d on, with %d dimensions "
+                         "and %lld elements: tiles divide dimension 0, from row 0 on, and are not empty",
+                         desc->name, desc->piece_of, (long long)desc->piece_begin, desc->piece_dim, desc->ndim,
+                         (long long)*count);
     if (zero_dtype_size(desc->dtype) == 0)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has the unknown dtype %d", desc->name,
                          (int)desc->dtype);
@@ -139,9 +145,11 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
         if (strcmp(spec->params[i].name, desc->name) == 0)
             return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' already exists: names must be unique",
                              desc->name);
-    char *copy = strdup(desc->name);
-    if (!copy || !grow((void **)&spec->params, spec->param_count, &engine->param_capacity, sizeof *spec->params)) {
+    char *copy = strdup(desc->name), *piece_of = desc->piece_of ? strdup(desc->piece_of) : NULL;
+    if (!copy || (desc->piece_of && !piece_of) ||
+        !grow((void **)&spec->params, spec->param_count, &engine->param_capacity, sizeof *spec->params)) {
         free(copy);
+        free(piece_of);
         return zero_engine_leave(engine, no_memory(engine, "parameter"));
     }
     zero_spec_param_t *p = &spec->params[spec->param_count];
@@ -153,7 +161,9 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
                              .trainable = desc->trainable,
                              .decay_scale = desc->decay_scale,
                              .lr_scale = desc->lr_scale,
-                             .elementwise = desc->elementwise};
+                             .elementwise = desc->elementwise,
+                             .piece_of = piece_of,
+                             .piece_begin = piece_of ? desc->piece_begin : 0};
     memcpy(p->shape, desc->shape, (size_t)desc->ndim * sizeof *p->shape);
     *param = spec->param_count++;
     return ZERO_OK;

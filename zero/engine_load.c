@@ -4,6 +4,7 @@
 #include "optim/rules.h"
 #include "zero/checkpoint/ahead.h"
 #include "zero/engine_pieces.h"
+#include "zero/engine_tensors.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,10 +41,10 @@ static const char *family_of(const char *rule)
 static zero_status_t check_params(zero_engine_t *engine, const zero_manifest_t *m, const char *path)
 {
     int found_there = 0;
-    for (int32_t p = 0; p < engine->spec.param_count; p++) {
-        const zero_spec_param_t *own = &engine->spec.params[p];
+    for (int32_t t = 0; t < engine->tensor_count; t++) {
+        const struct zero_tensor *own = &engine->tensors[t];
         const zero_manifest_param_t *there = find_param(m, own->name);
-        if (!there && !own->trainable && !engine->config.saves_frozen)
+        if (!there && !engine->spec.params[zero_tensor_param(engine, own)].trainable && !engine->config.saves_frozen)
             continue; /* it stays as it is */
         if (!there)
             return zero_fail(&engine->error, ZERO_ERR_ARG,
@@ -62,8 +63,8 @@ static zero_status_t check_params(zero_engine_t *engine, const zero_manifest_t *
         return ZERO_OK;
     for (int i = 0; i < m->param_count; i++) {
         bool found = false;
-        for (int32_t p = 0; p < engine->spec.param_count && !found; p++)
-            found = strcmp(m->params[i].name, engine->spec.params[p].name) == 0;
+        for (int32_t t = 0; t < engine->tensor_count && !found; t++)
+            found = strcmp(m->params[i].name, engine->tensors[t].name) == 0;
         if (!found)
             return zero_fail(&engine->error, ZERO_ERR_ARG,
                              "the checkpoint '%s' has a parameter '%s', which the engine lacks: load it into the model "
@@ -74,7 +75,7 @@ static zero_status_t check_params(zero_engine_t *engine, const zero_manifest_t *
 }
 
 /* Whether values of a parameter can be read from a tensor, whose shape is the parameter's, or of bytes. */
-static bool is_readable(const zero_tensor_entry_t *tensor, const zero_spec_param_t *param, zero_state_t state)
+static bool is_readable(const zero_tensor_entry_t *tensor, const struct zero_tensor *param, zero_state_t state)
 {
     const zero_tensor_info_t *info = &tensor->info;
     if (strcmp(info->dtype, "F32") == 0 || strcmp(info->dtype, "BF16") == 0 || strcmp(info->dtype, "F16") == 0)
@@ -88,9 +89,9 @@ static bool is_readable(const zero_tensor_entry_t *tensor, const zero_spec_param
 static zero_status_t check_states(zero_engine_t *engine, const zero_checkpoint_t *c, const char *path)
 {
     static const zero_state_t states[] = {ZERO_STATE_MASTER, ZERO_STATE_MOMENT1, ZERO_STATE_MOMENT2};
-    for (int32_t p = 0; p < engine->spec.param_count; p++) {
-        const zero_spec_param_t *param = &engine->spec.params[p];
-        int32_t s = engine->plan->placed[p].segment;
+    for (int32_t t = 0; t < engine->tensor_count; t++) {
+        const struct zero_tensor *param = &engine->tensors[t];
+        int32_t s = engine->plan->placed[zero_tensor_param(engine, param)].segment;
         int count = s >= 0 && engine->plan->segments[s].trainable ? zero_plan_state(engine->plan, s)->count : 0;
         for (int i = 0; i < 3; i++) {
             const zero_tensor_entry_t *tensor = zero_checkpoint_find(c, states[i], param->name);
@@ -144,7 +145,7 @@ typedef struct load {
 } load_t;
 
 /* The elements of a parameter from at on that are read at once. A range ends where one of the checkpoint's pieces ends,
- * so that each is read once. */
+ * so that each is read once. first: where the parameter's tensor begins, or would begin before its tile. */
 static zero_range_t range_at(int64_t at, int64_t end, int64_t first)
 {
     int64_t next = first + ((at - first) / ZERO_ENGINE_PIECE + 1) * ZERO_ENGINE_PIECE;
@@ -199,9 +200,11 @@ static zero_status_t load_values(const load_t *l, zero_param_t param)
 {
     zero_engine_t *engine = l->engine;
     const zero_segment_t *segment = &engine->plan->segments[engine->plan->placed[param].segment];
-    const char *name = engine->spec.params[param].name;
+    const zero_tile_t tile = zero_engine_tile(engine, param);
+    const char *name = engine->tensors[tile.tensor].name;
     const zero_tensor_entry_t *tensor = zero_checkpoint_find(l->checkpoint, ZERO_STATE_MASTER, name);
     zero_range_t all = zero_engine_range(engine, param), mine = zero_range_both(all, zero_engine_kept(engine, segment));
+    const int64_t first = all.begin - tile.first; /* where the tensor would begin */
     zero_status_t status = ZERO_OK;
     if (!tensor)
         tensor = zero_checkpoint_find(l->checkpoint, ZERO_STATE_PARAM, name);
@@ -209,8 +212,8 @@ static zero_status_t load_values(const load_t *l, zero_param_t param)
         return ZERO_OK;
     for (zero_range_t range = {0, mine.begin}; range.end < mine.end && status == ZERO_OK;) {
         const float *values;
-        range = range_at(range.end, mine.end, all.begin);
-        status = read_values(l, tensor, 0, range.begin - all.begin, range.end - range.begin, &values);
+        range = range_at(range.end, mine.end, first);
+        status = read_values(l, tensor, 0, range.begin - first, range.end - range.begin, &values);
         if (status == ZERO_OK && !l->lists)
             status = zero_engine_put_all(engine, segment, range, values, l->scratch);
     }
@@ -243,15 +246,17 @@ static zero_status_t load_moment(const load_t *l, zero_param_t param, int i)
     zero_engine_t *engine = l->engine;
     zero_state_t state = i == 0 ? ZERO_STATE_MOMENT1 : ZERO_STATE_MOMENT2;
     const zero_segment_t *segment = &engine->plan->segments[engine->plan->placed[param].segment];
-    const zero_tensor_entry_t *tensor = zero_checkpoint_find(l->checkpoint, state, engine->spec.params[param].name);
+    const zero_tile_t tile = zero_engine_tile(engine, param);
+    const zero_tensor_entry_t *tensor = zero_checkpoint_find(l->checkpoint, state, engine->tensors[tile.tensor].name);
     zero_range_t all = zero_engine_range(engine, param);
+    const int64_t first = all.begin - tile.first;
     zero_engine_piece_t piece;
     zero_status_t status = ZERO_OK;
     for (int32_t k = 0; zero_engine_next_piece(engine, segment, state, false, k, &piece); k++) {
         zero_range_t mine = zero_range_both(all, piece.range);
         for (zero_range_t range = {0, mine.begin}; range.end < mine.end && status == ZERO_OK;) {
-            range = range_at(range.end, mine.end, all.begin);
-            status = load_range(l, tensor, i, &piece, range, all.begin);
+            range = range_at(range.end, mine.end, first);
+            status = load_range(l, tensor, i, &piece, range, first);
         }
     }
     return status;

@@ -20,8 +20,10 @@ static zero_status_t sink_write(void *ctx, int32_t param, zero_state_t state, in
     int i = zero_saver_index(state);
     zero_format_t format;
     zero_saver_format(s->engine, param, i, &format);
-    return zero_writer_write(s->writer, s->layout_of[i], s->tensor[param * ZERO_SAVER_STATES + i],
-                             zero_format_bytes(&format, begin), zero_format_bytes(&format, count), values, error);
+    zero_tile_t tile = zero_engine_tile(s->engine, param);
+    return zero_writer_write(s->writer, s->layout_of[i], s->tensor[tile.tensor * ZERO_SAVER_STATES + i],
+                             zero_format_bytes(&format, tile.first + begin), zero_format_bytes(&format, count), values,
+                             error);
 }
 
 static zero_status_t sink_sync(void *ctx, zero_error_t *error)
@@ -185,13 +187,15 @@ static zero_status_t finish(struct zero_saver *s, const zero_piece_t *pieces, ui
         manifest.good_steps = s->scale.good;
         manifest.overflows = s->scale.left;
     }
-    for (int32_t p = 0; p < engine->spec.param_count && status == ZERO_OK; p++) {
+    for (int32_t t = 0; t < engine->tensor_count && status == ZERO_OK; t++) {
+        const struct zero_tensor *tensor = &engine->tensors[t];
+        const int32_t p = zero_tensor_param(engine, tensor);
         const zero_spec_param_t *from = &engine->spec.params[p];
         if (zero_saver_leaves_out(engine, p))
             continue;
         zero_manifest_param_t param = {
-            .name = from->name, .dtype = from->dtype, .trainable = from->trainable, .ndim = from->ndim};
-        memcpy(param.shape, from->shape, sizeof param.shape);
+            .name = (char *)tensor->name, .dtype = from->dtype, .trainable = from->trainable, .ndim = tensor->ndim};
+        memcpy(param.shape, tensor->shape, sizeof param.shape);
         status = zero_manifest_add(&manifest, &param, error);
     }
     if (status == ZERO_OK)

@@ -4,7 +4,7 @@
 #define ZERO_ENGINE_SAVE_H
 
 #include "zero/checkpoint/folder.h"
-#include "zero/engine.h"
+#include "zero/engine_tensors.h"
 
 #include <pthread.h>
 
@@ -22,7 +22,7 @@ struct zero_saver {
     zero_layout_t layouts[ZERO_SAVER_STATES];
     zero_state_t layout_state[ZERO_SAVER_STATES];
     int layout_count, layout_of[ZERO_SAVER_STATES]; /* layout_of: by index of the state; -1: no parameter has it */
-    int32_t *tensor;                                /* [param_count][ZERO_SAVER_STATES]: in its layout, or -1 */
+    int32_t *tensor;                                /* [tensor_count][ZERO_SAVER_STATES]: in its layout, or -1 */
     uint64_t bytes;                                 /* of all files */
 
     bool running; /* zero_save has begun, zero_save_end has not reported its end */

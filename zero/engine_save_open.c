@@ -63,7 +63,7 @@ bool zero_saver_format(const zero_engine_t *engine, int32_t param, int state, ze
     return true;
 }
 
-static zero_tensor_info_t describe(const zero_spec_param_t *p, const zero_format_t *format)
+static zero_tensor_info_t describe(const struct zero_tensor *p, const zero_format_t *format)
 {
     static const char *const dtypes[ZERO_DTYPE_COUNT] = {"F32", "BF16", "F16"};
     zero_tensor_info_t info = {.size = sizeof info, .name = p->name, .ndim = p->ndim};
@@ -81,21 +81,22 @@ static zero_tensor_info_t describe(const zero_spec_param_t *p, const zero_format
 static zero_status_t lay_out(struct zero_saver *s, uint64_t file_bytes, zero_error_t *error)
 {
     const zero_engine_t *engine = s->engine;
-    int32_t params = engine->spec.param_count;
-    zero_tensor_info_t *infos = calloc((size_t)params + 1, sizeof *infos);
+    int32_t tensors = engine->tensor_count;
+    zero_tensor_info_t *infos = calloc((size_t)tensors + 1, sizeof *infos);
     zero_status_t status = ZERO_OK;
-    s->tensor = malloc(((size_t)params + 1) * ZERO_SAVER_STATES * sizeof *s->tensor);
+    s->tensor = malloc(((size_t)tensors + 1) * ZERO_SAVER_STATES * sizeof *s->tensor);
     if (!infos || !s->tensor)
-        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory to lay out the files of %d parameters", params);
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory to lay out the files of %d tensors", tensors);
     for (int i = 0; i < ZERO_SAVER_STATES && status == ZERO_OK; i++) {
         zero_format_t format;
         int count = 0;
         s->layout_of[i] = -1;
-        for (int32_t p = 0; p < params; p++) {
-            bool has = zero_saver_format(engine, p, i, &format);
-            s->tensor[p * ZERO_SAVER_STATES + i] = has ? count : -1;
+        for (int32_t t = 0; t < tensors; t++) {
+            const struct zero_tensor *tensor = &engine->tensors[t];
+            bool has = zero_saver_format(engine, zero_tensor_param(engine, tensor), i, &format);
+            s->tensor[t * ZERO_SAVER_STATES + i] = has ? count : -1;
             if (has)
-                infos[count++] = describe(&engine->spec.params[p], &format);
+                infos[count++] = describe(tensor, &format);
         }
         if (count == 0)
             continue;

@@ -488,6 +488,15 @@ typedef struct zero_param_desc {
     double lr_scale;              /* multiplies the learning rate (1) */
     bool elementwise;             /* ZERO_RULE_MUON: update it by AdamW, though it has 2 dimensions:
                                      embeddings, heads (false) */
+    const char *piece_of; /* NULL, or the parameter is a tile of the larger tensor of this name,
+                             which is copied. A large tensor that is used tile by tile, each in a
+                             unit of its own, is never gathered whole. Checkpoints have the tensor
+                             as if it were one parameter, whatever its tiles are (NULL) */
+    int64_t piece_begin;  /* the tile is rows piece_begin to piece_begin + shape[0] - 1 of the
+                             tensor. zero_commit refuses tiles that leave gaps or overlap, that
+                             differ in more than shape[0], and that begin elsewhere than at a
+                             multiple of 128 elements of the tensor (0) */
+    int32_t piece_dim;    /* the dimension that tiles divide: 0; others are not supported (0) */
 } zero_param_desc_t;
 /* Sets the defaults of *desc; size is sizeof(zero_param_desc_t) in the caller's header. */
 ZERO_API void zero_param_desc_init_size(zero_param_desc_t *desc, size_t size);
@@ -511,9 +520,9 @@ ZERO_API zero_status_t zero_pass_add(zero_engine_t *engine, const char *name, ze
                                      zero_pass_t *pass);
 
 enum {
-    ZERO_READ = 1, /* the use reads the unit's parameters */
-    ZERO_GRAD = 2, /* the use adds to the unit's gradients */
-    ZERO_HOLD = 4, /* the unit stays held while the next use is acquired; release it after that
+    ZERO_READ = 1,  /* the use reads the unit's parameters */
+    ZERO_GRAD = 2,  /* the use adds to the unit's gradients */
+    ZERO_HOLD = 4,  /* the unit stays held while the next use is acquired; release it after that
                       use's release at the latest */
     ZERO_REDUCE = 8 /* with ZERO_GRAD: what the unit's uses have added so far is reduced after this
                        use, not after the unit's last one, and the gradient is zero at the next
@@ -746,7 +755,9 @@ ZERO_API void *zero_param_grad(zero_engine_t *engine, zero_param_t param);
 /* Returns the address of reserved memory. NULL before zero_commit. */
 ZERO_API void *zero_reserved(zero_engine_t *engine, zero_reserve_t reserve);
 
-/* Finds the parameter of this name; also before zero_commit.
+/* Finds the parameter of this name; also before zero_commit. After it, also finds the tensor of
+ * this name that parameters are tiles of (zero_param_desc_t.piece_of). Its id has a name and
+ * elements, but no address; to read, fill, get and set it is one parameter.
  * May fail with: ZERO_ERR_ARG if there is none. */
 ZERO_API zero_status_t zero_param_find(zero_engine_t *engine, const char *name,
                                        zero_param_t *param);

@@ -18,6 +18,8 @@ uint64_t zero_spec_hash_param(const zero_spec_t *spec, int32_t param)
     zero_hash_word(&hash, p->elementwise);
     zero_hash_real(&hash, p->decay_scale);
     zero_hash_real(&hash, p->lr_scale);
+    zero_hash_text(&hash, p->piece_of ? p->piece_of : "");
+    zero_hash_word(&hash, (uint64_t)p->piece_begin);
     return hash;
 }
 

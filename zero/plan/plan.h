@@ -24,6 +24,8 @@ typedef struct zero_spec_param {
     bool trainable;
     bool elementwise; /* never updated whole */
     double decay_scale, lr_scale;
+    char *piece_of;      /* the tensor of which it is a tile; NULL: it is none */
+    int64_t piece_begin; /* its first row there */
 } zero_spec_param_t;
 
 typedef struct zero_spec_unit {
