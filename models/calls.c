@@ -347,6 +347,20 @@ zero_param_t zero_model_param(const zero_model_t *model, int index)
     return model->params[index].id;
 }
 
+int zero_model_tile_count(const zero_model_t *model, int index)
+{
+    const zero_model_tiles_t *tiles = zero_model_tiles_of((zero_model_t *)model, &model->params[index]);
+
+    return tiles ? tiles->count : 1;
+}
+
+zero_param_t zero_model_tile(const zero_model_t *model, int index, int tile)
+{
+    const zero_model_tiles_t *tiles = zero_model_tiles_of((zero_model_t *)model, &model->params[index]);
+
+    return tiles ? tiles->list[tile].id : model->params[index].id;
+}
+
 zero_state_t zero_model_param_state(const zero_model_t *model, int index)
 {
     const bool frozen = model->options.untrained || (zero_model_is_frozen(model) && index < model->base_count);

@@ -54,6 +54,19 @@ typedef struct zero_model_param {
     void *data, *grad;
 } zero_model_param_t;
 
+/* A tile of a table (V, C), which is a unit of its own. data and grad are NULL before bind. */
+typedef struct zero_model_tile {
+    zero_unit_t unit;
+    zero_param_t id;
+    zero_nn_tile_t rows;
+    void *data, *grad;
+} zero_model_tile_t;
+
+typedef struct zero_model_tiles {
+    zero_model_tile_t *list;
+    int count; /* 0: the table is one parameter */
+} zero_model_tiles_t;
+
 /* A linear layer: one product y = x W + b of which several tensors may be parts, each with its own columns of y:
  * queries, keys and values; gate and up. Or it is a part of one tensor, some of its columns: keys and values, which are
  * products of another x than the queries. A bias has a role for each part, or none has one. */
@@ -132,6 +145,7 @@ typedef struct zero_model_stack {
     int layer_tensors;
     int role[ZERO_ROLE_COUNT];                   /* of a layer's tensor: its index in the layer, or -1 */
     zero_model_param_t *embed, *norm_w, *norm_b; /* in params; NULL: the model has none */
+    zero_model_tiles_t tiles;                    /* of embed; then embed has no addresses, and no embed_unit */
     zero_unit_t embed_unit, norm_unit;
     void **x;           /* layers + 1 times (rows, C): the residual stream before each layer and after the last. With
                            offload_activations two buffers alternate */
@@ -158,6 +172,8 @@ struct zero_model {
     int layer_adapters; /* tensors of the adapters of each layer */
     zero_model_param_t *params;
     zero_model_param_t *positions, *head; /* in params; NULL: the model has none. A tied head is the embedding */
+    zero_model_tiles_t *head_tiles, own_head_tiles; /* of head: those of the embedding, or its own */
+    zero_unit_t positions_unit;                     /* if the embedding has tiles; else they are in its unit */
     zero_model_linear_t linears[ZERO_LINEAR_COUNT];
     float frequencies[ZERO_HEAD_DIM_MOST / 2]; /* of rotary positions */
     zero_model_stack_t encoder, decoder;       /* an encoder without layers: the model has none */
@@ -176,13 +192,14 @@ struct zero_model {
     void **kept; /* by layer: (rows, C) in memory that host and device access: holds the layer's input until the
                     backward pass; NULL: it stays in x */
     zero_model_layer_t *layers;
-    void *logits; /* (head_rows, logits_ld) */
-    float *dhead; /* (V, C), from the head alone; NULL without head_sums */
-    void *dx;     /* (rows, C): the gradient of the residual stream */
-    void *narrow; /* (rows, max(C, H D)): the output of the final norm, then gradients of attention and of the outputs
+    void *logits;   /* (head_rows, logits_ld) */
+    float *dhead;   /* (V, C), from the head alone; NULL without head_sums */
+    float *dx_sums; /* (head_rows, C): the gradient of the head's input, summed over tiles; NULL without tiles */
+    void *dx;       /* (rows, C): the gradient of the residual stream */
+    void *narrow;   /* (rows, max(C, H D)): the output of the final norm, then gradients of attention and of the outputs
                      of norms */
-    void *wide;   /* (rows, max(F, Q)): gradients of activations and of qkv */
-    void *dqk;    /* (rows, (H + KV) D): gradients of qk; NULL without qk_norm */
+    void *wide;     /* (rows, max(F, Q)): gradients of activations and of qkv */
+    void *dqk;      /* (rows, (H + KV) D): gradients of qk; NULL without qk_norm */
     void *low, *dlow;    /* (rows, ranks of the adapters of a linear layer): s x A' and its gradient; NULL: there are no
                          adapters */
     void *dkv;           /* (sources, 2 KV D): gradients of cross_kv */
@@ -354,11 +371,31 @@ zero_nn_norm_t zero_model_head_norm(const zero_model_t *m, int64_t l, const zero
 /* The arguments of the rotation of a layer's queries and keys. */
 zero_nn_rotary_t zero_model_rotary(const zero_model_t *m, const zero_model_layer_t *a, void *x, int64_t ld, int64_t B,
                                    int64_t T);
-/* logits (rows, V; logits_ld) = x (rows, C) head^T. The head is stored (V, C). */
-void zero_model_head_logits(zero_model_t *m, const void *x, int64_t rows);
+/* logits (rows, V; logits_ld) = x (rows, C) head^T. The head is stored (V, C). tile: only its columns of them; NULL:
+ * all of them, of a head without tiles. */
+void zero_model_head_logits(zero_model_t *m, const zero_model_tile_t *tile, const void *x, int64_t rows);
 /* Computes the losses (rows) of m->narrow (rows, C) against targets, head_rows rows at a time. With scale > 0, the
  * gradient of scale times the losses overwrites narrow, and the head's gradient is added. */
 void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, float scale);
+
+/* For a head with tiles: the losses (rows) of m->logits, which the gradient of scale times them overwrites if scale >
+ * 0; then, tile by tile from the last to the first, the gradients of the tile, if it is trained, and of x (rows, C),
+ * which replaces x with the first tile. */
+void zero_model_head_losses(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, float scale);
+void zero_model_head_tile(zero_model_t *m, const zero_model_tile_t *tile, void *x, int64_t rows);
+
+/* tiles.c */
+
+/* Divides the tables that are larger than options.tile_bytes. Returns false without memory. */
+bool zero_model_tiles_make(zero_model_t *m);
+void zero_model_tiles_free(zero_model_t *m);
+/* The tiles of a parameter; NULL: it has none. */
+zero_model_tiles_t *zero_model_tiles_of(zero_model_t *m, const zero_model_param_t *param);
+/* Declares the tiles of a table that *table describes, in units that are called unit.0 and so on. */
+zero_status_t zero_model_tiles_add(zero_model_t *m, zero_model_tiles_t *tiles, const char *unit,
+                                   const zero_param_desc_t *table);
+/* Takes their addresses after commit. */
+void zero_model_tiles_bind(zero_model_t *m, zero_model_tiles_t *tiles);
 
 /* Tokens that one pass appends to a sample. */
 typedef struct zero_model_append {

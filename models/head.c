@@ -3,9 +3,17 @@
  * take a part of it at a time if the backend prefers this (zero_nn_sizes). */
 #include "models/decoder.h"
 
-void zero_model_head_logits(zero_model_t *m, const void *x, int64_t rows)
+/* The rows of the head that a tile has, or all, and where they lie. */
+static zero_nn_tile_t rows_of(const zero_model_t *m, const zero_model_tile_t *tile)
 {
-    const int64_t C = m->config.width, V = m->config.vocab;
+    return tile ? tile->rows : (zero_nn_tile_t){0, m->config.vocab};
+}
+
+void zero_model_head_logits(zero_model_t *m, const zero_model_tile_t *tile, const void *x, int64_t rows)
+{
+    const zero_nn_tile_t part = rows_of(m, tile);
+    const int64_t C = m->config.width, V = part.count;
+    void *weights = tile ? tile->data : m->head->data;
 
     for (int64_t v = 0; v < V; v += m->head_columns)
         zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = rows,
@@ -15,15 +23,18 @@ void zero_model_head_logits(zero_model_t *m, const void *x, int64_t rows)
                                               .ldc = m->logits_ld,
                                               .dtype = m->options.dtype,
                                               .a = x,
-                                              .b = zero_model_at(m, m->head->data, v * C),
-                                              .c = zero_model_at(m, m->logits, v)});
+                                              .b = zero_model_at(m, weights, v * C),
+                                              .c = zero_model_at(m, m->logits, part.first + v)});
 }
 
 /* The head's gradient (V, C) += dlogits^T x, with dlogits (rows, V; logits_ld) in m->logits. With head_sums m->dhead
  * receives it instead, and the first rows overwrite m->dhead. */
-static void head_weight_backward(zero_model_t *m, const void *x, int64_t rows, bool first)
+static void head_weight_backward(zero_model_t *m, const zero_model_tile_t *tile, const void *x, int64_t rows,
+                                 bool first)
 {
-    const int64_t C = m->config.width, V = m->config.vocab;
+    const zero_nn_tile_t part = rows_of(m, tile);
+    const int64_t C = m->config.width, V = part.count;
+    void *grad = tile ? tile->grad : m->head->grad;
 
     for (int64_t v = 0; v < V; v += m->head_columns)
         zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = V - v < m->head_columns ? V - v : m->head_columns,
@@ -34,11 +45,42 @@ static void head_weight_backward(zero_model_t *m, const void *x, int64_t rows, b
                                               .wide = m->head_sums,
                                               .lda = m->logits_ld,
                                               .dtype = m->options.dtype,
-                                              .a = zero_model_at(m, m->logits, v),
+                                              .a = zero_model_at(m, m->logits, part.first + v),
                                               .b = x,
-                                              .c = !m->head_sums ? zero_model_at(m, m->head->grad, v * C)
+                                              .c = !m->head_sums ? zero_model_at(m, grad, v * C)
                                                    : m->dhead    ? m->dhead + v * C
                                                                  : NULL});
+}
+
+void zero_model_head_losses(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, float scale)
+{
+    zero_nn_cross_entropy(m->nn, losses, m->logits, targets, rows, m->config.vocab, m->logits_ld, scale > 0, scale,
+                          m->options.dtype);
+}
+
+/* Products with the tiles but the first are summed in fp32. That with the first one is rounded before it is added to
+ * the sum, if the model is not in fp32. */
+void zero_model_head_tile(zero_model_t *m, const zero_model_tile_t *tile, void *x, int64_t rows)
+{
+    const zero_model_tiles_t *tiles = m->head_tiles;
+    const int64_t C = m->config.width;
+    const bool last = tile == tiles->list;
+    const zero_nn_gemm_t product = {.m = rows,
+                                    .n = C,
+                                    .k = tile->rows.count,
+                                    .lda = m->logits_ld,
+                                    .dtype = m->options.dtype,
+                                    .wide = !last,
+                                    .accumulate = !last && tile != tiles->list + tiles->count - 1,
+                                    .a = zero_model_at(m, m->logits, tile->rows.first),
+                                    .b = tile->data,
+                                    .c = last ? x : m->dx_sums};
+
+    if (!zero_model_is_frozen(m))
+        head_weight_backward(m, tile, x, rows, true);
+    zero_nn_gemm(m->nn, &product);
+    if (last)
+        zero_nn_add_sums(m->nn, x, m->dx_sums, rows * C, m->options.dtype);
 }
 
 void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, float scale)
@@ -51,13 +93,13 @@ void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int
         const int64_t n = rows - r < m->head_rows ? rows - r : m->head_rows;
         void *x = zero_model_at(m, m->narrow, r * C); /* (n, C) */
 
-        zero_model_head_logits(m, x, n);
+        zero_model_head_logits(m, NULL, x, n);
         zero_nn_cross_entropy(m->nn, losses ? losses + r : NULL, m->logits, targets ? targets + r : NULL, n, V, ld,
                               grad, scale, dtype);
         if (!grad)
             continue;
         if (!zero_model_is_frozen(m))
-            head_weight_backward(m, x, n, r == 0);
+            head_weight_backward(m, NULL, x, n, r == 0);
         /* This was the last read of x: dx = dlogits head replaces it. */
         zero_nn_gemm(
             m->nn, &(zero_nn_gemm_t){

@@ -134,6 +134,7 @@ bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *devi
     take_stack(m, &m->decoder, &c, &h, rows);
     m->logits = take(&c, m->head_rows, m->logits_ld, e);
     m->dhead = m->head_sums ? take(&c, m->config.vocab, C, f) : NULL;
+    m->dx_sums = m->head_tiles->count > 0 && !o->untrained ? take(&c, m->head_rows, C, f) : NULL;
     m->dx = o->untrained ? NULL : take(&c, both, C, e);
     m->narrow = take(&c, both, C > A ? C : A, e);
     m->decoder.out = m->decoder.dout = m->narrow;

@@ -72,6 +72,8 @@ static zero_status_t check_options(const zero_model_config_t *c, const zero_mode
                          o->lora.rank);
     if (o->threads < 1)
         return zero_fail(error, ZERO_ERR_ARG, "%d threads for a model: at least 1 is needed", o->threads);
+    if (o->tile_bytes < 0)
+        return zero_fail(error, ZERO_ERR_ARG, "tiles of %" PRId64 " bytes: use 0 (none) or more", o->tile_bytes);
     if (o->micro_steps < 0)
         return zero_fail(error, ZERO_ERR_ARG, "%" PRId64 " micro-steps in a step: use 0 (which is 1) or more",
                          o->micro_steps);
@@ -121,7 +123,7 @@ static void head_shape(zero_model_t *m)
     if (m->options.head_columns == 0)
         m->head_columns = round_up(m->head_columns, sizes->columns);
     m->head_sums = sizes->wide_sums && m->options.dtype != ZERO_FP32 && m->head_rows < rows && !m->options.untrained &&
-                   !zero_model_is_frozen(m);
+                   !zero_model_is_frozen(m) && m->head_tiles->count == 0;
 }
 
 /* Describes a stack, whose layers follow those of the one before it. */
@@ -216,6 +218,8 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
     if (!m->params || !m->units || !m->encoder.x || !m->decoder.x || !m->kept || !m->layers)
         goto memory;
     name_params(m);
+    if (!zero_model_tiles_make(m))
+        goto memory;
     zero_model_linears(config, m->linears);
     zero_model_lora_linears(&options->lora, m->linears);
     if (config->rope.theta > 0)
@@ -246,6 +250,7 @@ void zero_model_destroy(zero_model_t *m)
         return;
     zero_nn_destroy(m->nn);
     zero_nn_destroy(m->muon);
+    zero_model_tiles_free(m);
     free(m->layers);
     free(m->kept);
     free(m->encoder.x);
@@ -277,6 +282,9 @@ static zero_unit_t *unit_of(zero_model_t *m, const zero_model_tensor_t *t, char 
     case ZERO_PLACE_HEAD:
         snprintf(name, size, "head");
         return &m->head_unit;
+    case ZERO_PLACE_POSITIONS:
+        snprintf(name, size, "positions");
+        return s->tiles.count > 0 ? &m->positions_unit : NULL;
     default:
         return NULL;
     }
@@ -294,7 +302,8 @@ static zero_status_t add_units(zero_model_t *m, zero_error_t *error)
 
         zero_model_param_tensor(m, i, &t);
         zero_unit_t *begins = t.adapter == ZERO_ADAPTER_NONE ? unit_of(m, &t, name, sizeof name) : NULL;
-        if (begins) {
+        zero_model_tiles_t *tiles = zero_model_tiles_of(m, &m->params[i]);
+        if (begins && !tiles) {
             status = zero_unit_add(m->engine, name, begins);
             unit = *begins;
         } else if (t.adapter != ZERO_ADAPTER_NONE)
@@ -310,7 +319,8 @@ static zero_status_t add_units(zero_model_t *m, zero_error_t *error)
         desc.decay_scale = t.ndim >= 2 ? 1 : 0;
         desc.elementwise =
             t.place == ZERO_PLACE_EMBEDDING || t.place == ZERO_PLACE_POSITIONS || t.place == ZERO_PLACE_HEAD;
-        status = zero_param_add(m->engine, unit, &desc, &m->params[i].id);
+        status = tiles ? zero_model_tiles_add(m, tiles, name, &desc)
+                       : zero_param_add(m->engine, unit, &desc, &m->params[i].id);
     }
     if (m->config.tied)
         m->head_unit = m->decoder.embed_unit;
@@ -441,7 +451,16 @@ zero_status_t zero_model_bind(zero_model_t *m, zero_error_t *error)
         m->cached = zero_reserved(m->engine, m->cache);
     if (m->workspace_bytes > 0)
         zero_nn_set_workspace(m->nn, zero_nn_aligned(zero_reserved(m->engine, m->workspace)), m->workspace_bytes);
+    zero_model_tiles_bind(m, &m->encoder.tiles);
+    zero_model_tiles_bind(m, &m->decoder.tiles);
+    zero_model_tiles_bind(m, &m->own_head_tiles);
     for (int i = 0; i < m->param_count; i++) {
+        if (zero_model_tiles_of(m, &m->params[i])) { /* the id of the whole */
+            zero_status_t status = zero_param_find(m->engine, m->params[i].name, &m->params[i].id);
+            if (status != ZERO_OK)
+                return zero_model_engine_error(m, status, error);
+            continue;
+        }
         m->params[i].data = zero_param_data(m->engine, m->params[i].id);
         m->params[i].grad = zero_param_grad(m->engine, m->params[i].id);
     }

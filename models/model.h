@@ -117,6 +117,8 @@ typedef struct zero_model_options {
                              activations for a backward pass */
     int64_t head_rows;    /* rows in a block of logits; 0: chosen by size */
     int64_t head_columns; /* tokens of the vocabulary in one product of the head; 0: chosen by size */
+    int64_t tile_bytes;   /* embeddings and heads of more bytes are divided into tiles of about these, which are
+                             gathered and dropped one after the other; 0: never */
     const char *choices;  /* algorithms for products on a GPU (zero_nn_set_choices); NULL: none */
     bool measure;         /* measure the products that choices lacks */
     bool packed;          /* batches have starts */
@@ -241,6 +243,10 @@ int zero_model_param_count(const zero_model_t *model);
 const char *zero_model_param_name(const zero_model_t *model, int index);
 zero_param_t zero_model_param(const zero_model_t *model, int index);
 int64_t zero_model_param_elements(const zero_model_t *model, int index);
+/* The engine's parameters that a parameter of the model is divided into (tile_bytes), from its first element to its
+ * last; one if it is not divided. zero_model_param is the id of the whole. */
+int zero_model_tile_count(const zero_model_t *model, int index);
+zero_param_t zero_model_tile(const zero_model_t *model, int index, int tile);
 /* ZERO_STATE_MASTER; ZERO_STATE_PARAM if the parameter is frozen. */
 zero_state_t zero_model_param_state(const zero_model_t *model, int index);
 

@@ -156,6 +156,11 @@ static const void *added_positions(const zero_model_t *m)
     return m->config.sinusoidal ? m->waves : zero_model_weight(m->positions);
 }
 
+static bool has_positions(const zero_model_t *m)
+{
+    return m->config.sinusoidal || m->positions != NULL;
+}
+
 /* Looks up added positions `at` as it does tokens. */
 static void embed_at(zero_model_t *m, const zero_model_stack_t *s, const int32_t *tokens, const int32_t *at, int64_t B,
                      int64_t T)
@@ -164,38 +169,159 @@ static void embed_at(zero_model_t *m, const zero_model_stack_t *s, const int32_t
     const zero_dtype_t dtype = m->options.dtype;
 
     zero_nn_embedding_forward(m->nn, s->x[0], tokens, s->embed->data, NULL, B, T, C, dtype);
-    if (m->config.sinusoidal || m->positions != NULL) {
+    if (has_positions(m)) {
         zero_nn_embedding_forward(m->nn, m->narrow, at, added_positions(m), NULL, B, T, C, dtype);
         zero_nn_add(m->nn, s->x[0], s->x[0], m->narrow, B * T * C, dtype);
     }
-    scale_embedding(m, s->x[0], B * T);
 }
 
-/* Positions begin anew with each document, or sequence. */
-static void embed(zero_model_t *m, const zero_model_stack_t *s, const int32_t *tokens, int64_t B, int64_t T)
+/* The same with tiles. What is added is copied to m->narrow first, because the unit of positions is not held: positions
+ * `at`, or the first T if at is NULL. */
+static void embed_tiles(run_t *r, const zero_model_stack_t *s, const int32_t *tokens, const int32_t *at, int64_t B,
+                        int64_t T, uint32_t flags)
 {
-    if (m->options.packed) {
-        embed_at(m, s, tokens, m->positions_in, B, T);
+    zero_model_t *m = r->m;
+    const int64_t C = m->config.width;
+    const zero_dtype_t dtype = m->options.dtype;
+    const bool own = m->positions != NULL, added = has_positions(m);
+
+    if (added && (!own || use(r, m->positions_unit, flags))) {
+        if (B > 0 && at != NULL)
+            zero_nn_embedding_forward(m->nn, m->narrow, at, added_positions(m), NULL, B, T, C, dtype);
+        else if (B > 0)
+            zero_nn_copy(m->nn, m->narrow, added_positions(m), (uint64_t)(T * C) * m->element);
+        if (own)
+            done(r, m->positions_unit);
+    }
+    for (int i = 0; i < s->tiles.count; i++) {
+        const zero_model_tile_t *tile = &s->tiles.list[i];
+
+        if (!use(r, tile->unit, flags))
+            return;
+        if (B > 0)
+            zero_nn_embedding_forward_tile(m->nn, s->x[0], tokens, tile->data, added && at == NULL ? m->narrow : NULL,
+                                           tile->rows, B, T, C, dtype);
+        done(r, tile->unit);
+    }
+    if (B > 0 && added && at != NULL)
+        zero_nn_add(m->nn, s->x[0], s->x[0], m->narrow, B * T * C, dtype);
+}
+
+/* Uses the embedding, for B sequences of tokens at positions `at`; NULL: each begins with the first. */
+static void embed(run_t *r, const zero_model_stack_t *s, const int32_t *tokens, const int32_t *at, int64_t B, int64_t T,
+                  uint32_t flags)
+{
+    zero_model_t *m = r->m;
+
+    if (s->tiles.count > 0)
+        embed_tiles(r, s, tokens, at, B, T, flags);
+    else if (use(r, s->embed_unit, flags)) {
+        if (B > 0 && at != NULL)
+            embed_at(m, s, tokens, at, B, T);
+        else if (B > 0)
+            zero_nn_embedding_forward(m->nn, s->x[0], tokens, s->embed->data, added_positions(m), B, T, m->config.width,
+                                      m->options.dtype);
+        done(r, s->embed_unit);
+    }
+    if (B > 0 && r->status == ZERO_OK)
+        scale_embedding(m, s->x[0], B * T);
+}
+
+/* Positions begin anew with each document. */
+static void positions_backward(zero_model_t *m, const zero_model_stack_t *s)
+{
+    zero_nn_embedding_backward(m->nn, m->positions->grad, NULL, m->dx, m->positions_in, m->options.micro_batch, s->T,
+                               m->config.width, m->config.positions, m->options.dtype);
+}
+
+static void embed_backward(run_t *r, const zero_model_stack_t *s, const int32_t *tokens)
+{
+    zero_model_t *m = r->m;
+    const zero_model_config_t *c = &m->config;
+    const int64_t B = m->options.micro_batch, V = s->encoder ? c->source_vocab : c->vocab;
+    const bool learned = m->positions != NULL, anew = m->options.packed && learned;
+
+    if (r->status == ZERO_OK)
+        scale_embedding(m, m->dx, B * s->T);
+    if (s->tiles.count == 0 && use(r, s->embed_unit, ZERO_GRAD)) {
+        zero_nn_embedding_backward(m->nn, s->embed->grad, anew ? NULL : zero_model_grad(m->positions), m->dx, tokens, B,
+                                   s->T, c->width, V, m->options.dtype);
+        if (anew)
+            positions_backward(m, s);
+        done(r, s->embed_unit);
         return;
     }
-    zero_nn_embedding_forward(m->nn, s->x[0], tokens, s->embed->data, added_positions(m), B, T, m->config.width,
-                              m->options.dtype);
-    scale_embedding(m, s->x[0], B * T);
+    for (int i = 0; i < s->tiles.count; i++) {
+        const zero_model_tile_t *tile = &s->tiles.list[i];
+
+        if (!use(r, tile->unit, ZERO_GRAD))
+            return;
+        zero_nn_embedding_backward_tile(m->nn, tile->grad, NULL, m->dx, tokens, tile->rows, B, s->T, c->width, V,
+                                        m->options.dtype);
+        done(r, tile->unit);
+    }
+    if (learned && use(r, m->positions_unit, ZERO_GRAD)) {
+        if (anew)
+            positions_backward(m, s);
+        else
+            zero_nn_embedding_backward_tile(m->nn, NULL, m->positions->grad, m->dx, tokens, (zero_nn_tile_t){0, 0}, B,
+                                            s->T, c->width, V, m->options.dtype);
+        done(r, m->positions_unit);
+    }
 }
 
-static void embed_backward(zero_model_t *m, const zero_model_stack_t *s, const int32_t *tokens)
+/* ---- the head --------------------------------------------------------------------------------------------------- */
+
+/* Uses the head for logits of x (rows, C), which go to m->logits. */
+static void logits(run_t *r, const void *x, int64_t rows, uint32_t flags)
 {
-    const zero_model_config_t *c = &m->config;
-    const int64_t B = m->options.micro_batch;
-    const bool anew = m->options.packed && m->positions != NULL;
+    zero_model_t *m = r->m;
 
-    scale_embedding(m, m->dx, B * s->T);
-    zero_nn_embedding_backward(m->nn, s->embed->grad, anew ? NULL : zero_model_grad(m->positions), m->dx, tokens, B,
-                               s->T, c->width, s->encoder ? c->source_vocab : c->vocab, m->options.dtype);
-    if (anew)
-        zero_nn_embedding_backward(m->nn, m->positions->grad, NULL, m->dx, m->positions_in, B, s->T, c->width,
-                                   c->positions, m->options.dtype);
+    for (int i = 0; i < m->head_tiles->count; i++) {
+        const zero_model_tile_t *tile = &m->head_tiles->list[i];
+
+        if (!use(r, tile->unit, flags))
+            return;
+        if (rows > 0)
+            zero_model_head_logits(m, tile, x, rows);
+        done(r, tile->unit);
+    }
 }
+
+/* Uses the head for the losses of B * T rows, and with a scale above 0 for their gradients. A block of rows needs all
+ * tiles twice: forward for the logits, backward for the gradients. What a tile has of the gradients of a block is
+ * reduced at once. */
+static void head(run_t *r, float *losses, const int32_t *targets, int64_t B, float scale)
+{
+    zero_model_t *m = r->m;
+    const int64_t all = m->options.micro_batch * m->decoder.T, C = m->config.width;
+    const uint32_t flags = scale > 0 && !zero_model_is_frozen(m) ? ZERO_READ | ZERO_GRAD : ZERO_READ;
+
+    if (m->head_tiles->count == 0 && use(r, m->head_unit, flags)) {
+        zero_model_head(m, losses, targets, B * m->decoder.T, scale);
+        done(r, m->head_unit);
+    }
+    for (int64_t at = 0; at < all && m->head_tiles->count > 0; at += m->head_rows) {
+        const int64_t most = all - at < m->head_rows ? all - at : m->head_rows, n = B > 0 ? most : 0;
+        void *x = zero_model_at(m, m->narrow, at * C);
+
+        logits(r, x, n, ZERO_READ);
+        if (r->status != ZERO_OK)
+            return;
+        if (n > 0)
+            zero_model_head_losses(m, losses ? losses + at : NULL, targets ? targets + at : NULL, n, scale);
+        for (int i = m->head_tiles->count - 1; i >= 0 && scale > 0; i--) {
+            const zero_model_tile_t *tile = &m->head_tiles->list[i];
+
+            if (!use(r, tile->unit, flags & ZERO_GRAD ? flags | ZERO_REDUCE : flags))
+                return;
+            zero_model_head_tile(m, tile, x, n);
+            done(r, tile->unit);
+        }
+    }
+}
+
+/* ---- stacks ----------------------------------------------------------------------------------------------------- */
 
 /* The arguments of a stack's norm of x (rows, C). */
 static zero_nn_norm_t last_norm(const zero_model_t *m, const zero_model_stack_t *s, const void *x, int64_t rows)
@@ -209,18 +335,12 @@ static zero_nn_norm_t last_norm(const zero_model_t *m, const zero_model_stack_t 
     return norm;
 }
 
-/* ---- stacks ----------------------------------------------------------------------------------------------------- */
-
 /* Runs the units of a stack. B: sequences; 0: it only takes part in the gathers. */
 static void forward(run_t *r, const zero_model_stack_t *s, const int32_t *tokens, int kind, int64_t B)
 {
     zero_model_t *m = r->m;
 
-    if (use(r, s->embed_unit, ZERO_READ)) {
-        if (B > 0)
-            embed(m, s, tokens, B, s->T);
-        done(r, s->embed_unit);
-    }
+    embed(r, s, tokens, m->options.packed ? m->positions_in : NULL, B, s->T, ZERO_READ);
     for (int64_t l = s->first; l < s->first + s->layers; l++)
         if (use(r, m->units[l], ZERO_READ)) {
             if (B > 0)
@@ -252,10 +372,8 @@ static void backward(run_t *r, const zero_model_stack_t *s, const int32_t *token
             repeat(m, l, TRAIN_BACKWARD, train_backward);
             done(r, m->units[l]);
         }
-    if (!frozen && use(r, s->embed_unit, ZERO_GRAD)) {
-        embed_backward(m, s, tokens);
-        done(r, s->embed_unit);
-    }
+    if (!frozen)
+        embed_backward(r, s, tokens);
 }
 
 /* ---- passes ----------------------------------------------------------------------------------------------------- */
@@ -278,10 +396,7 @@ zero_status_t zero_model_pass_train(zero_model_t *m, const int32_t *tokens, cons
     if (encodes)
         forward(&r, &m->encoder, m->encoder.tokens, TRAIN_FORWARD, B);
     forward(&r, &m->decoder, tokens, TRAIN_FORWARD, B);
-    if (use(&r, m->head_unit, zero_model_is_frozen(m) ? ZERO_READ : ZERO_READ | ZERO_GRAD)) {
-        zero_model_head(m, losses, targets, B * m->decoder.T, scale * factor);
-        done(&r, m->head_unit);
-    }
+    head(&r, losses, targets, B, scale * factor);
     backward(&r, &m->decoder, tokens);
     if (encodes)
         backward(&r, &m->encoder, m->encoder.tokens);
@@ -298,10 +413,7 @@ zero_status_t zero_model_pass_eval(zero_model_t *m, const int32_t *tokens, const
     if (m->encoder.layers > 0)
         forward(&r, &m->encoder, m->encoder.tokens, EVAL_FORWARD, B);
     forward(&r, &m->decoder, tokens, EVAL_FORWARD, B);
-    if (use(&r, m->head_unit, ZERO_READ)) {
-        zero_model_head(m, losses, targets, B * m->decoder.T, 0);
-        done(&r, m->head_unit);
-    }
+    head(&r, losses, targets, B, 0);
     return end(&r);
 }
 
@@ -311,10 +423,7 @@ zero_status_t zero_model_pass_encode(zero_model_t *m, zero_error_t *error)
     const zero_model_stack_t *s = &m->encoder, *d = &m->decoder;
     run_t r = begin(m, m->sample, 0, error);
 
-    if (use(&r, s->embed_unit, 0)) {
-        embed(m, s, s->tokens, 1, s->T);
-        done(&r, s->embed_unit);
-    }
+    embed(&r, s, s->tokens, NULL, 1, s->T, 0);
     for (int64_t l = s->first; l < s->first + s->layers; l++)
         if (use(&r, m->units[l], 0)) {
             zero_model_layer_forward(m, l, &m->layers[s->first], s->x[0], s->x[0], 1, s->T);
@@ -340,10 +449,7 @@ zero_status_t zero_model_pass_sample(zero_model_t *m, const zero_model_append_t 
     const zero_model_stack_t *s = &m->decoder;
     run_t r = begin(m, m->sample, 0, error);
 
-    if (use(&r, s->embed_unit, 0)) {
-        embed_at(m, s, s->tokens, m->sample_positions, 1, append->rows);
-        done(&r, s->embed_unit);
-    }
+    embed(&r, s, s->tokens, m->sample_positions, 1, append->rows, 0);
     for (int64_t l = s->first; l < s->first + s->layers; l++)
         if (use(&r, m->units[l], 0)) {
             layer_call_t call = {m, l, append};
@@ -361,10 +467,13 @@ zero_status_t zero_model_pass_sample(zero_model_t *m, const zero_model_append_t 
         zero_nn_norm_forward(m->nn, &norm);
         done(&r, s->norm_unit);
     }
-    if (append->last && use(&r, m->head_unit, 0)) {
-        zero_model_head_logits(m, m->narrow, 1);
-        zero_nn_copy(m->nn, m->sampled, m->logits, (uint64_t)c->vocab * m->element);
+    if (append->last && m->head_tiles->count == 0 && use(&r, m->head_unit, 0)) {
+        zero_model_head_logits(m, NULL, m->narrow, 1);
         done(&r, m->head_unit);
     }
+    if (append->last)
+        logits(&r, m->narrow, 1, 0);
+    if (append->last && r.status == ZERO_OK)
+        zero_nn_copy(m->nn, m->sampled, m->logits, (uint64_t)c->vocab * m->element);
     return end(&r);
 }

@@ -204,7 +204,8 @@ static zero_status_t declare(model_rank_t *r, const model_case_t *c, const zero_
                                     .packed = c->packed,
                                     .untrained = c->untrained,
                                     .head_rows = c->head_rows,
-                                    .head_columns = c->head_columns};
+                                    .head_columns = c->head_columns,
+                                    .tile_bytes = c->tile_bytes};
     zero_device_options_t device;
     zero_config_t config;
     zero_status_t status;

@@ -37,7 +37,7 @@ typedef struct model_case {
     const model_golden_t *golden;
     const char *folder; /* below tests/golden */
     int world, stage, window, threads;
-    int64_t micro_batch, head_rows, head_columns, persist_bytes;
+    int64_t micro_batch, head_rows, head_columns, tile_bytes, persist_bytes;
     zero_reduce_t reduce;
     zero_recompute_t recompute;
     bool offload_activations;

@@ -14,10 +14,10 @@ static const char *describe(const model_case_t *c)
     snprintf(
         text, sizeof text,
         "%s: %d ranks, stage %d, micro-batch %d, recompute %d, window %d, reduce %s, %s, persist %d, %s, head %d x %d, "
-        "%d threads",
+        "tiles of %d, %d threads",
         c->golden->name, c->world, c->stage, (int)c->micro_batch, (int)c->recompute, c->window,
         c->reduce == ZERO_REDUCE_EVERY ? "every" : "last", c->threaded ? "threaded" : "inline", (int)c->persist_bytes,
-        c->backend, (int)c->head_rows, (int)c->head_columns, c->threads);
+        c->backend, (int)c->head_rows, (int)c->head_columns, (int)c->tile_bytes, c->threads);
     return text;
 }
 

@@ -83,10 +83,12 @@ static const struct {
     int64_t micro_batch, head_rows, head_columns;
     int threads;
     const char *backend;
+    int64_t tile_bytes;
 } others[] = {
-    {"noam", 2, 3, 0, 0, 1, "cpu"},      {"noam", 3, 2, 40, 0, 1, "cpu"},  {"linear", 4, 2, 0, 31, 1, "cpu"},
-    {"linear", 1, 24, 64, 96, 2, "cpu"}, {"bf16", 2, 2, 0, 0, 1, "cpu"},   {"bf16", 3, 4, 0, 50, 1, "cpu"},
-    {"cosine", 1, 2, 13, 7, 2, "cpu"},   {"cosine", 3, 4, 0, 0, 1, "ref"}, {"bf16", 2, 6, 30, 20, 1, "ref"},
+    {"noam", 2, 3, 0, 0, 1, "cpu", 0},       {"noam", 3, 2, 40, 0, 1, "cpu", 0},   {"linear", 4, 2, 0, 31, 1, "cpu", 0},
+    {"linear", 1, 24, 64, 96, 2, "cpu", 0},  {"bf16", 2, 2, 0, 0, 1, "cpu", 0},    {"bf16", 3, 4, 0, 50, 1, "cpu", 0},
+    {"cosine", 1, 2, 13, 7, 2, "cpu", 0},    {"cosine", 3, 4, 0, 0, 1, "ref", 0},  {"bf16", 2, 6, 30, 20, 1, "ref", 0},
+    {"cosine", 3, 4, 20, 0, 1, "cpu", 2000}, {"bf16", 2, 6, 0, 0, 1, "ref", 2000},
 };
 enum { OTHERS = sizeof others / sizeof *others };
 
@@ -104,6 +106,7 @@ START_TEST(test_others)
                        .micro_batch = others[_i].micro_batch,
                        .head_rows = others[_i].head_rows,
                        .head_columns = others[_i].head_columns,
+                       .tile_bytes = others[_i].tile_bytes,
                        .steps = golden.steps};
     model_check_run(&c, &base);
     for (int stage = 1; stage < STAGES; stage++) {

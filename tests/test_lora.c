@@ -88,6 +88,18 @@ START_TEST(test_fp16)
 }
 END_TEST
 
+/* Tables in tiles, and logits in blocks, whose gradients are reduced one by one. */
+START_TEST(test_tiles)
+{
+    model_case_t c = model_golden_case(&golden, models[_i], 2 + _i % 2, 2, "cpu");
+
+    c.tile_bytes = 1 + 5000 * (_i % 2);
+    c.head_rows = _i % 3 * 10;
+    c.persist_bytes = 1;
+    check_stages(&c);
+}
+END_TEST
+
 /* Plain C kernels, and one rank with the whole batch. */
 START_TEST(test_ref)
 {
@@ -549,6 +561,7 @@ int main(void)
     tcase_add_loop_test(tc, test_fp32, 0, MODELS);
     tcase_add_loop_test(tc, test_bf16, 0, MODELS);
     tcase_add_loop_test(tc, test_fp16, 0, MODELS);
+    tcase_add_loop_test(tc, test_tiles, 0, MODELS);
     tcase_add_loop_test(tc, test_ref, 0, MODELS);
     tcase_add_test(tc, test_targets);
     tcase_add_test(tc, test_bad_targets);

@@ -60,6 +60,16 @@ START_TEST(test_fp16)
 }
 END_TEST
 
+/* The decoder's table, which is also the head, in tiles of 16 rows; the source's is too small for that. */
+START_TEST(test_tiles)
+{
+    model_case_t c = model_golden_case(&golden, models[_i], 2 + _i, 2, "cpu");
+
+    c.tile_bytes = c.persist_bytes = 1;
+    check_stages(&c);
+}
+END_TEST
+
 /* Plain C kernels, and one rank with the whole batch. */
 START_TEST(test_ref)
 {
@@ -180,6 +190,7 @@ int main(void)
     tcase_add_loop_test(tc, test_fp32, 0, 3 * MODELS);
     tcase_add_loop_test(tc, test_bf16, 0, MODELS);
     tcase_add_loop_test(tc, test_fp16, 0, MODELS);
+    tcase_add_loop_test(tc, test_tiles, 0, MODELS);
     tcase_add_loop_test(tc, test_ref, 0, MODELS);
     tcase_add_loop_test(tc, test_padding, 0, 2 * MODELS);
     tcase_add_loop_test(tc, test_samples, 0, 2 * MODELS);

@@ -45,36 +45,60 @@ static void sort(const run_t *run, int *order, int count)
     }
 }
 
-static zero_status_t read_owned(run_t *run, int index, owned_t *owned, zero_error_t *error)
+/* A parameter, or a tile of one. */
+typedef struct row {
+    int index;
+    zero_param_t id;
+} row_t;
+
+static zero_status_t read_owned(run_t *run, const row_t *row, owned_t *owned, zero_error_t *error)
 {
     owned->begin = owned->end = 0;
-    zero_status_t status = zero_param_read(run->engine, zero_model_param(run->model, index),
-                                           zero_model_param_state(run->model, index), take, owned);
+    zero_status_t status =
+        zero_param_read(run->engine, row->id, zero_model_param_state(run->model, row->index), take, owned);
     if (owned->torn)
         return zero_fail(error, ZERO_ERR_SYSTEM, "parameter %s is not one range on rank %d",
-                         zero_model_param_name(run->model, index), run->rank);
+                         zero_param_name(run->engine, row->id), run->rank);
     return status == ZERO_OK ? status : run_engine_error(run, status, error);
+}
+
+/* The parameters by name, each with its tiles in order. NULL: no memory. */
+static row_t *list(const run_t *run, int *count)
+{
+    const int params = zero_model_param_count(run->model);
+    int *order = calloc((size_t)params + 1, sizeof *order);
+    row_t *rows = NULL;
+    *count = 0;
+    for (int i = 0; i < params; i++)
+        *count += zero_model_tile_count(run->model, i);
+    if (order != NULL && (rows = calloc((size_t)*count + 1, sizeof *rows)) != NULL) {
+        sort(run, order, params);
+        for (int i = 0, n = 0; i < params; i++)
+            for (int k = 0; k < zero_model_tile_count(run->model, order[i]); k++)
+                rows[n++] = (row_t){order[i], zero_model_tile(run->model, order[i], k)};
+    }
+    free(order);
+    return rows;
 }
 
 zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error)
 {
-    int count = zero_model_param_count(run->model), world = zero_comm_size(run->place.comm), turn = 0;
-    int *order = calloc((size_t)count + 1, sizeof *order);
+    int count, world = zero_comm_size(run->place.comm), turn = 0;
+    row_t *rows = list(run, &count);
     struct {
         int64_t begin, end;
     } *own = calloc((size_t)count + 1, sizeof *own), *all = calloc((size_t)world * (size_t)count + 1, sizeof *all);
     XXH64_state_t state = {0}, *states = calloc((size_t)world, sizeof *states);
     zero_status_t status = ZERO_OK;
-    if (order == NULL || own == NULL || all == NULL || states == NULL) {
+    if (rows == NULL || own == NULL || all == NULL || states == NULL) {
         status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for the hash of %d parameters", count);
         goto end;
     }
-    sort(run, order, count);
 
     /* find the owner of each range */
     for (int i = 0; i < count && status == ZERO_OK; i++) {
         owned_t owned = {0};
-        status = read_owned(run, order[i], &owned, error);
+        status = read_owned(run, &rows[i], &owned, error);
         own[i].begin = owned.begin;
         own[i].end = owned.end;
     }
@@ -84,14 +108,14 @@ zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error)
     /* The rank whose turn it is holds the state. All ranks walk the same table, so all know when the state moves on. */
     XXH64_reset(&state, 0);
     for (int i = 0; i < count && status == ZERO_OK; i++)
-        for (int64_t next = 0, elements = zero_model_param_elements(run->model, order[i]);
+        for (int64_t next = 0, elements = zero_param_elements(run->engine, rows[i].id);
              next < elements && status == ZERO_OK;) {
             int owner = 0;
             while (owner < world && !(all[owner * count + i].begin == next && all[owner * count + i].end > next))
                 owner++;
             if (owner == world) {
                 status = zero_fail(error, ZERO_ERR_SYSTEM, "no rank owns element %lld of parameter %s", (long long)next,
-                                   zero_model_param_name(run->model, order[i]));
+                                   zero_param_name(run->engine, rows[i].id));
                 break;
             }
             if (owner != turn) {
@@ -101,7 +125,7 @@ zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error)
             }
             owned_t owned = {.state = &state};
             if (status == ZERO_OK && owner == run->rank)
-                status = read_owned(run, order[i], &owned, error);
+                status = read_owned(run, &rows[i], &owned, error);
             next = all[owner * count + i].end;
         }
     if (status == ZERO_OK)
@@ -109,7 +133,7 @@ zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error)
     if (status == ZERO_OK)
         *hash = XXH64_digest(&states[turn]);
 end:
-    free(order);
+    free(rows);
     free(own);
     free(all);
     free(states);

@@ -36,6 +36,10 @@ const option_t options_table[] = {
      false},
     {"window", SHARDING, OPTION_WHOLE, FIELD(window), 1, 1 << 20, 2, NULL, "UNITS", "2",
      "units gathered at once, including prefetched ones", true},
+    {"tile", SHARDING, OPTION_WHOLE, FIELD(tile), 0, 1e15, 0, NULL, "BYTES", "0 (off)",
+     "divide embeddings and heads that are larger into tiles of about so many bytes (64M: also K, G), gathered and "
+     "dropped one after the other",
+     true},
     {"reduce", SHARDING, OPTION_CHOICE, FIELD(reduce), 0, 0, UNSET, "every|last", "every|last",
      "every at stages 2 and 3, last below", "reduce gradients every micro-step, or once a step", true},
     {"reduce-dtype", SHARDING, OPTION_CHOICE, FIELD(reduce_dtype), 0, 0, ZERO_FP32, "fp32|bf16", "fp32|bf16", "fp32",

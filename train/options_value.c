@@ -57,6 +57,16 @@ static zero_status_t bounds(const option_t *option, const char *text, double val
                      option->low, option->high, nearest);
 }
 
+/* The factor of the letter behind a number of bytes; 1 without one, 0 for another text. */
+static long long unit_of(const option_t *option, const char *text)
+{
+    static const char letters[] = "KMG";
+    if (*text == '\0')
+        return 1;
+    const char *at = option->argument != NULL && strcmp(option->argument, "BYTES") == 0 ? strchr(letters, *text) : NULL;
+    return at != NULL && text[1] == '\0' ? 1ll << 10 * (at - letters + 1) : 0;
+}
+
 zero_status_t options_set_value(options_t *options, const option_t *option, const char *text, zero_error_t *error)
 {
     zero_status_t status;
@@ -66,11 +76,13 @@ zero_status_t options_set_value(options_t *options, const option_t *option, cons
     case OPTION_WHOLE:
         errno = 0;
         long long whole = strtoll(text, &end, 10);
-        if (end == text || *end != '\0' || strchr(" \t\n\v\f\r", *text) != NULL)
-            return zero_fail(error, ZERO_ERR_ARG, "--%s is '%s', but must be a whole number", option->name, text);
-        status = bounds(option, text, (double)whole, error);
+        const long long unit = unit_of(option, end);
+        if (end == text || unit == 0 || strchr(" \t\n\v\f\r", *text) != NULL)
+            return zero_fail(error, ZERO_ERR_ARG, "--%s is '%s', but must be a whole number%s", option->name, text,
+                             strcmp(option->argument, "BYTES") == 0 ? " of bytes, such as 67108864 or 64M" : "");
+        status = bounds(option, text, (double)whole * (double)unit, error);
         if (status == ZERO_OK)
-            *(int64_t *)options_field(options, option) = whole;
+            *(int64_t *)options_field(options, option) = whole * unit;
         return status;
     case OPTION_REAL:
         if (!read_real(text, text + strlen(text), &real[0]))

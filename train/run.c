@@ -197,6 +197,7 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
                                     .backend = o->device == DEVICE_CUDA ? "cuda" : "cpu",
                                     .eval = run->job->eval,
                                     .untrained = run->job->untrained,
+                                    .tile_bytes = o->tile,
                                     .packed = o->pack != 0,
                                     .lora = run->job->lora,
                                     .muon = config.rule == ZERO_RULE_MUON,
