@@ -40,6 +40,7 @@ void declare_world(declare_t *d, int world)
 void declare_replicas(declare_t *d, int replicas)
 {
     d->spec.mesh.replicas = replicas;
+    d->spec.mesh.node = 0;
     zero_plan_set_groups(&d->spec);
 }
 
@@ -204,11 +205,18 @@ void declare_shuffle_table(declare_t *d, uint64_t seed)
         d->spec.gradients.tier = declare_draw(r, 2) ? ZERO_TIER_HOST : ZERO_TIER_DEVICE;
         d->spec.offload_ratio = ratios[declare_draw(r, 5)];
     }
+    bool nodes = declare_draw(r, 3) == 0;
     if (declare_draw(r, 4) == 0)
         d->spec.parameters.tier =
             d->spec.optimizer.tier != ZERO_TIER_DEVICE && d->spec.offload_ratio == 1 && declare_draw(r, 2)
                 ? ZERO_TIER_NVME
                 : ZERO_TIER_HOST;
+    if (nodes && d->spec.parameters.sharding == ZERO_SHARDED && d->spec.parameters.tier == ZERO_TIER_DEVICE) {
+        d->spec.mesh.node = 2;
+        while (zero_plan_shards(&d->spec) % d->spec.mesh.node != 0)
+            d->spec.mesh.node--;
+        zero_plan_set_groups(&d->spec);
+    }
 }
 
 /* Turns some parameters into matrices, which are updated whole. */

@@ -25,6 +25,7 @@ typedef struct declare {
 void declare_init(declare_t *d, int world);
 /* One replica. */
 void declare_world(declare_t *d, int world);
+/* Without nodes. */
 void declare_replicas(declare_t *d, int replicas);
 void declare_stage(declare_t *d, int stage);
 int32_t declare_unit(declare_t *d, const char *name);

@@ -33,9 +33,9 @@ enum {
 };
 enum { LEVELS = TOY_OFFLOADS, WORLDS = 4, MODES = 2 };
 typedef int levels_t[DIMENSIONS];
-static const levels_t on_cpu = {4, 4, 2, 3, 2, 2, WORLDS, TOY_CUDA, 3, 2, 2, 2, TOY_OFFLOADS, 3, 1, 1};
+static const levels_t on_cpu = {4, 4, 2, 3, 2, 2, WORLDS, TOY_CUDA, 3, 2, 2, 2, TOY_OFFLOADS, 4, 1, 1};
 static const levels_t on_gpu = {4, 4,     2, 3, 2, 2, WORLDS, TOY_DEVICES - TOY_CUDA, 3, 2, 2, 2, TOY_OFFLOADS,
-                                3, MODES, 1};
+                                4, MODES, 1};
 
 typedef struct tuple {
     int level[DIMENSIONS];
@@ -45,9 +45,13 @@ static toy_case_t case_of(const tuple_t *t, bool gpu)
 {
     static const int windows[] = {1, 2, 3, 100};
     static const int64_t persist[] = {0, 2000, 1 << 30};
-    const int *l = t->level, world = 1 + l[WORLD], replicas[] = {1, world % 2 == 0 ? 2 : 1, world};
+    const int *l = t->level, world = 1 + l[WORLD], replicas[] = {1, world % 2 == 0 ? 2 : 1, world, 1};
+    bool keeps = l[STAGE] == 3 && (l[OFFLOAD] < TOY_PARAMETERS || l[OFFLOAD] == TOY_NVME); /* on the device */
     return (toy_case_t){.world = world,
                         .replicas = replicas[l[MESH]],
+                        .node = l[MESH] < 3 || !keeps ? 0
+                                : world % 2 == 0      ? 2
+                                                      : 1,
                         .stage = l[STAGE],
                         .window = windows[l[WINDOW]],
                         .reduce = l[REDUCE] ? ZERO_REDUCE_LAST : ZERO_REDUCE_EVERY,

@@ -27,10 +27,10 @@ static int complain(const toy_t *toy, const char *format, ...)
             "rank %d of case {world %d, stage %d, window %d, reduce %s, micro-steps %d, %s, wire %s, device %d, "
             "persist %lld, "
             "interleave %d, "
-            "quiet %d, offload %d, replicas %d}: %s\n",
+            "quiet %d, offload %d, replicas %d, node %d}: %s\n",
             toy->rank, c->world, c->stage, c->window, c->reduce ? "last" : "every", c->micro_steps,
             zero_dtype_name(c->dtype), zero_dtype_name(c->reduce_dtype), c->threaded, (long long)c->persist_bytes,
-            c->interleave, c->quiet, c->offload, c->replicas, text);
+            c->interleave, c->quiet, c->offload, c->replicas, c->node, text);
     return -1;
 }
 
@@ -89,6 +89,7 @@ int toy_create(toy_t *toy, const toy_case_t *c, zero_comm_t *comm, void (*edit)(
     config.timeout_s = 60;
     config.guard = c->guard;
     config.mesh.replicas = c->replicas > 0 ? c->replicas : 1;
+    config.mesh.node = c->node;
     if (zero_config_stage(&config, c->stage) != ZERO_OK)
         return complain(toy, "zero_config_stage(%d) failed", c->stage);
     place(&config, c->offload);
@@ -342,7 +343,7 @@ static int check_state(toy_t *toy)
 #define TRAFFIC(t)                                                                                          \
     {                                                                                                       \
         (t).gathered, (t).reduced, (t).to_host, (t).to_device, (t).read, (t).written, (t).replica_gathered, \
-            (t).replica_reduced                                                                             \
+            (t).replica_reduced, (t).node_gathered                                                          \
     }
 
 static int check_stats(toy_t *toy)
@@ -364,9 +365,16 @@ static int check_stats(toy_t *toy)
         return complain(toy, "step %lld: norm %.17g and clip factor %.17g are reported as %.17g and %.17g",
                         (long long)r->step, r->norm, r->clip_factor, stats.grad_norm, stats.clip_factor);
     const uint64_t moved[] = TRAFFIC(stats.traffic), planned[] = TRAFFIC(toy->traffic);
-    static const char *const what[] = {"gathered", "reduced", "copied to the host",     "copied to the device",
-                                       "read",     "written", "gathered from replicas", "reduced over replicas"};
-    for (int i = 0; i < 8 && !toy->c.interleave; i++)
+    static const char *const what[] = {"gathered",
+                                       "reduced",
+                                       "copied to the host",
+                                       "copied to the device",
+                                       "read",
+                                       "written",
+                                       "gathered from replicas",
+                                       "reduced over replicas",
+                                       "gathered in a node"};
+    for (int i = 0; i < 9 && !toy->c.interleave; i++)
         if (moved[i] != planned[i]) /* check_state has waited for all streams */
             return complain(toy, "step %lld: %llu bytes were %s; the plan says %llu", (long long)r->step,
                             (unsigned long long)moved[i], what[i], (unsigned long long)planned[i]);
@@ -402,6 +410,7 @@ int toy_step(toy_t *toy, int micro_steps)
     toy->traffic.written += t.written;
     toy->traffic.replica_gathered += t.replica_gathered;
     toy->traffic.replica_reduced += t.replica_reduced;
+    toy->traffic.node_gathered += t.node_gathered;
     return toy->c.quiet ? 0 : check_state(toy) || check_stats(toy) ? -1 : 0;
 }
 

@@ -34,6 +34,7 @@ typedef struct toy_case {
     bool guard;   /* config.guard */
     int bad_step; /* one rank writes an infinite gradient in this step; -1: never */
     int replicas; /* of world / replicas ranks; 0: one */
+    int node;     /* as in zero_mesh_t */
 } toy_case_t;
 
 enum { TOY_MAX_RANKS = 8 };

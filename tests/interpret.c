@@ -271,6 +271,8 @@ static int first_of_group(const machine_t *m, int group, int rank)
 {
     int shards = m->world / m->plan->spec->mesh.replicas;
     uint8_t axes = m->plan->spec->groups[group].axes;
+    if (group > 0 && axes == ZERO_AXIS_NODE)
+        return rank - rank % m->plan->spec->mesh.node;
     return group == 0 ? 0 : axes == ZERO_AXIS_SHARD ? rank - rank % shards : rank % shards;
 }
 

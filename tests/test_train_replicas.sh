@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# --replicas: within one mesh the same bits at every stage, offload and tier; the losses of another mesh of as many
-# ranks to rounding; bytes and memory as planned; checkpoints that any mesh loads.
+# --replicas, --node: within one mesh the same bits at every stage, offload and tier; the losses of another mesh of as
+# many ranks to rounding; bytes and memory as planned; checkpoints that any mesh loads.
 . "${srcdir:-.}/tests/train.sh"
 small="--seq-len 16 --sample 0 --quiet --threads 1 --batch 8 --micro-batch 1 --steps 8 --schedule constant --lr 1e-3"
 
@@ -41,7 +41,7 @@ near()
         fail "$1: losses $(tr '\n' ' ' <near.a), and $(tr '\n' ' ' <near.b)"
 }
 
-# ---- bits ------------------------------------------------------------------------------------------------------------
+# ---- bits ----------------------------------------------------------------------------------------------------------
 
 for reduce in every last; do
     for replicas in 1 2 4; do
@@ -88,7 +88,7 @@ else
     echo "no folder on a drive, so nothing is on nvme: $(cat err)"
 fi
 
-# ---- bytes -----------------------------------------------------------------------------------------------------------
+# ---- bytes ---------------------------------------------------------------------------------------------------------
 
 # What a rank receives, in all and from other replicas, is what the plan says.
 for stage in 0 1 2 3; do
@@ -117,7 +117,35 @@ mesh moved.log 4 --stage 3
 equal "4 replicas: gathered" "$(values moved.log bytes_gathered)" "$(values moved.log bytes_gathered_replica)"
 grep -q '"event":"start".*"mesh":{"replica":4,"shard":1}' moved.log || fail "the log has no mesh"
 
-# ---- checkpoints -----------------------------------------------------------------------------------------------------
+# ---- nodes -----------------------------------------------------------------------------------------------------------
+
+# Nodes move other bytes, and change none. With two nodes, the backward pass gathers half of its bytes from the own one.
+cat >deep.json <<'END'
+{"model_type": "gpt2", "n_layer": 5, "n_head": 2, "n_embd": 64, "n_positions": 32, "vocab_size": 256}
+END
+for options in "" "--dtype bf16 --offload optimizer" "--recompute --optimizer muon"; do
+    # shellcheck disable=SC2086
+    mesh base.log 1 --model deep.json --data "$train" --stage 3 --window 1 --steps 3 $options
+    # shellcheck disable=SC2086
+    mesh near.log 1 --model deep.json --data "$train" --stage 3 --window 1 --steps 3 $options --node 2
+    same "nodes, $options" base.log near.log
+    # shellcheck disable=SC2086
+    run 0 $small --ranks 4 --stage 3 --window 1 --model deep.json --data "$train" $options --node 2 --plan
+    inside=$(sed -n 's/^\([0-9]*\) of them gathered inside a node of 2 ranks$/\1/p' out)
+    [ "${inside:-0}" -gt 0 ] || fail "nodes, $options: the plan gathers nothing inside a node"
+    equal "nodes, $options: gathered inside a node" "$(values near.log bytes_gathered_node)" $((3 * inside))
+    all=$(sed -n 's/^a rank receives \([0-9]*\) bytes a step.*/\1/p' out)
+    equal "nodes, $options: bytes" \
+        $(($(values near.log bytes_gathered) + $(values near.log bytes_reduced))) $((3 * all))
+    # Of a gather that moved inside, a rank gets 1 of 2 parts instead of 3 of 4.
+    equal "nodes, $options: bytes that were saved" \
+        $(($(values base.log bytes_gathered) - $(values near.log bytes_gathered))) $((3 * inside / 2))
+done
+grep -q '"mesh":{"replica":1,"shard":4,"node":2}' near.log || fail "the log has no node"
+mesh base.log 2 --stage 3 --node 2
+equal "a replica that is one node: gathered inside" "$(values base.log bytes_gathered_node)" 0
+
+# ---- checkpoints ---------------------------------------------------------------------------------------------------
 
 mesh whole.log 2 --stage 3 --reduce last --dtype bf16 --optimizer adamw8bit
 mesh first.log 2 --stage 3 --reduce last --dtype bf16 --optimizer adamw8bit --steps 4 --save ck
@@ -138,10 +166,14 @@ for world in "4 1" "4 4" "3 1" "6 3"; do
         fail "a checkpoint of 2 x 2 has other values at $world"
 done
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------------------------
 
 refused --ranks 4 --replicas 3 -- --replicas 3 4 2
 refused --ranks 12 --replicas 5 --batch 12 -- --replicas 5 12 4 6
 refused --ranks 2 --replicas 4 -- --replicas 4 2
 refused --ranks 2 --replicas 0 -- --replicas 0
+refused --ranks 4 --node 3 -- --node 3 4 2
+refused --ranks 4 --replicas 2 --node 4 -- --node 4 2
+refused --ranks 4 --node 2 --stage 2 -- --node 2 --stage 3
+refused --ranks 4 --node 2 --offload params -- --node 2 --offload
 finish

@@ -179,7 +179,7 @@ const config_key_t config_keys[] = {
      NULL},
     {ZERO_ "enable_sanity_checks", KEY_BOOL, KEY_IDLE, "no effect: the plan is always checked", NULL},
     {ZERO_ "save_muon_momentum_buffer_in_memory", KEY_BOOL, KEY_IDLE, "no effect: of Muon alone", NULL},
-    {ZERO_ "zero_hpz_partition_size", KEY_WHOLE, KEY_ONLY, "parameters are sharded over all ranks", "1"},
+    {ZERO_ "zero_hpz_partition_size", KEY_WHOLE, KEY_ONLY, "set \"node\" to it", "1"},
     {ZERO_ "zero_quantized_weights", KEY_BOOL, KEY_ONLY,
      "parameters are gathered as they are: \"bf16\": {\"enabled\": true} halves them", "false"},
     {ZERO_ "zero_quantized_nontrainable_weights", KEY_BOOL, KEY_ONLY,

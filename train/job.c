@@ -324,6 +324,37 @@ static zero_status_t resolve_device(options_t *o, zero_error_t *error)
     return ZERO_OK;
 }
 
+/* The error of a number that must divide n. what: n for a person. */
+static zero_status_t divides(const char *option, int64_t value, int64_t n, const char *what, zero_error_t *error)
+{
+    int64_t below = divisor(n, value), above = value;
+    if (n % value == 0)
+        return ZERO_OK;
+    while (above < n && n % above != 0)
+        above++;
+    return above > n
+               ? zero_fail(error, ZERO_ERR_ARG, "--%s is %lld, but there are %lld %s: use --%s %lld or less", option,
+                           (long long)value, (long long)n, what, option, (long long)n)
+               : zero_fail(error, ZERO_ERR_ARG, "--%s is %lld, but must divide the %lld %s: use --%s %lld or %lld",
+                           option, (long long)value, (long long)n, what, option, (long long)below, (long long)above);
+}
+
+static zero_status_t check_mesh(const options_t *o, int world, zero_error_t *error)
+{
+    zero_status_t status = divides("replicas", o->replicas, world, "ranks", error);
+    if (status != ZERO_OK || o->node < 0)
+        return status;
+    if (o->stage < 3 && !o->compare_stages)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--node is %lld, but --stage %lld gathers no parameters in the backward pass: use --stage 3",
+                         (long long)o->node, (long long)o->stage);
+    if (o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--node is %lld, but --offload moves the parameters off the device: use --offload optimizer",
+                         (long long)o->node);
+    return divides("node", o->node, world / o->replicas, o->replicas > 1 ? "ranks of a replica" : "ranks", error);
+}
+
 zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zero_error_t *error)
 {
     options_t *o = &job->o;
@@ -337,18 +368,8 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
                          "--ranks is %lld, but the launcher started %d: use --ranks %d or leave it out",
                          (long long)o->ranks, world, world);
     o->ranks = world;
-    if (world % o->replicas != 0) {
-        int64_t below = divisor(world, o->replicas), above = o->replicas;
-        while (above < world && world % above != 0)
-            above++;
-        return above > world
-                   ? zero_fail(error, ZERO_ERR_ARG,
-                               "--replicas is %lld, but there are %d ranks: use --replicas %d or less, or more ranks",
-                               (long long)o->replicas, world, world)
-                   : zero_fail(error, ZERO_ERR_ARG,
-                               "--replicas is %lld, but must divide the %d ranks: use --replicas %lld or %lld",
-                               (long long)o->replicas, world, (long long)below, (long long)above);
-    }
+    if ((status = check_mesh(o, world, error)) != ZERO_OK)
+        return status;
     if (o->threads < 0)
         o->threads = threads;
     if ((status = cores_check(o->threads, error)) != ZERO_OK)

@@ -152,6 +152,7 @@ static zero_status_t look(const job_t *job, zero_error_t *error)
                    (unsigned long long)(t.gathered + t.reduced), (unsigned long long)t.gathered,
                    (unsigned long long)t.reduced, job->micro_steps, job->micro_steps == 1 ? "" : "s");
             report_replicas(job, &t);
+            report_node(job, &t);
             report_tiers(&t, "moves");
             report_ranks(job, &forecast);
         }

@@ -26,6 +26,10 @@ const option_t options_table[] = {
      "are "
      "summed over the groups once a step",
      true},
+    {"node", SHARDING, OPTION_WHOLE, FIELD(node), 2, 1 << 20, UNSET, NULL, "N", "none",
+     "with stage 3, the ranks of a node of N keep all parameters between them from the forward pass, and the backward "
+     "pass gathers inside the node",
+     true},
     {"threads", SHARDING, OPTION_WHOLE, FIELD(threads), 1, 4096, UNSET, NULL, "N",
      "cores / ranks of this machine, within a CPU quota", "threads per rank", false},
     {"device", SHARDING, OPTION_CHOICE, FIELD(device), 0, 0, DEVICE_AUTO, "auto|cpu|cuda", "auto|cpu|cuda", "auto",

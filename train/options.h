@@ -32,7 +32,7 @@ typedef struct scale {
  * empty (lists). */
 typedef struct options {
     /* sharding */
-    int64_t stage, ranks, replicas, threads, window, tile, device, reduce, reduce_dtype, timeout;
+    int64_t stage, ranks, replicas, node, threads, window, tile, device, reduce, reduce_dtype, timeout;
     const char *tune;
     /* model */
     const char *model;

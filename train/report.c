@@ -234,6 +234,13 @@ void report_replicas(const job_t *job, const zero_traffic_t *t)
                job->world / (long long)job->o.replicas);
 }
 
+void report_node(const job_t *job, const zero_traffic_t *t)
+{
+    if (job->o.node > 0)
+        printf("%llu of them gathered inside a node of %lld ranks\n", (unsigned long long)t->node_gathered,
+               (long long)job->o.node);
+}
+
 void report_tiers(const zero_traffic_t *t, const char *does)
 {
     if (t->to_host + t->to_device > 0)

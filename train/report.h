@@ -42,6 +42,8 @@ void report_parameter(const job_t *job, const zero_memory_t *forecast);
 void report_ranks(const job_t *job, const zero_memory_t *forecast);
 /* Prints what a rank receives from other replicas in a step, if there are several. */
 void report_replicas(const job_t *job, const zero_traffic_t *traffic);
+/* Prints what a rank gathers inside its node in a step, with --node. */
+void report_node(const job_t *job, const zero_traffic_t *traffic);
 /* Prints "a rank <does> N bytes a step to ...": the traffic between tiers, if there is any. */
 void report_tiers(const zero_traffic_t *traffic, const char *does);
 

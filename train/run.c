@@ -161,6 +161,7 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
     config.device = run->place.device;
     config.plan_world = run->place.comm == NULL ? run->job->world : 0;
     config.mesh.replicas = (int32_t)o->replicas;
+    config.mesh.node = o->node > 0 && stage == 3 ? (int32_t)o->node : 0;
     config.window = (int)o->window;
     config.reduce = o->reduce == REDUCE_EVERY ? ZERO_REDUCE_EVERY : ZERO_REDUCE_LAST;
     config.reduce_dtype = (zero_dtype_t)o->reduce_dtype;

@@ -41,6 +41,8 @@ zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *
     log_open_object(session->log, "mesh");
     log_whole(session->log, "replica", job->o.replicas);
     log_whole(session->log, "shard", job->world / job->o.replicas);
+    if (job->o.node > 0)
+        log_whole(session->log, "node", job->o.node);
     log_close_object(session->log);
     log_text(session->log, "communicator", zero_comm_name(session->place.wire));
     log_text(session->log, "gpu", gpu[0] != '\0' ? gpu : NULL);
@@ -257,6 +259,7 @@ static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t
     log_bytes(session->log, "bytes_reduced", t->last.stats.traffic.reduced);
     log_bytes(session->log, "bytes_gathered_replica", t->last.stats.traffic.replica_gathered);
     log_bytes(session->log, "bytes_reduced_replica", t->last.stats.traffic.replica_reduced);
+    log_bytes(session->log, "bytes_gathered_node", t->last.stats.traffic.node_gathered);
     log_bytes(session->log, "bytes_to_host", t->last.stats.traffic.to_host);
     log_bytes(session->log, "bytes_to_device", t->last.stats.traffic.to_device);
     log_bytes(session->log, "bytes_read", t->last.stats.traffic.read);

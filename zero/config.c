@@ -107,7 +107,7 @@ static const zero_field_t fields[] = {
     {PLAN(mesh.replicas), ZERO_FIELD_INT, 1, 1, ZERO_MAX_WORLD, "at least 1: the number of replicas", NULL},
     {PLAN(mesh.context), ZERO_FIELD_INT, 1, 1, 1, "1: context parallelism is not supported", NULL},
     {PLAN(mesh.tensor), ZERO_FIELD_INT, 1, 1, 1, "1: tensor parallelism is not supported", NULL},
-    {PLAN(mesh.node), ZERO_FIELD_INT, 0, 0, 0, "0: a second copy of parameters in a node is not supported", NULL},
+    {PLAN(mesh.node), ZERO_FIELD_INT, 0, 0, ZERO_MAX_WORLD, "0, or the number of ranks of a node", NULL},
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 _Static_assert((int)FIELDS <= (int)ZERO_CONFIG_MOST, "ranks send a word for each field");

@@ -260,10 +260,15 @@ typedef struct zero_row {
  * sharded over the shards of a replica, the optimizer over all ranks: gradients are reduced over
  * shards, and once a step over replicas (hybrid sharding). Consecutive ranks share a replica, so
  * the ranks of a fast network should be one. Full rows stay full. With parameters on another tier,
- * each rank keeps only its own slice there. The other members are reserved: 1, and 0 for node. */
+ * each rank keeps only its own slice there. The other members but node are reserved: 1.
+ *
+ * node is the number of consecutive ranks on a fast network, where a replica has several such
+ * nodes. Then the ranks of a node keep all parameters between them, too, from the first gather of a
+ * micro-step to the later ones, which stay inside the node: the backward pass gathers nothing from
+ * other nodes (hierarchical partitioning). It needs sharded parameters on the device tier. */
 typedef struct zero_mesh {
     int32_t pipe, replicas, context, tensor; /* (1) */
-    int32_t node;                            /* (0) */
+    int32_t node;                            /* 0: no second copy (0) */
 } zero_mesh_t;
 
 typedef enum zero_reduce { ZERO_REDUCE_EVERY = 0, ZERO_REDUCE_LAST = 1 } zero_reduce_t;
@@ -642,6 +647,8 @@ ZERO_API zero_status_t zero_wait(zero_engine_t *engine);
 typedef struct zero_traffic {
     uint64_t gathered, reduced, to_host, to_device, read, written;
     uint64_t replica_gathered, replica_reduced; /* of these, what comes from other replicas */
+    uint64_t node_gathered; /* what is gathered inside a node (config.mesh.node) */
+    uint64_t reserved[3];   /* 0 */
 } zero_traffic_t;
 
 /* What an engine has done since it was committed, where a member does not say otherwise. */

@@ -453,7 +453,8 @@ zero_status_t zero_exec_stats(zero_exec_t *x, zero_stats_t *stats, zero_error_t 
                                       .read = counted(x, ZERO_COUNT_READ),
                                       .written = counted(x, ZERO_COUNT_WRITTEN),
                                       .replica_gathered = counted(x, ZERO_COUNT_REPLICA_GATHERED),
-                                      .replica_reduced = counted(x, ZERO_COUNT_REPLICA_REDUCED)};
+                                      .replica_reduced = counted(x, ZERO_COUNT_REPLICA_REDUCED),
+                                      .node_gathered = counted(x, ZERO_COUNT_NODE_GATHERED)};
     stats->comm_seconds = 1e-9 * (double)counted(x, ZERO_COUNT_COMM_NS);
     stats->kernel_seconds = 1e-9 * (double)counted(x, ZERO_COUNT_KERNEL_NS);
     /* A device that is not asynchronous runs collectives on the calling thread. */

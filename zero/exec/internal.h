@@ -83,6 +83,7 @@ typedef enum zero_exec_count {
     ZERO_COUNT_WRITTEN,
     ZERO_COUNT_REPLICA_GATHERED,
     ZERO_COUNT_REPLICA_REDUCED,
+    ZERO_COUNT_NODE_GATHERED,
     ZERO_COUNTS
 } zero_exec_count_t;
 

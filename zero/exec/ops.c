@@ -44,6 +44,8 @@ static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *nativ
     reduced = comm->bytes_reduced - reduced;
     count(x, op->stream, ZERO_COUNT_GATHERED, received);
     count(x, op->stream, ZERO_COUNT_REDUCED, reduced);
+    if (x->plan->spec->groups[op->group].axes == ZERO_AXIS_NODE)
+        count(x, op->stream, ZERO_COUNT_NODE_GATHERED, received);
     if (x->plan->spec->groups[op->group].axes == ZERO_AXIS_REPLICA) {
         count(x, op->stream, ZERO_COUNT_REPLICA_GATHERED, received);
         count(x, op->stream, ZERO_COUNT_REPLICA_REDUCED, reduced);

@@ -87,6 +87,10 @@ zero_status_t zero_build_parts(zero_builder_t *b);
 /* Which units are resident at each use, and the slots of parameters, gradients and wire buffers. Sets the slots of
  * buffers, and their offsets within them. */
 zero_status_t zero_build_window(zero_builder_t *b);
+/* The parts of units in a node that the training pass gathers again (NODE_SHARD). */
+zero_status_t zero_build_node(zero_builder_t *b);
+/* Whether entries [from, to) of what a pass gathers have the unit. */
+bool zero_build_gathers(const zero_pass_plan_t *plan, int32_t unit, int32_t from, int32_t to);
 /* The programs, without RECORD and WAIT. */
 zero_status_t zero_build_programs(zero_builder_t *b);
 /* Inserts RECORD and WAIT; sets the event of HOST_WAIT. */
@@ -109,7 +113,8 @@ zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t 
 /* The number of elements of an extent of a segment. */
 static inline int64_t zero_build_elements(const zero_segment_t *s, zero_extent_t extent)
 {
-    return extent == ZERO_EXTENT_WHOLE ? s->elements : extent == ZERO_EXTENT_SHARD ? s->shard : s->slice;
+    const int64_t elements[ZERO_EXTENTS] = {s->elements, s->slice, s->shard, s->node};
+    return elements[extent];
 }
 /* Refuses groups of ranks that cannot be planned with. */
 zero_status_t zero_build_check_groups(const zero_spec_t *spec, zero_error_t *error);

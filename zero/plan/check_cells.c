@@ -26,7 +26,7 @@ const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char
     return text;
 }
 
-enum { EXTENTS = ZERO_EXTENT_SHARD + 1 };
+enum { EXTENTS = ZERO_EXTENTS };
 
 typedef struct zero_saved_cell {
     int32_t index;
@@ -72,6 +72,8 @@ static void keep_extent(const zero_checker_t *c, int32_t segment, zero_extent_t 
         keep(begin, end, slice, s->slice);
     else if (extent == ZERO_EXTENT_SHARD)
         keep(begin, end, slice - slice % s->shard, s->shard);
+    else if (extent == ZERO_EXTENT_NODE) /* shards go round the ranks of each node */
+        keep(begin, end, slice / s->shard % (s->elements / s->node) * s->node, s->node);
 }
 
 /* The element from which an extent counts. */

@@ -15,7 +15,8 @@ static zero_status_t check_segments(const zero_checker_t *c)
             return zero_check_fail(c, "segment %d belongs to unit %d, which does not exist or is out of order", i,
                                    s->unit);
         if (s->elements <= 0 || s->slice % ZERO_ALIGN_ELEMENTS != 0 || s->slice * plan->spec->world != s->elements ||
-            s->shard != s->slice * plan->spec->mesh.replicas)
+            s->shard != s->slice * plan->spec->mesh.replicas || s->node <= 0 || s->elements % s->node != 0 ||
+            (s->node != s->elements && s->elements / s->node != plan->spec->mesh.node))
             return zero_check_fail(c, "segment %d has %lld elements, but shards of %lld and slices of %lld", i,
                                    (long long)s->elements, (long long)s->shard, (long long)s->slice);
         for (int r = 0; r < ZERO_SEGMENT_ROLES; r++) {
@@ -86,7 +87,7 @@ static zero_status_t check_part_buffers(const zero_checker_t *c, int32_t index)
 /* The number of elements of an extent; 0 for none that exists. */
 static int64_t most_of(const zero_segment_t *s, zero_extent_t extent)
 {
-    const int64_t most[] = {s->elements, s->slice, s->shard};
+    const int64_t most[ZERO_EXTENTS] = {s->elements, s->slice, s->shard, s->node};
     return (unsigned)extent < sizeof most / sizeof *most ? most[extent] : 0;
 }
 
@@ -161,7 +162,7 @@ static zero_status_t check_op_ranges(const zero_checker_t *c, const zero_op_t *o
         op->unit >= plan->spec->unit_count || op->segment < -1 || op->segment >= plan->segment_count || op->part < -1 ||
         op->part >= plan->part_count + plan->piece_count || (updates(op) && op->part >= plan->part_count) ||
         op->src < -1 || op->src >= plan->buffer_count || op->dst < -1 || op->dst >= plan->buffer_count ||
-        op->src_own > ZERO_EXTENT_SHARD || op->dst_own > ZERO_EXTENT_SHARD)
+        op->src_own >= ZERO_EXTENTS || op->dst_own >= ZERO_EXTENTS)
         return zero_check_fail(c, "one of its numbers is out of range");
     if (op->program != (int32_t)(c->program - plan->programs))
         return zero_check_fail(c, "it names program %d as its own", op->program);
@@ -177,6 +178,10 @@ static int slice_of(const zero_checker_t *c, const zero_spec_group_t *group, int
     int replicas = c->plan->spec->mesh.replicas;
     if (group->size == 1)
         return c->index;
+    if (group->axes == ZERO_AXIS_NODE) { /* consecutive shards */
+        int shard = c->index / replicas;
+        return (shard - shard % group->size + i) * replicas + c->index % replicas;
+    }
     return group->axes == ZERO_AXIS_SHARD     ? i * replicas + c->index % replicas
            : group->axes == ZERO_AXIS_REPLICA ? c->index / replicas * replicas + i
                                               : -1;
@@ -372,8 +377,10 @@ zero_status_t zero_check_numbers(zero_checker_t *c)
         return zero_check_fail(c, "the first group, which exchanges norms, does not have all ranks");
     for (int g = 0; g < plan->spec->group_count; g++) {
         const zero_spec_group_t *group = &plan->spec->groups[g];
-        if (group->size !=
-            (group->axes & ZERO_AXIS_SHARD ? shards : 1) * (group->axes & ZERO_AXIS_REPLICA ? replicas : 1))
+        int size = group->axes == ZERO_AXIS_NODE ? plan->spec->mesh.node
+                                                 : (group->axes & ZERO_AXIS_SHARD ? shards : 1) *
+                                                       (group->axes & ZERO_AXIS_REPLICA ? replicas : 1);
+        if (group->size != size || (group->axes == ZERO_AXIS_NODE && shards % size != 0))
             return zero_check_fail(c, "group %d has %d ranks on axes %d of a mesh of %d x %d", g, group->size,
                                    group->axes, shards, replicas);
     }

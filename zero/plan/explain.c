@@ -64,7 +64,9 @@ static void explain_table(const out_t *o, const zero_plan_t *plan)
           spec->channels == 1 ? "" : "s", spec->device.name);
     for (int g = 1; g < spec->group_count; g++)
         print(o, "  group %d of %d ranks, the %s, communicator %s\n", g, spec->groups[g].size,
-              spec->groups[g].axes == ZERO_AXIS_SHARD ? "shards of a replica" : "replicas of a shard",
+              spec->groups[g].axes == ZERO_AXIS_SHARD  ? "shards of a replica"
+              : spec->groups[g].axes == ZERO_AXIS_NODE ? "shards of a node"
+                                                       : "replicas of a shard",
               spec->groups[g].caps.name);
 }
 
@@ -191,7 +193,11 @@ static void print_operand(const out_t *o, const zero_plan_t *plan, const char *b
         return;
     print(o, "%s", before);
     print_buffer(o, plan, buffer);
-    print(o, "%s", own == ZERO_EXTENT_SLICE ? "[own]" : own == ZERO_EXTENT_SHARD ? "[shard]" : "");
+    print(o, "%s",
+          own == ZERO_EXTENT_SLICE   ? "[own]"
+          : own == ZERO_EXTENT_SHARD ? "[shard]"
+          : own == ZERO_EXTENT_NODE  ? "[node]"
+                                     : "");
 }
 
 static void explain_op(const out_t *o, const zero_plan_t *plan, const zero_op_t *op)

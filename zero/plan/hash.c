@@ -145,6 +145,8 @@ static void count_program(const zero_plan_t *plan, zero_program_kind_t kind, uin
             uint64_t *sum = counted_in(plan, &p->ops[o], t);
             if (sum != NULL)
                 *sum += times * p->ops[o].bytes;
+            if (plan->spec->groups[p->ops[o].group].axes == ZERO_AXIS_NODE && sum == &t->gathered)
+                t->node_gathered += times * p->ops[o].bytes;
             if (plan->spec->groups[p->ops[o].group].axes == ZERO_AXIS_REPLICA && sum == &t->gathered)
                 t->replica_gathered += times * p->ops[o].bytes;
             if (plan->spec->groups[p->ops[o].group].axes == ZERO_AXIS_REPLICA && sum == &t->reduced)

@@ -18,6 +18,7 @@ const char *zero_role_name(zero_role_t role, int state)
         [ZERO_ROLE_FINAL] = "final",
         [ZERO_ROLE_MASTER] = "master",
         [ZERO_ROLE_STAGED_PARAM] = "staged-param",
+        [ZERO_ROLE_NODE_SHARD] = "node-shard",
         [ZERO_ROLE_STAGED_MASTER] = "staged-master",
         [ZERO_ROLE_UPDATE_GRAD] = "update-grad",
         [ZERO_ROLE_UPDATE_PARAM] = "update-param",
@@ -131,7 +132,8 @@ zero_extent_t zero_build_own(const zero_builder_t *b, int32_t buffer, zero_exten
 {
     const zero_buffer_t *x = &b->plan->buffers[buffer];
     const zero_segment_t *s = x->segment >= 0 ? &b->plan->segments[x->segment] : NULL;
-    bool larger = s != NULL && (x->elements == s->elements || x->own > extent);
+    bool larger =
+        s != NULL && (x->elements == s->elements || (x->own == ZERO_EXTENT_SHARD && extent == ZERO_EXTENT_SLICE));
     return larger ? extent : ZERO_EXTENT_WHOLE;
 }
 
@@ -165,8 +167,9 @@ zero_status_t zero_plan_build(zero_plan_t **out, const zero_spec_t *spec, zero_e
         (status = zero_build_alloc(&b, &b.units, (size_t)spec->unit_count, sizeof *b.units)) != ZERO_OK ||
         (status = zero_build_alloc(&b, &b.passes, (size_t)spec->pass_count, sizeof *b.passes)) != ZERO_OK ||
         (status = zero_build_segments(&b)) != ZERO_OK || (status = zero_build_parts(&b)) != ZERO_OK ||
-        (status = zero_build_window(&b)) != ZERO_OK || (status = zero_build_programs(&b)) != ZERO_OK ||
-        (status = zero_build_sync(&b)) != ZERO_OK || (status = zero_build_layout(&b)) != ZERO_OK) {
+        (status = zero_build_window(&b)) != ZERO_OK || (status = zero_build_node(&b)) != ZERO_OK ||
+        (status = zero_build_programs(&b)) != ZERO_OK || (status = zero_build_sync(&b)) != ZERO_OK ||
+        (status = zero_build_layout(&b)) != ZERO_OK) {
         zero_plan_destroy(b.plan);
     } else {
         zero_build_hash(&b);

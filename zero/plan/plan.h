@@ -61,8 +61,9 @@ typedef struct zero_spec_state {
     zero_format_t format[ZERO_MAX_STATES]; /* ZERO_ALIGN_ELEMENTS is a multiple of its block */
 } zero_spec_state_t;
 
-/* The axes of the mesh along which ranks hold the same elements, as bits. The rank is replica * shards + shard. */
-typedef enum zero_axis { ZERO_AXIS_SHARD = 1, ZERO_AXIS_REPLICA = 2 } zero_axis_t;
+/* The axes of the mesh along which ranks hold the same elements, as bits. The rank is replica * shards + shard. NODE:
+ * the part of SHARD inside a node. */
+typedef enum zero_axis { ZERO_AXIS_SHARD = 1, ZERO_AXIS_REPLICA = 2, ZERO_AXIS_NODE = 4 } zero_axis_t;
 
 /* Ranks that communicate with each other: those that differ on these axes alone. How many there are, and what their
  * communicators can do. */
@@ -95,7 +96,8 @@ typedef struct zero_spec {
     double offload_ratio; /* share of the optimizer state that lies on its row's tier, if that is not the device */
     uint64_t options;     /* hash of the options that have a copy in this struct */
     zero_spec_group_t groups[ZERO_MAX_GROUPS]; /* the first is the world, which sums norms. Two others follow if the
-                                                * mesh has several replicas of several shards: SHARD, REPLICA */
+                                                * mesh has several replicas of several shards: SHARD, REPLICA; and NODE,
+                                                * if a replica has several nodes */
     int group_count;
     int channels; /* per group: 1 if the device is not asynchronous */
     zero_device_caps_t device;
@@ -121,8 +123,14 @@ typedef struct zero_spec {
 
 /* Which elements of a segment an operand or a buffer has on a rank: all ("full"), the slice that the rank owns, or the
  * shard, which is the consecutive slices of the ranks that differ in their replica alone. With one replica a shard is a
- * slice; with one shard it is the whole segment. */
-typedef enum zero_extent { ZERO_EXTENT_WHOLE = 0, ZERO_EXTENT_SLICE, ZERO_EXTENT_SHARD } zero_extent_t;
+ * slice; with one shard it is the whole segment. The ranks of a node cut the whole segment once more, into NODE. */
+typedef enum zero_extent {
+    ZERO_EXTENT_WHOLE = 0,
+    ZERO_EXTENT_SLICE,
+    ZERO_EXTENT_SHARD,
+    ZERO_EXTENT_NODE,
+    ZERO_EXTENTS
+} zero_extent_t;
 
 /* What a buffer holds for its segment. "full": elements of the whole segment; "slice": those that one rank owns. A role
  * that a segment does not need is -1. Several roles may name the same buffer (fp32: the parameter is its own master
@@ -133,6 +141,8 @@ typedef enum zero_role {
     ZERO_ROLE_PARAM_SHARD,  /* the source of a PARAM in a slot: a shard, on another tier a slice or the whole
                              * segment */
     ZERO_ROLE_STAGED_PARAM, /* PARAM_SHARD in host memory (a slot), if PARAM_SHARD is on nvme */
+    ZERO_ROLE_NODE_SHARD,   /* this rank's part of PARAM among the ranks of its node, from the first gather of a
+                             * micro-step for the later ones */
     ZERO_ROLE_GRAD,         /* full: what the caller writes; a buffer of its own, or a slot */
     ZERO_ROLE_WIRE, /* full: gradients in the wire's dtype, if it differs from GRAD's; a slot, or FINAL if FINAL is
                      * full */
@@ -172,6 +182,7 @@ typedef struct zero_segment {
     int64_t elements;         /* a multiple of slice; the padding is zero and stays zero */
     int64_t slice;            /* elements that each rank owns: a multiple of ZERO_ALIGN_ELEMENTS */
     int64_t shard;            /* elements of a shard: slice times the number of replicas */
+    int64_t node;             /* elements of a rank's part among those of its node; all without nodes */
     zero_dtype_t wire, final; /* dtypes of gradients: on the wire, and as norm and update read them */
     int32_t buffer[ZERO_SEGMENT_ROLES];
     int32_t first_run, run_count;
@@ -387,6 +398,8 @@ void zero_plan_set_groups(zero_spec_t *spec);
 /* The number of ranks that share each segment and own a slice of it; the number of shards that it is cut into. */
 int zero_plan_copies(const zero_spec_t *spec);
 int zero_plan_shards(const zero_spec_t *spec);
+/* The number of ranks of a node, if each replica has several nodes; else 0. */
+int zero_plan_node(const zero_spec_t *spec);
 /* The index of the slice that a rank owns: slices of a shard follow each other. The rank that owns a slice. */
 int zero_plan_index(const zero_spec_t *spec, int rank);
 int zero_plan_rank(const zero_spec_t *spec, int index);

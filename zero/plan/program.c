@@ -3,11 +3,20 @@
  * order where it matters. */
 #include "zero/plan/writer.h"
 
-static void gather_unit(zero_program_writer_t *w, int32_t unit, int32_t use)
+/* Which gather of a unit it is, in a micro-step; in other passes each is the only one. */
+typedef enum turn { ONLY, FIRST, AGAIN } turn_t;
+
+static void gather_unit(zero_program_writer_t *w, int32_t unit, int32_t use, turn_t turn)
 {
     const zero_builder_t *b = w->b;
     FOR_SEGMENTS(b, unit, s)
     {
+        int32_t node = b->plan->segments[s].buffer[ZERO_ROLE_NODE_SHARD];
+        if (node >= 0 && turn == AGAIN) {
+            zero_write_collective(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, ZERO_AXIS_NODE, node, ZERO_EXTENT_NODE,
+                                  b->plan->segments[s].buffer[ZERO_ROLE_PARAM], ZERO_EXTENT_WHOLE);
+            continue;
+        }
         int32_t param = b->plan->segments[s].buffer[ZERO_ROLE_PARAM],
                 from = b->plan->segments[s].buffer[ZERO_ROLE_PARAM_SHARD];
         if (b->plan->segments[s].buffer[ZERO_ROLE_STAGED_PARAM] >= 0) {
@@ -21,6 +30,9 @@ static void gather_unit(zero_program_writer_t *w, int32_t unit, int32_t use)
         }
         if (b->shard_parameters)
             zero_write_gather(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, from, b->keeps, param);
+        if (node >= 0 && turn == FIRST)
+            zero_write_segment(w, ZERO_OP_COPY, ZERO_STREAM_GATHER, s, use, param, ZERO_EXTENT_NODE, node,
+                               ZERO_EXTENT_NODE);
     }
 }
 
@@ -308,7 +320,10 @@ static void write_pass(zero_program_writer_t *w, int32_t index, micro_t micro)
     for (int32_t i = 0; i < pass->use_count; i++) {
         const zero_spec_use_t *use = &pass->uses[i];
         for (int32_t e = plan->enter_begin[i]; e < plan->enter_begin[i + 1]; e++)
-            gather_unit(w, plan->enter[e], plan->enter_use[e]);
+            gather_unit(w, plan->enter[e], plan->enter_use[e],
+                        !grads                                           ? ONLY
+                        : zero_build_gathers(plan, plan->enter[e], 0, e) ? AGAIN
+                                                                         : FIRST);
         /* Reductions of what the previous position released come after the gathers, for which the next use waits. */
         for (int32_t j = chain; j < i && plan->release_at[j] < i; j++)
             if (grads && b->grads[j].reduces)
@@ -329,7 +344,7 @@ static void write_pass(zero_program_writer_t *w, int32_t index, micro_t micro)
 static void write_any(zero_program_writer_t *w, int32_t unit)
 {
     if (w->b->units[unit].slotted)
-        gather_unit(w, unit, 0);
+        gather_unit(w, unit, 0, ONLY);
     zero_write_plain(w, ZERO_OP_USE, ZERO_STREAM_COMPUTE, unit, 0, ZERO_READ);
     zero_write_plain(w, ZERO_OP_RELEASE, ZERO_STREAM_COMPUTE, unit, 0, ZERO_READ);
 }

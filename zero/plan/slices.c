@@ -21,6 +21,12 @@ int zero_plan_shards(const zero_spec_t *spec)
     return spec->world / replicas_of(spec);
 }
 
+int zero_plan_node(const zero_spec_t *spec)
+{
+    int node = spec->mesh.node, shards = zero_plan_shards(spec);
+    return node > 0 && node < shards && shards % node == 0 ? node : 0;
+}
+
 int zero_plan_index(const zero_spec_t *spec, int rank)
 {
     int shards = zero_plan_shards(spec);
@@ -48,6 +54,12 @@ void zero_plan_set_groups(zero_spec_t *spec)
         group->size = sizes[a];
         group->axes = axes[a];
     }
+    if (zero_plan_node(spec) > 0) {
+        zero_spec_group_t *group = &spec->groups[spec->group_count++];
+        *group = spec->groups[0];
+        group->size = zero_plan_node(spec);
+        group->axes = ZERO_AXIS_NODE;
+    }
 }
 
 int zero_plan_group(const zero_spec_t *spec, uint8_t axes)
@@ -64,11 +76,35 @@ int zero_plan_member(const zero_spec_t *spec, int group, int rank, int i)
     uint8_t axes = spec->groups[group].axes;
     if (group == 0)
         return i;
+    if (axes == ZERO_AXIS_NODE)
+        return rank - rank % shards % zero_plan_node(spec) + i;
     return axes == ZERO_AXIS_SHARD ? rank / shards * shards + i : i * shards + rank % shards;
+}
+
+/* Refuses nodes that do not fit into replicas, and rows that gather nothing in the backward pass. */
+static zero_status_t check_node(const zero_spec_t *spec, zero_error_t *error)
+{
+    int node = spec->mesh.node, shards = zero_plan_shards(spec), below = node < shards ? node : shards, above = below;
+    while (shards % below != 0)
+        below--;
+    while (shards % above != 0)
+        above++;
+    if (shards % node != 0)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "config.mesh.node is %d, which does not divide the %d ranks of a replica: the nearest numbers "
+                         "that do are %d and %d",
+                         node, shards, below, above);
+    if (spec->parameters.sharding == ZERO_FULL || spec->parameters.tier != ZERO_TIER_DEVICE)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "config.mesh.node is %d, but config.parameters %s: shard them, on the device tier, or set "
+                         "config.mesh.node to 0",
+                         node, spec->parameters.sharding == ZERO_FULL ? "are full" : "are on another tier");
+    return ZERO_OK;
 }
 
 zero_status_t zero_build_check_groups(const zero_spec_t *spec, zero_error_t *error)
 {
+    zero_status_t status;
     if (replicas_of(spec) < 1)
         return zero_fail(error, ZERO_ERR_ARG, "config.mesh.replicas is %d: it is at least 1", replicas_of(spec));
     if (spec->world % replicas_of(spec) != 0) {
@@ -82,6 +118,8 @@ zero_status_t zero_build_check_groups(const zero_spec_t *spec, zero_error_t *err
                          "are %d and %d",
                          replicas_of(spec), spec->world, below, above);
     }
+    if (spec->mesh.node > 0 && (status = check_node(spec, error)) != ZERO_OK)
+        return status;
     zero_spec_t wanted = *spec;
     zero_plan_set_groups(&wanted);
     if (spec->group_count != wanted.group_count)
@@ -108,15 +146,18 @@ bool zero_build_slices(const zero_spec_t *spec, zero_segment_t *segment, uint64_
     segment->elements = (int64_t)elements;
     segment->slice = (int64_t)(elements / copies);
     segment->shard = segment->slice * replicas_of(spec);
+    segment->node = segment->elements / (zero_plan_node(spec) > 0 ? zero_plan_node(spec) : 1);
     return true;
 }
 
 /* The first element of a rank's extent of a segment. */
 static int64_t first_of(const zero_plan_t *plan, const zero_segment_t *segment, int index, zero_extent_t extent)
 {
-    return extent == ZERO_EXTENT_WHOLE   ? 0
-           : extent == ZERO_EXTENT_SLICE ? index * segment->slice
-                                         : index / replicas_of(plan->spec) * segment->shard;
+    int shard = index / replicas_of(plan->spec), node = zero_plan_node(plan->spec);
+    return extent == ZERO_EXTENT_SLICE              ? index * segment->slice
+           : extent == ZERO_EXTENT_SHARD            ? shard * segment->shard
+           : extent == ZERO_EXTENT_NODE && node > 0 ? shard % node * segment->node
+                                                    : 0;
 }
 
 zero_span_t zero_plan_span(const zero_plan_t *plan, int index, int32_t buffer, zero_extent_t own, int32_t part)

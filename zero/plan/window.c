@@ -272,6 +272,36 @@ static zero_status_t alloc_pass(zero_builder_t *b, int32_t index)
     return ZERO_OK;
 }
 
+bool zero_build_gathers(const zero_pass_plan_t *plan, int32_t unit, int32_t from, int32_t to)
+{
+    for (int32_t e = from; e < to; e++)
+        if (plan->enter[e] == unit)
+            return true;
+    return false;
+}
+
+zero_status_t zero_build_node(zero_builder_t *b)
+{
+    if (zero_plan_node(b->spec) == 0 || b->train < 0)
+        return ZERO_OK;
+    const zero_pass_plan_t *plan = &b->passes[b->train];
+    for (int32_t e = 0; e < plan->enter_begin[b->spec->passes[b->train].use_count]; e++) {
+        const zero_unit_plan_t *unit = &b->units[plan->enter[e]];
+        for (int32_t s = unit->first_segment; s < unit->first_segment + unit->segment_count; s++) {
+            int32_t *buffer = &b->plan->segments[s].buffer[ZERO_ROLE_NODE_SHARD];
+            if (*buffer >= 0 || !zero_build_gathers(plan, plan->enter[e], 0, e))
+                continue;
+            zero_status_t status =
+                zero_build_buffer(b, s, ZERO_ROLE_NODE_SHARD, ZERO_KIND_PARAMETERS, ZERO_TIER_DEVICE,
+                                  zero_format_plain(b->plan->segments[s].dtype), b->plan->segments[s].node, buffer);
+            if (status != ZERO_OK)
+                return status;
+            b->plan->buffers[*buffer].own = ZERO_EXTENT_NODE;
+        }
+    }
+    return ZERO_OK;
+}
+
 zero_status_t zero_build_window(zero_builder_t *b)
 {
     const zero_slot_t on_device = {.tier = ZERO_TIER_DEVICE, .kind = ZERO_KIND_WINDOW},

@@ -72,10 +72,16 @@ void zero_write_collective(zero_program_writer_t *w, zero_op_kind_t kind, zero_s
                                  .bytes = zero_format_bytes(&b->plan->buffers[src].format, others * count)});
 }
 
+/* Whether there are several replicas of several shards. */
+static bool is_both(const zero_program_writer_t *w)
+{
+    return w->b->spec->groups[0].axes == (ZERO_AXIS_SHARD | ZERO_AXIS_REPLICA);
+}
+
 void zero_write_gather(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment,
                        int32_t use, int32_t src, zero_extent_t src_extent, int32_t dst)
 {
-    bool both = w->b->spec->group_count > 1;
+    bool both = is_both(w);
     if (both && src_extent == ZERO_EXTENT_SLICE)
         zero_write_collective(w, kind, stream, segment, use, ZERO_AXIS_REPLICA, src, ZERO_EXTENT_SLICE, dst,
                               ZERO_EXTENT_SHARD);
@@ -87,7 +93,7 @@ void zero_write_gather(zero_program_writer_t *w, zero_op_kind_t kind, zero_strea
 void zero_write_reduce(zero_program_writer_t *w, zero_op_kind_t kind, int32_t segment, int32_t use, int32_t src,
                        zero_extent_t src_extent, int32_t dst)
 {
-    bool both = w->b->spec->group_count > 1;
+    bool both = is_both(w);
     if (both && src_extent == ZERO_EXTENT_WHOLE)
         zero_write_collective(w, kind, ZERO_STREAM_REDUCE, segment, use, ZERO_AXIS_SHARD, src, ZERO_EXTENT_WHOLE, src,
                               ZERO_EXTENT_SHARD);
