@@ -175,9 +175,14 @@ static void embed_at(zero_model_t *m, const zero_model_stack_t *s, const int32_t
     }
 }
 
-/* The same with tiles. What is added is copied to m->narrow first, because the unit of positions is not held: positions
- * `at`, or the first T if at is NULL. */
-static void embed_tiles(run_t *r, const zero_model_stack_t *s, const int32_t *tokens, const int32_t *at, int64_t B,
+/* The positions of tokens. listed: those in at, which is NULL in dry mode; else each sequence begins with the first. */
+typedef struct places {
+    bool listed;
+    const int32_t *at;
+} places_t;
+
+/* The same with tiles. What is added is copied to m->narrow first, because the unit of positions is not held. */
+static void embed_tiles(run_t *r, const zero_model_stack_t *s, const int32_t *tokens, places_t places, int64_t B,
                         int64_t T, uint32_t flags)
 {
     zero_model_t *m = r->m;
@@ -186,8 +191,8 @@ static void embed_tiles(run_t *r, const zero_model_stack_t *s, const int32_t *to
     const bool own = m->positions != NULL, added = has_positions(m);
 
     if (added && (!own || use(r, m->positions_unit, flags))) {
-        if (B > 0 && at != NULL)
-            zero_nn_embedding_forward(m->nn, m->narrow, at, added_positions(m), NULL, B, T, C, dtype);
+        if (B > 0 && places.listed)
+            zero_nn_embedding_forward(m->nn, m->narrow, places.at, added_positions(m), NULL, B, T, C, dtype);
         else if (B > 0)
             zero_nn_copy(m->nn, m->narrow, added_positions(m), (uint64_t)(T * C) * m->element);
         if (own)
@@ -199,25 +204,25 @@ static void embed_tiles(run_t *r, const zero_model_stack_t *s, const int32_t *to
         if (!use(r, tile->unit, flags))
             return;
         if (B > 0)
-            zero_nn_embedding_forward_tile(m->nn, s->x[0], tokens, tile->data, added && at == NULL ? m->narrow : NULL,
-                                           tile->rows, B, T, C, dtype);
+            zero_nn_embedding_forward_tile(m->nn, s->x[0], tokens, tile->data,
+                                           added && !places.listed ? m->narrow : NULL, tile->rows, B, T, C, dtype);
         done(r, tile->unit);
     }
-    if (B > 0 && added && at != NULL)
+    if (B > 0 && added && places.listed)
         zero_nn_add(m->nn, s->x[0], s->x[0], m->narrow, B * T * C, dtype);
 }
 
-/* Uses the embedding, for B sequences of tokens at positions `at`; NULL: each begins with the first. */
-static void embed(run_t *r, const zero_model_stack_t *s, const int32_t *tokens, const int32_t *at, int64_t B, int64_t T,
+/* Uses the embedding, for B sequences of tokens. */
+static void embed(run_t *r, const zero_model_stack_t *s, const int32_t *tokens, places_t places, int64_t B, int64_t T,
                   uint32_t flags)
 {
     zero_model_t *m = r->m;
 
     if (s->tiles.count > 0)
-        embed_tiles(r, s, tokens, at, B, T, flags);
+        embed_tiles(r, s, tokens, places, B, T, flags);
     else if (use(r, s->embed_unit, flags)) {
-        if (B > 0 && at != NULL)
-            embed_at(m, s, tokens, at, B, T);
+        if (B > 0 && places.listed)
+            embed_at(m, s, tokens, places.at, B, T);
         else if (B > 0)
             zero_nn_embedding_forward(m->nn, s->x[0], tokens, s->embed->data, added_positions(m), B, T, m->config.width,
                                       m->options.dtype);
@@ -340,7 +345,7 @@ static void forward(run_t *r, const zero_model_stack_t *s, const int32_t *tokens
 {
     zero_model_t *m = r->m;
 
-    embed(r, s, tokens, m->options.packed ? m->positions_in : NULL, B, s->T, ZERO_READ);
+    embed(r, s, tokens, (places_t){m->options.packed, m->positions_in}, B, s->T, ZERO_READ);
     for (int64_t l = s->first; l < s->first + s->layers; l++)
         if (use(r, m->units[l], ZERO_READ)) {
             if (B > 0)
@@ -423,7 +428,7 @@ zero_status_t zero_model_pass_encode(zero_model_t *m, zero_error_t *error)
     const zero_model_stack_t *s = &m->encoder, *d = &m->decoder;
     run_t r = begin(m, m->sample, 0, error);
 
-    embed(&r, s, s->tokens, NULL, 1, s->T, 0);
+    embed(&r, s, s->tokens, (places_t){false, NULL}, 1, s->T, 0);
     for (int64_t l = s->first; l < s->first + s->layers; l++)
         if (use(&r, m->units[l], 0)) {
             zero_model_layer_forward(m, l, &m->layers[s->first], s->x[0], s->x[0], 1, s->T);
@@ -449,7 +454,7 @@ zero_status_t zero_model_pass_sample(zero_model_t *m, const zero_model_append_t 
     const zero_model_stack_t *s = &m->decoder;
     run_t r = begin(m, m->sample, 0, error);
 
-    embed(&r, s, s->tokens, m->sample_positions, 1, append->rows, 0);
+    embed(&r, s, s->tokens, (places_t){true, m->sample_positions}, 1, append->rows, 0);
     for (int64_t l = s->first; l < s->first + s->layers; l++)
         if (use(&r, m->units[l], 0)) {
             layer_call_t call = {m, l, append};

@@ -66,6 +66,8 @@ on_both "adapters of a llama" --model "$golden/llama" --lora-rank 4 --data "$gol
 on_both "adapters of a qwen2" --model "$golden/qwen2" --lora-rank 8 --lora-targets all-linear --data "$golden/gpt2.bin"
 on_both "adapters of a gpt2" --model "$golden/gpt2" --lora-rank 3 --lora-targets all-linear --data "$golden/gpt2.bin"
 on_both "an encoder and a decoder" --model numbers-seq2seq --recompute=selective
+on_both "an embedding in tiles" --model "$golden/llama" --tile 4K --data "$golden/gpt2.bin"
+on_both "two replicas" --model "$golden/llama" --replicas 2 --data "$golden/gpt2.bin"
 sed 's/"vocab_size": 97/"vocab_size": 256/' "$golden/qwen3/config.json" >bytes.json
 echo "one, two, three and a few more words" >first.txt
 echo "and another document" >second.txt
@@ -108,6 +110,11 @@ if [ -e "$plugins/libnccl_emulator.so" ]; then
     same "NCCL" # one rank per GPU is the default, and so is the GPU
     grep -q '"world_size":2,"communicator":"nccl"' same.log || fail "no NCCL: $(head -1 same.log)"
     ZERO_EMULATOR=threads same "NCCL beside streams with threads" --offload all
+    # shellcheck disable=SC2086
+    ZERO_EMULATOR_DEVICES=1 run 0 $small --ranks 2 --steps 3 --reduce every --replicas 2 --log replicas.log
+    hash=$(values replicas.log params_xxh64)
+    same "two replicas over NCCL" --replicas 2
+    hash=$fused
 fi
 # Algorithms of products are measured once, and every run with the file has the same bits. The emulator's fastest
 # algorithm gives other bits than the first proposal.

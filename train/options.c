@@ -22,9 +22,8 @@ const option_t options_table[] = {
      "one per GPU, 2 on CPU; the launcher's number under a launcher",
      "number of processes; 1 starts no others; ranks share GPUs if there are more ranks than GPUs", false},
     {"replicas", SHARDING, OPTION_WHOLE, FIELD(replicas), 1, 1 << 20, 1, NULL, "N", "1",
-     "groups of consecutive ranks that each have all parameters; ranks shard them inside their group, and gradients "
-     "are "
-     "summed over the groups once a step",
+     "groups of consecutive ranks that each have all parameters; ranks shard them inside their group, and the groups "
+     "sum their gradients once a step",
      true},
     {"node", SHARDING, OPTION_WHOLE, FIELD(node), 2, 1 << 20, UNSET, NULL, "N", "none",
      "with stage 3, the ranks of a node of N keep all parameters between them from the forward pass, and the backward "

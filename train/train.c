@@ -38,13 +38,13 @@ zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *
     log_text(session->log, "version", zero_version());
     log_options(session->log, &job->o);
     log_whole(session->log, "world_size", job->world);
+    log_text(session->log, "communicator", zero_comm_name(session->place.wire));
     log_open_object(session->log, "mesh");
     log_whole(session->log, "replica", job->o.replicas);
     log_whole(session->log, "shard", job->world / job->o.replicas);
     if (job->o.node > 0)
         log_whole(session->log, "node", job->o.node);
     log_close_object(session->log);
-    log_text(session->log, "communicator", zero_comm_name(session->place.wire));
     log_text(session->log, "gpu", gpu[0] != '\0' ? gpu : NULL);
     log_text(session->log, "kernels", kernels);
     const int64_t base = zero_model_parameters(&job->model),
