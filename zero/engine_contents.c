@@ -466,13 +466,6 @@ static const zero_spec_param_t *spec_param(const zero_engine_t *engine, zero_par
     return engine && param >= 0 && param < engine->spec.param_count ? &engine->spec.params[param] : NULL;
 }
 
-/* The tensor of an id behind those of parameters, or NULL. */
-static const struct zero_tensor *tensor(const zero_engine_t *engine, zero_param_t param)
-{
-    const int32_t t = engine ? param - engine->spec.param_count : -1;
-    return t >= 0 && t < engine->tensor_count ? &engine->tensors[t] : NULL;
-}
-
 int32_t zero_param_count(const zero_engine_t *engine)
 {
     return engine ? engine->spec.param_count : 0;
@@ -481,14 +474,14 @@ int32_t zero_param_count(const zero_engine_t *engine)
 const char *zero_param_name(const zero_engine_t *engine, zero_param_t param)
 {
     const zero_spec_param_t *p = spec_param(engine, param);
-    const struct zero_tensor *t = tensor(engine, param);
+    const struct zero_tensor *t = zero_engine_tiled(engine, param);
     return p ? p->name : t ? t->name : NULL;
 }
 
 int64_t zero_param_elements(const zero_engine_t *engine, zero_param_t param)
 {
     const zero_spec_param_t *p = spec_param(engine, param);
-    const struct zero_tensor *t = tensor(engine, param);
+    const struct zero_tensor *t = zero_engine_tiled(engine, param);
     return p ? p->count : t ? t->count : 0;
 }
 

@@ -156,15 +156,22 @@ zero_tile_t zero_engine_tile(const zero_engine_t *engine, int32_t param)
     return (zero_tile_t){t, p->piece_of ? p->piece_begin * (p->count / p->shape[0]) : 0};
 }
 
+const struct zero_tensor *zero_engine_tiled(const zero_engine_t *engine, zero_param_t id)
+{
+    if (!engine || id < engine->spec.param_count || id - engine->spec.param_count >= engine->tensor_count)
+        return NULL;
+    const struct zero_tensor *tensor = &engine->tensors[id - engine->spec.param_count];
+    return engine->spec.params[zero_tensor_param(engine, tensor)].piece_of ? tensor : NULL;
+}
+
 zero_tiles_t zero_engine_tiles(zero_engine_t *engine, zero_param_t id)
 {
     const int32_t params = engine->spec.param_count;
     if (engine->tiles && id >= 0 && id < params)
         return (zero_tiles_t){&engine->tiles[engine->tile_of[id]], 1};
-    if (id >= params && id - params < engine->tensor_count) {
-        const struct zero_tensor *tensor = &engine->tensors[id - params];
+    const struct zero_tensor *tensor = zero_engine_tiled(engine, id);
+    if (tensor)
         return (zero_tiles_t){engine->tiles + tensor->first_tile, tensor->tile_count};
-    }
     zero_fail(&engine->error, ZERO_ERR_ARG, "there is no parameter %d: this engine has %d", id, params);
     return (zero_tiles_t){NULL, 0};
 }

@@ -19,6 +19,10 @@ struct zero_tensor {
 zero_status_t zero_engine_find_tensors(zero_engine_t *engine, zero_error_t *error);
 void zero_engine_free_tensors(zero_engine_t *engine);
 
+/* The tensor that an id of zero.h stands for; NULL: the id is a parameter's, or nobody's. Only tensors in tiles have
+ * their own ids. */
+const struct zero_tensor *zero_engine_tiled(const zero_engine_t *engine, zero_param_t id);
+
 /* The parameters that an id of zero.h stands for: the tiles of a tensor, or one parameter. count 0, with engine->error:
  * there is no such id. */
 typedef struct zero_tiles {
