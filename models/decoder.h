@@ -378,10 +378,10 @@ void zero_model_head_logits(zero_model_t *m, const zero_model_tile_t *tile, cons
  * gradient of scale times the losses overwrites narrow, and the head's gradient is added. */
 void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, float scale);
 
-/* For a head with tiles: the losses (rows) of m->logits, which the gradient of scale times them overwrites if scale >
- * 0; then, tile by tile from the last to the first, the gradients of the tile, if it is trained, and of x (rows, C),
- * which replaces x with the first tile. */
+/* The losses (rows) of m->logits. With scale > 0, the gradient of scale times the losses overwrites m->logits. */
 void zero_model_head_losses(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, float scale);
+/* Of a head with tiles, from the last to the first: the gradients of the tile, if it is trained, and of x (rows, C),
+ * which replaces x with the first tile. */
 void zero_model_head_tile(zero_model_t *m, const zero_model_tile_t *tile, void *x, int64_t rows);
 
 /* tiles.c */

@@ -94,8 +94,7 @@ void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int
         void *x = zero_model_at(m, m->narrow, r * C); /* (n, C) */
 
         zero_model_head_logits(m, NULL, x, n);
-        zero_nn_cross_entropy(m->nn, losses ? losses + r : NULL, m->logits, targets ? targets + r : NULL, n, V, ld,
-                              grad, scale, dtype);
+        zero_model_head_losses(m, losses ? losses + r : NULL, targets ? targets + r : NULL, n, scale);
         if (!grad)
             continue;
         if (!zero_model_is_frozen(m))

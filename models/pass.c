@@ -277,11 +277,15 @@ static void embed_backward(run_t *r, const zero_model_stack_t *s, const int32_t 
 
 /* ---- the head --------------------------------------------------------------------------------------------------- */
 
-/* Uses the head for logits of x (rows, C), which go to m->logits. */
+/* Uses the head, or all of its tiles, for logits of x (rows, C), which go to m->logits. */
 static void logits(run_t *r, const void *x, int64_t rows, uint32_t flags)
 {
     zero_model_t *m = r->m;
 
+    if (m->head_tiles->count == 0 && use(r, m->head_unit, flags)) {
+        zero_model_head_logits(m, NULL, x, rows);
+        done(r, m->head_unit);
+    }
     for (int i = 0; i < m->head_tiles->count; i++) {
         const zero_model_tile_t *tile = &m->head_tiles->list[i];
 
@@ -471,10 +475,6 @@ zero_status_t zero_model_pass_sample(zero_model_t *m, const zero_model_append_t 
 
         zero_nn_norm_forward(m->nn, &norm);
         done(&r, s->norm_unit);
-    }
-    if (append->last && m->head_tiles->count == 0 && use(&r, m->head_unit, 0)) {
-        zero_model_head_logits(m, NULL, m->narrow, 1);
-        done(&r, m->head_unit);
     }
     if (append->last)
         logits(&r, m->narrow, 1, 0);

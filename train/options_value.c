@@ -63,7 +63,7 @@ static long long unit_of(const option_t *option, const char *text)
     static const char letters[] = "KMG";
     if (*text == '\0')
         return 1;
-    const char *at = option->argument != NULL && strcmp(option->argument, "BYTES") == 0 ? strchr(letters, *text) : NULL;
+    const char *at = strcmp(option->argument, "BYTES") == 0 ? strchr(letters, *text) : NULL;
     return at != NULL && text[1] == '\0' ? 1ll << 10 * (at - letters + 1) : 0;
 }
 

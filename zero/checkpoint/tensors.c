@@ -303,9 +303,9 @@ zero_status_t zero_tensors_read(const zero_tensors_t *tensors, int index, int64_
                          file->path, entry->info.dtype);
     /* One read into the second half of out, which is as long as the stored values. Widening follows from the front, a
      * chunk at a time: its end never passes the values that are still to come. */
-    const char *stored = (const char *)out + (size_t)count * sizeof(uint16_t);
-    zero_status_t status = zero_read_file(file->fd, file->path, entry->offset + (uint64_t)begin * 2,
-                                          (char *)out + (size_t)count * sizeof(uint16_t), (uint64_t)count * 2, error);
+    char *stored = (char *)out + (size_t)count * sizeof(uint16_t);
+    zero_status_t status =
+        zero_read_file(file->fd, file->path, entry->offset + (uint64_t)begin * 2, stored, (uint64_t)count * 2, error);
     for (int64_t done = 0; done < count && status == ZERO_OK; done += CHUNK) {
         const int64_t n = count - done < CHUNK ? count - done : CHUNK;
         uint16_t chunk[CHUNK];

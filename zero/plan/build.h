@@ -89,8 +89,8 @@ zero_status_t zero_build_parts(zero_builder_t *b);
 zero_status_t zero_build_window(zero_builder_t *b);
 /* The parts of units in a node that the training pass gathers again (NODE_SHARD). */
 zero_status_t zero_build_node(zero_builder_t *b);
-/* Whether entries [from, to) of what a pass gathers have the unit. */
-bool zero_build_gathers(const zero_pass_plan_t *plan, int32_t unit, int32_t from, int32_t to);
+/* Whether a pass has gathered the unit before this entry of what it gathers. */
+bool zero_build_gathers(const zero_pass_plan_t *plan, int32_t unit, int32_t before);
 /* The programs, without RECORD and WAIT. */
 zero_status_t zero_build_programs(zero_builder_t *b);
 /* Inserts RECORD and WAIT; sets the event of HOST_WAIT. */

@@ -170,8 +170,8 @@ static void accumulate_away(zero_program_writer_t *w, int32_t s, int32_t use, mi
     }
 }
 
-/* Reduces a micro-step's gradients over shards and adds them to FINAL; after the last one reduces that over replicas.
- */
+/* Reduces a micro-step's gradients over shards and adds them to FINAL, which is reduced over replicas after the last
+ * one. */
 static void sum_shards_away(zero_program_writer_t *w, int32_t s, int32_t use, micro_t micro, int32_t source)
 {
     int32_t final = w->b->plan->segments[s].buffer[ZERO_ROLE_FINAL];
@@ -252,8 +252,7 @@ static void sum_shards(zero_program_writer_t *w, int32_t s, int32_t use, micro_t
     finish_segment(w, s, use);
 }
 
-/* After a use that reduces: reduces the gradients into FINAL, through SUM and WIRE if the segment has
- * them. */
+/* After a use that reduces: reduces the gradients into FINAL, through SUM and WIRE if the segment has them. */
 static void reduce_segment(zero_program_writer_t *w, int32_t s, int32_t use, micro_t micro)
 {
     const zero_builder_t *b = w->b;
@@ -321,9 +320,9 @@ static void write_pass(zero_program_writer_t *w, int32_t index, micro_t micro)
         const zero_spec_use_t *use = &pass->uses[i];
         for (int32_t e = plan->enter_begin[i]; e < plan->enter_begin[i + 1]; e++)
             gather_unit(w, plan->enter[e], plan->enter_use[e],
-                        !grads                                           ? ONLY
-                        : zero_build_gathers(plan, plan->enter[e], 0, e) ? AGAIN
-                                                                         : FIRST);
+                        !grads                                        ? ONLY
+                        : zero_build_gathers(plan, plan->enter[e], e) ? AGAIN
+                                                                      : FIRST);
         /* Reductions of what the previous position released come after the gathers, for which the next use waits. */
         for (int32_t j = chain; j < i && plan->release_at[j] < i; j++)
             if (grads && b->grads[j].reduces)

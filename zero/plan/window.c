@@ -272,9 +272,9 @@ static zero_status_t alloc_pass(zero_builder_t *b, int32_t index)
     return ZERO_OK;
 }
 
-bool zero_build_gathers(const zero_pass_plan_t *plan, int32_t unit, int32_t from, int32_t to)
+bool zero_build_gathers(const zero_pass_plan_t *plan, int32_t unit, int32_t before)
 {
-    for (int32_t e = from; e < to; e++)
+    for (int32_t e = 0; e < before; e++)
         if (plan->enter[e] == unit)
             return true;
     return false;
@@ -289,7 +289,7 @@ zero_status_t zero_build_node(zero_builder_t *b)
         const zero_unit_plan_t *unit = &b->units[plan->enter[e]];
         for (int32_t s = unit->first_segment; s < unit->first_segment + unit->segment_count; s++) {
             int32_t *buffer = &b->plan->segments[s].buffer[ZERO_ROLE_NODE_SHARD];
-            if (*buffer >= 0 || !zero_build_gathers(plan, plan->enter[e], 0, e))
+            if (*buffer >= 0 || !zero_build_gathers(plan, plan->enter[e], e))
                 continue;
             zero_status_t status =
                 zero_build_buffer(b, s, ZERO_ROLE_NODE_SHARD, ZERO_KIND_PARAMETERS, ZERO_TIER_DEVICE,

@@ -23,25 +23,29 @@ void zero_write_op(zero_program_writer_t *w, zero_op_t op)
     p->ops[p->op_count++] = op;
 }
 
+/* An operation on extents of a segment's buffers; src or dst may be -1. Its count is the caller's to set. */
+static zero_op_t on_segment(const zero_builder_t *b, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment,
+                            int32_t use, int32_t src, zero_extent_t src_extent, int32_t dst, zero_extent_t dst_extent)
+{
+    return (zero_op_t){.kind = (uint8_t)kind,
+                       .stream = (uint8_t)stream,
+                       .unit = b->plan->segments[segment].unit,
+                       .segment = segment,
+                       .part = -1,
+                       .use = use,
+                       .event = -1,
+                       .src = src,
+                       .dst = dst,
+                       .src_own = src >= 0 ? (uint8_t)zero_build_own(b, src, src_extent) : 0,
+                       .dst_own = dst >= 0 ? (uint8_t)zero_build_own(b, dst, dst_extent) : 0};
+}
+
 void zero_write_segment(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment,
                         int32_t use, int32_t src, zero_extent_t src_extent, int32_t dst, zero_extent_t dst_extent)
 {
     const zero_builder_t *b = w->b;
-    const zero_segment_t *s = &b->plan->segments[segment];
-    zero_op_t op = {
-        .kind = (uint8_t)kind,
-        .stream = (uint8_t)stream,
-        .unit = s->unit,
-        .segment = segment,
-        .part = -1,
-        .use = use,
-        .event = -1,
-        .src = src,
-        .dst = dst,
-        .src_own = src >= 0 ? (uint8_t)zero_build_own(b, src, src_extent) : 0,
-        .dst_own = dst >= 0 ? (uint8_t)zero_build_own(b, dst, dst_extent) : 0,
-        .count = zero_build_elements(s, dst >= 0 ? dst_extent : src_extent),
-    };
+    zero_op_t op = on_segment(b, kind, stream, segment, use, src, src_extent, dst, dst_extent);
+    op.count = zero_build_elements(&b->plan->segments[segment], dst >= 0 ? dst_extent : src_extent);
     if ((kind == ZERO_OP_COPY || kind == ZERO_OP_READ) && b->plan->buffers[src].tier != b->plan->buffers[dst].tier)
         op.bytes = zero_format_bytes(&b->plan->buffers[src].format, op.count);
     zero_write_op(w, op);
@@ -54,22 +58,12 @@ void zero_write_collective(zero_program_writer_t *w, zero_op_kind_t kind, zero_s
     const zero_builder_t *b = w->b;
     const zero_segment_t *s = &b->plan->segments[segment];
     int group = zero_plan_group(b->spec, axes), others = b->spec->groups[group].size - 1;
-    int64_t from = zero_build_elements(s, src_extent), to = zero_build_elements(s, dst_extent),
-            count = from < to ? from : to;
-    zero_write_op(w, (zero_op_t){.kind = (uint8_t)kind,
-                                 .stream = (uint8_t)stream,
-                                 .group = (uint8_t)group,
-                                 .unit = s->unit,
-                                 .segment = segment,
-                                 .part = -1,
-                                 .use = use,
-                                 .event = -1,
-                                 .src = src,
-                                 .dst = dst,
-                                 .src_own = (uint8_t)zero_build_own(b, src, src_extent),
-                                 .dst_own = (uint8_t)zero_build_own(b, dst, dst_extent),
-                                 .count = count,
-                                 .bytes = zero_format_bytes(&b->plan->buffers[src].format, others * count)});
+    int64_t from = zero_build_elements(s, src_extent), to = zero_build_elements(s, dst_extent);
+    zero_op_t op = on_segment(b, kind, stream, segment, use, src, src_extent, dst, dst_extent);
+    op.group = (uint8_t)group;
+    op.count = from < to ? from : to;
+    op.bytes = zero_format_bytes(&b->plan->buffers[src].format, others * op.count);
+    zero_write_op(w, op);
 }
 
 /* Whether there are several replicas of several shards. */
