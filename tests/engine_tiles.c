@@ -308,9 +308,7 @@ static void refuse(void (*edit)(zero_param_desc_t *desc, int tile), zero_rule_t 
     config.comm = comm;
     config.device = device;
     config.rule = rule;
-    config.matrix = (zero_matrix_fn)(uintptr_t)1;
-    if (rule != ZERO_RULE_MUON)
-        config.matrix = NULL;
+    config.matrix = rule == ZERO_RULE_MUON ? (zero_matrix_fn)(uintptr_t)1 : NULL; /* it is not called */
     ck_assert_int_eq(zero_create(&engine, &config, NULL), ZERO_OK);
     for (int i = 0; i < 3 && status == ZERO_OK; i++) {
         char name[32];
