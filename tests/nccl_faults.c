@@ -449,9 +449,10 @@ START_TEST(window_that_does_not_come_about)
     ck_assert_int_eq(ranks_run_status(3, 100, window_rank, &t, status), 0);
     for (int r = 0; r < 3; r++)
         ck_assert(r == 1 && t.what == DIES ? WIFSIGNALED(status[r]) : status[r] == 0);
-    for (int r = 0; r < 2; r++)
-        ck_assert_msg(t.shared->why[r].status == t.status[r], "rank %d: %d %s", r, t.shared->why[r].status,
-                      t.shared->why[r].text);
+    for (int r = 0; r < 2; r++) /* with less memory all ranks fail, and the first of them may tell the others */
+        ck_assert_msg(t.shared->why[r].status == t.status[r] ||
+                          (t.what == HAS_LESS && t.shared->why[r].status == ZERO_ERR_PEER),
+                      "rank %d: %d %s", r, t.shared->why[r].status, t.shared->why[r].text);
     ck_assert_msg(has_names(t.shared->why[0].text, t.sentence), "%s", t.shared->why[0].text);
     ck_assert_msg(t.shared->why[2].status != ZERO_OK && t.shared->why[2].text[0], "%s", t.shared->why[2].text);
 }
