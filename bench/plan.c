@@ -85,7 +85,7 @@ static int make(model_t *m, int layers, int matrices, int64_t count, int64_t emb
                             .micro_steps = 4,
                             .group_count = 1,
                             .channels = 2,
-                            .state = {2, {{ZERO_FP32, 1, sizeof(float)}, {ZERO_FP32, 1, sizeof(float)}}},
+                            .state = {2, {zero_format_plain(ZERO_FP32), zero_format_plain(ZERO_FP32)}},
                             .piece = ZERO_PIECE,
                             .offload_ratio = 1,
                             .persist_bytes = 65536,

@@ -51,13 +51,13 @@ static void muon_scalars(zero_rule_scalars_t *out, const zero_rule_options_t *op
 }
 
 /* Formats of state. */
-#define FP32                        \
-    {                               \
-        ZERO_FP32, 1, sizeof(float) \
+#define FP32                                                         \
+    {                                                                \
+        .dtype = ZERO_FP32, .block = 1, .block_bytes = sizeof(float) \
     }
-#define BLOCK8                                        \
-    {                                                 \
-        ZERO_FP32, ZERO_BLOCK8, sizeof(zero_block8_t) \
+#define BLOCK8                                                                         \
+    {                                                                                  \
+        .dtype = ZERO_FP32, .block = ZERO_BLOCK8, .block_bytes = sizeof(zero_block8_t) \
     }
 
 /* clang-format off */

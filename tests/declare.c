@@ -18,7 +18,7 @@ void declare_init(declare_t *d, int world)
                             .micro_steps = 1,
                             .mesh = {.pipe = 1, .replicas = 1, .context = 1, .tensor = 1},
                             .channels = 2,
-                            .state = {2, {{ZERO_FP32, 1, sizeof(float)}, {ZERO_FP32, 1, sizeof(float)}}},
+                            .state = {2, {zero_format_plain(ZERO_FP32), zero_format_plain(ZERO_FP32)}},
                             .piece = ZERO_PIECE,
                             .offload_ratio = 1,
                             .units = d->units,
@@ -223,7 +223,7 @@ void declare_shuffle_table(declare_t *d, uint64_t seed)
 static void declare_whole(declare_t *d, uint64_t *r)
 {
     d->spec.whole = true;
-    d->spec.whole_state = (zero_spec_state_t){1, {{ZERO_FP32, 1, sizeof(float)}}};
+    d->spec.whole_state = (zero_spec_state_t){1, {zero_format_plain(ZERO_FP32)}};
     for (int32_t p = 0; p < d->spec.param_count; p++) {
         zero_spec_param_t *param = &d->params[p];
         param->elementwise = declare_draw(r, 4) == 0;

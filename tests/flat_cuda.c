@@ -167,6 +167,31 @@ static void sum(void *dst, const void *const *src, int sources, zero_dtype_t dty
     get(&c, dst);
 }
 
+/* Blocks of codes are aligned to words. */
+static void encode(void *dst, zero_codec_t codec, const void *src, zero_dtype_t src_dtype, int64_t count, int threads,
+                   void *unused)
+{
+    call_t c = {0};
+    const zero_format_t codes = zero_format_codes(codec);
+    (void)unused;
+    size_t from = zero_dtype_size(src_dtype);
+    void *s = put(&c, src, (uint64_t)count * from, from);
+    cuda.ops->encode(put(&c, dst, zero_format_bytes(&codes, count), 4), codec, s, src_dtype, count, threads, native());
+    get(&c, dst);
+}
+
+static void decode(void *dst, zero_dtype_t dst_dtype, const void *src, zero_codec_t codec, int sources, int64_t count,
+                   int threads, void *unused)
+{
+    call_t c = {0};
+    const zero_format_t codes = zero_format_codes(codec);
+    (void)unused;
+    size_t to = zero_dtype_size(dst_dtype);
+    void *s = put(&c, src, zero_format_bytes(&codes, sources * count), 4);
+    cuda.ops->decode(put(&c, dst, (uint64_t)count * to, to), dst_dtype, s, codec, sources, count, threads, native());
+    get(&c, dst);
+}
+
 static void square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads,
                        void *unused)
 {
@@ -218,6 +243,8 @@ static const zero_flat_ops_t table = {.name = "cuda",
                                       .cast = cast,
                                       .accumulate = accumulate,
                                       .sum = sum,
+                                      .encode = encode,
+                                      .decode = decode,
                                       .square_sum = square_sum,
                                       .update = update};
 

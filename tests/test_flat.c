@@ -400,6 +400,144 @@ START_TEST(test_square_sum_of_many)
 }
 END_TEST
 
+/* ---- blocks of a codec ------------------------------------------------------------------------------------------ */
+
+static const zero_codec_t codecs[] = {ZERO_CODEC_INT8, ZERO_CODEC_INT4};
+
+/* The last size is large enough for four threads. */
+static const int64_t block_sizes[] = {0, 128, 256, 4096, 4224, 12416, 270080};
+enum { BLOCK_SIZES = sizeof block_sizes / sizeof block_sizes[0] };
+
+/* Room for blocks of count elements, counted in fp32 elements so that the functions above serve. */
+static int64_t words_of(zero_codec_t codec, int64_t count)
+{
+    const zero_format_t format = zero_format_codes(codec);
+    return (int64_t)zero_format_bytes(&format, count) / 4;
+}
+
+START_TEST(test_codes)
+{
+    OPS;
+    for (int c = 0; c < 2; c++)
+        for (int a = 0; a < 3; a++)
+            for (int s = 0; s < BLOCK_SIZES; s++) {
+                int64_t n = block_sizes[s], words = words_of(codecs[c], n);
+                void *x = random_buffer(n, dtypes[a], 30 + (uint64_t)s), *want = buffer(words, ZERO_FP32);
+                ref->encode(want, codecs[c], x, dtypes[a], n, 1, NULL);
+                for (int threads = 0; threads <= flat_most_threads; threads++) {
+                    void *got = buffer(words, ZERO_FP32);
+                    ops->encode(got, codecs[c], x, dtypes[a], n, threads, NULL);
+                    same(want, got, words, ZERO_FP32, "encode", level, threads);
+                    free(got);
+                }
+                free(x), free(want);
+            }
+}
+END_TEST
+
+START_TEST(test_decode)
+{
+    OPS;
+    for (int c = 0; c < 2; c++)
+        for (int b = 0; b < 3; b++)
+            for (int s = 0; s < BLOCK_SIZES; s++)
+                for (int sources = 1; sources <= 5; sources++) {
+                    zero_dtype_t to = dtypes[b];
+                    int64_t n = block_sizes[s], words = words_of(codecs[c], sources * n);
+                    void *x = random_buffer(sources * n, ZERO_FP32, 50 + (uint64_t)s), *want = buffer(n, to),
+                         *codes = buffer(words, ZERO_FP32);
+                    ref->encode(codes, codecs[c], x, ZERO_FP32, sources * n, 1, NULL);
+                    ref->decode(want, to, codes, codecs[c], sources, n, 1, NULL);
+                    for (int threads = 0; threads <= flat_most_threads; threads++) {
+                        void *got = buffer(n, to);
+                        ops->decode(got, to, codes, codecs[c], sources, n, threads, NULL);
+                        same(want, got, n, to, "decode", level, threads);
+                        free(got);
+                    }
+                    free(x), free(codes), free(want);
+                }
+}
+END_TEST
+
+/* The definition in flat.h, for a block. */
+static void code_block(float want[128], const float x[128], zero_codec_t codec)
+{
+    float largest = 0, most = codec == ZERO_CODEC_INT4 ? 7 : 127;
+    for (int i = 0; i < 128; i++)
+        largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
+    float scale = largest / most, inv = scale < 0x1p-126f ? 0 : 1 / scale;
+    for (int i = 0; i < 128; i++)
+        want[i] = nearbyintf(x[i] * inv) * scale;
+}
+
+START_TEST(test_codes_by_definition)
+{
+    OPS;
+    enum { N = 64 * 128 };
+    float *x = buffer(N, ZERO_FP32), *got = buffer(N, ZERO_FP32), want[128];
+    void *codes = buffer(N, ZERO_FP32);
+    for (int c = 0; c < 2; c++) {
+        const zero_format_t format = zero_format_codes(codecs[c]);
+        uint64_t state = 5;
+        for (int i = 0; i < N; i++) {
+            int block = i / 128;
+            x[i] = ldexpf((float)(int32_t)(zero_splitmix64(++state) >> 32), -31 - block * 3);
+            if (block == 0) /* multiples of the scale 1, and ties between them */
+                x[i] = i == 0 ? codecs[c] == ZERO_CODEC_INT8 ? 127 : 7 : 0.5f * (float)(i % 15 - 7);
+            if (block == 1) /* zeros of both signs */
+                x[i] = i % 2 ? -0.0f : 0.0f;
+            if (block == 2 && i % 128 != 77) /* one element */
+                x[i] = 0;
+            if (block == 3) /* of which no scale is normal */
+                x[i] = ldexpf((float)(i % 128), -149);
+        }
+        ops->encode(codes, codecs[c], x, ZERO_FP32, N, 2, NULL);
+        for (int b = 0; b < N / 128; b++) {
+            float scale, largest = 0;
+            memcpy(&scale, (char *)codes + (size_t)b * (size_t)format.block_bytes, 4);
+            for (int i = 0; i < 128; i++)
+                largest = fmaxf(largest, fabsf(x[128 * b + i]));
+            ck_assert_float_eq(scale, largest / (codecs[c] == ZERO_CODEC_INT4 ? 7 : 127));
+        }
+        ops->decode(got, ZERO_FP32, codes, codecs[c], 1, N, 2, NULL);
+        for (int b = 0; b < N / 128; b++) {
+            code_block(want, x + 128 * b, codecs[c]);
+            for (int i = 0; i < 128; i++)
+                ck_assert_msg(want[i] == got[128 * b + i], "block %d, element %d, %s: %a is %a, wanted %a", b, i, level,
+                              (double)x[128 * b + i], (double)got[128 * b + i], (double)want[i]);
+        }
+        for (int bad = 0; bad < 2; bad++) { /* infinity and NaN leave a block of NaN, and no other */
+            x[128 + 5] = bad ? NAN : -INFINITY;
+            ops->encode(codes, codecs[c], x, ZERO_FP32, N, 2, NULL);
+            for (int sources = 1; sources <= 2; sources++) {
+                ops->decode(got, ZERO_FP32, codes, codecs[c], sources, N / sources, 1, NULL);
+                for (int i = 0; i < N / sources; i++)
+                    ck_assert_int_eq(isnan(got[i]) != 0, i / 128 == 1);
+            }
+        }
+    }
+    free(x), free(got), free(codes);
+}
+END_TEST
+
+/* A sum of decoded sources is the sum of what each decodes to. */
+START_TEST(test_decode_is_a_sum)
+{
+    OPS;
+    enum { N = 384, SOURCES = 4 };
+    for (int c = 0; c < 2; c++) {
+        void *x = random_buffer(SOURCES * N, ZERO_FP32, 9), *codes = buffer(SOURCES * N, ZERO_FP32);
+        float *each = buffer(SOURCES * N, ZERO_FP32), *want = buffer(N, ZERO_FP32), *got = buffer(N, ZERO_FP32);
+        ops->encode(codes, codecs[c], x, ZERO_FP32, SOURCES * N, 1, NULL);
+        ops->decode(each, ZERO_FP32, codes, codecs[c], 1, SOURCES * N, 1, NULL);
+        ops->sum(want, (const void *[]){each, each + N, each + 2 * N, each + 3 * N}, SOURCES, ZERO_FP32, N, 1, NULL);
+        ops->decode(got, ZERO_FP32, codes, codecs[c], SOURCES, N, 1, NULL);
+        same(want, got, N, ZERO_FP32, "sum of decoded sources", level, 1);
+        free(x), free(codes), free(each), free(want), free(got);
+    }
+}
+END_TEST
+
 int main(void)
 {
     if (!flat_start())
@@ -414,6 +552,10 @@ int main(void)
     tcase_add_loop_test(tcase, test_accumulate, 0, flat_level_count);
     tcase_add_loop_test(tcase, test_sum, 0, flat_level_count);
     tcase_add_loop_test(tcase, test_sum_order, 0, flat_level_count);
+    tcase_add_loop_test(tcase, test_codes, 0, flat_level_count);
+    tcase_add_loop_test(tcase, test_decode, 0, flat_level_count);
+    tcase_add_loop_test(tcase, test_codes_by_definition, 0, flat_level_count);
+    tcase_add_loop_test(tcase, test_decode_is_a_sum, 0, flat_level_count);
     tcase_add_loop_test(tcase, test_square_sum, 0, flat_level_count);
     tcase_add_loop_test(tcase, test_square_sum_of_many, 0, flat_level_count);
     suite_add_tcase(suite, tcase);

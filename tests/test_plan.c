@@ -568,7 +568,7 @@ START_TEST(golden_text)
     for (int offload = 0; offload < 2; offload++) {
         make_golden(2, 2, ZERO_BF16);
         d->spec.whole = true;
-        d->spec.whole_state = (zero_spec_state_t){1, {{ZERO_FP32, 1, sizeof(float)}}};
+        d->spec.whole_state = (zero_spec_state_t){1, {zero_format_plain(ZERO_FP32)}};
         for (int32_t p = 0; p < d->spec.param_count; p++)
             if (d->params[p].count == 300) {
                 d->params[p].ndim = 2;

@@ -157,7 +157,7 @@ static zero_format_t format_of(const zero_tensor_entry_t *tensor)
 {
     const char *dtype = tensor->info.dtype;
     if (strcmp(dtype, "U8") == 0)
-        return (zero_format_t){ZERO_FP32, ZERO_BLOCK8, (int32_t)sizeof(zero_block8_t)};
+        return (zero_format_t){.dtype = ZERO_FP32, .block = ZERO_BLOCK8, .block_bytes = (int32_t)sizeof(zero_block8_t)};
     return zero_format_plain(strcmp(dtype, "BF16") == 0  ? ZERO_BF16
                              : strcmp(dtype, "F16") == 0 ? ZERO_FP16
                                                          : ZERO_FP32);

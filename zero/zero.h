@@ -273,6 +273,16 @@ typedef struct zero_mesh {
 
 typedef enum zero_reduce { ZERO_REDUCE_EVERY = 0, ZERO_REDUCE_LAST = 1 } zero_reduce_t;
 
+/* How data is coded on its way between ranks: in blocks of 128 elements, each with one fp32 scale,
+ * which is the block's largest magnitude divided by 127 or 7. An element becomes the nearest
+ * multiple of the scale (to even, if two are as near): 132 or 68 bytes per block. Coding loses
+ * precision. A block with an element that is not finite decodes to NaN. */
+typedef enum zero_codec {
+    ZERO_CODEC_NONE = 0,
+    ZERO_CODEC_INT8, /* multiples from -127 to 127 */
+    ZERO_CODEC_INT4  /* multiples from -7 to 7 */
+} zero_codec_t;
+
 /* The optimizer. Each keeps fp32 master weights, and the state that follows its name. AdamW, Adam
  * and SGD compute as PyTorch's do. */
 typedef enum zero_rule {

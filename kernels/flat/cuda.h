@@ -7,7 +7,7 @@
 #include "zero/base/plugin.h"
 
 /* Raise the revision with every change to zero_flat_ops_t. */
-#define ZERO_CUDA_FLAT_VERSION ZERO_PLUGIN_VERSION(4)
+#define ZERO_CUDA_FLAT_VERSION ZERO_PLUGIN_VERSION(5)
 
 /* The functions of flat.h for CUDA. native is a cudaStream_t of the calling thread's current GPU. Functions enqueue
  * work and return, so buffers must stay valid until the work is done. Arrays of arguments in host memory (sum's

@@ -73,6 +73,16 @@ void zero_block8_read(float *out, const zero_block8_t *blocks, int state, int64_
  * change. */
 void zero_block8_write(zero_block8_t *blocks, int state, const float *values, int64_t count);
 
+/* Blocks that a codec codes (zero_format_codes): what quantized collectives send (ZeRO++: Wang et al. 2023,
+ * arXiv:2306.10209, whose blocks have more elements). A block is the scale, then the codes. With
+ *   largest = the largest |x| of the block (compared by bits as integers: NaN is largest)
+ *   scale   = largest / 127 (int8) or largest / 7 (int4)
+ *   inv     = 1 / scale; 0 if scale < 2^-126
+ *   code    = x * inv, rounded to the nearest integer, to even if two are as near
+ * an element decodes to code * scale, which is never -0. Each operation rounds once. If largest is not finite, it is
+ * the scale, and the codes are 0: all elements decode to NaN. Codes are two's complement: of int8, byte i is element i;
+ * of int4, byte i has element i in its lower half and element i + 64 in its upper half. */
+
 /* One step of count elements. master, grad and param have count elements. state[] depends on the rule: AdamW and Adam
  * {m, v}, SGD {b} and Lion {m} in fp32; 8-bit AdamW {m, v} in ceil(count / ZERO_BLOCK8) blocks. In the last block only
  * the codes of the count elements change. */
@@ -103,6 +113,15 @@ typedef struct zero_flat_ops {
      * sources >= 1. */
     void (*sum)(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t count, int threads,
                 void *native);
+    /* dst becomes count elements of src in blocks of the codec. count is a multiple of ZERO_CODEC_BLOCK. dst is aligned
+     * to 4 bytes. */
+    void (*encode)(void *dst, zero_codec_t codec, const void *src, zero_dtype_t src_dtype, int64_t count, int threads,
+                   void *native);
+    /* dst[i] = x0[i] + x1[i] + ... in this order in fp32, rounded once to dst_dtype, where xk are the decoded elements
+     * of source k. src has the blocks of the sources, one after the other, count elements each; count is a multiple of
+     * ZERO_CODEC_BLOCK. sources >= 1: one source is only decoded. src is aligned to 4 bytes. */
+    void (*decode)(void *dst, zero_dtype_t dst_dtype, const void *src, zero_codec_t codec, int sources, int64_t count,
+                   int threads, void *native);
     /* *out = the sum of squares in fp64, in blocks of ZERO_NORM_BLOCK elements from x[0]. A block has 16 lanes: lane l
      * takes elements l, l+16, ...: sum = fma(x, x, sum). The lanes are added as a binary tree (l and l+8, l+4, l+2,
      * l+1), and the blocks in index order, so a norm can continue after another buffer. scratch receives the sums of

@@ -120,10 +120,18 @@ static inline void zero_element_set(void *x, int64_t i, zero_dtype_t dtype, floa
 typedef struct zero_format {
     zero_dtype_t dtype; /* of an element; for coded blocks, of a decoded element */
     int32_t block, block_bytes;
+    zero_codec_t codec; /* of blocks that a codec has coded; NONE: elements are plain, or an optimizer's own codes */
 } zero_format_t;
 static inline zero_format_t zero_format_plain(zero_dtype_t dtype)
 {
-    return (zero_format_t){dtype, 1, (int32_t)zero_dtype_size(dtype)};
+    return (zero_format_t){dtype, 1, (int32_t)zero_dtype_size(dtype), ZERO_CODEC_NONE};
+}
+/* Blocks of a codec: a scale, and the codes of ZERO_CODEC_BLOCK elements. */
+enum { ZERO_CODEC_BLOCK = ZERO_ALIGN_ELEMENTS };
+static inline zero_format_t zero_format_codes(zero_codec_t codec)
+{
+    int32_t codes = codec == ZERO_CODEC_INT4 ? ZERO_CODEC_BLOCK / 2 : ZERO_CODEC_BLOCK;
+    return (zero_format_t){ZERO_FP32, ZERO_CODEC_BLOCK, (int32_t)sizeof(float) + codes, codec};
 }
 static inline bool zero_format_is_coded(const zero_format_t *format)
 {
@@ -131,7 +139,7 @@ static inline bool zero_format_is_coded(const zero_format_t *format)
 }
 static inline bool zero_format_same(const zero_format_t *a, const zero_format_t *b)
 {
-    return a->dtype == b->dtype && a->block == b->block && a->block_bytes == b->block_bytes;
+    return a->dtype == b->dtype && a->block == b->block && a->block_bytes == b->block_bytes && a->codec == b->codec;
 }
 /* Bytes of this many elements, from the start of a block; the last block counts whole. */
 static inline uint64_t zero_format_bytes(const zero_format_t *format, int64_t elements)

@@ -4,6 +4,7 @@
 
 #include "zero/base/base.h"
 
+#include <float.h>
 #include <immintrin.h>
 
 #define SIMD __attribute__((target("avx2,fma,f16c")))
@@ -80,6 +81,11 @@ static inline SIMD void b_store(uint8_t *x, ivec value)
     _mm_storel_epi64((__m128i *)x, _mm_packus_epi16(h, h));
 }
 
+static inline SIMD vec i_to_v(ivec x)
+{
+    return _mm256_cvtepi32_ps((__m256i)x);
+}
+
 static inline SIMD ivec i_max(ivec a, ivec b)
 {
     return (ivec)_mm256_max_epi32((__m256i)a, (__m256i)b);
@@ -127,11 +133,14 @@ static inline SIMD void d_store(double *x, dvec value)
 
 #include "kernels/flat/cpu/vector.h"
 #include "kernels/flat/cpu/update.h"
+#include "kernels/flat/cpu/codes.h"
 
 const zero_flat_kernels_t zero_flat_avx2_kernels = {.cast = kernels_cast,
                                                     .accumulate = kernels_accumulate,
                                                     .sum = kernels_sum,
                                                     .square_blocks = kernels_square_blocks,
+                                                    .encode = kernels_encode,
+                                                    .decode = kernels_decode,
                                                     .update = kernels_update};
 
 #endif

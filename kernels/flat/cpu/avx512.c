@@ -5,6 +5,7 @@
 
 #include "zero/base/base.h"
 
+#include <float.h>
 #include <immintrin.h>
 
 #define SIMD __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")))
@@ -78,6 +79,11 @@ static inline SIMD void b_store(uint8_t *x, ivec value)
     _mm_storeu_si128((__m128i *)x, _mm512_cvtepi32_epi8((__m512i)value));
 }
 
+static inline SIMD vec i_to_v(ivec x)
+{
+    return _mm512_cvtepi32_ps((__m512i)x);
+}
+
 static inline SIMD ivec i_max(ivec a, ivec b)
 {
     return (ivec)_mm512_max_epi32((__m512i)a, (__m512i)b);
@@ -125,11 +131,14 @@ static inline SIMD void d_store(double *x, dvec value)
 
 #include "kernels/flat/cpu/vector.h"
 #include "kernels/flat/cpu/update.h"
+#include "kernels/flat/cpu/codes.h"
 
 const zero_flat_kernels_t zero_flat_avx512_kernels = {.cast = kernels_cast,
                                                       .accumulate = kernels_accumulate,
                                                       .sum = kernels_sum,
                                                       .square_blocks = kernels_square_blocks,
+                                                      .encode = kernels_encode,
+                                                      .decode = kernels_decode,
                                                       .update = kernels_update};
 
 #endif

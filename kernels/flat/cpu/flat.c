@@ -58,6 +58,8 @@ typedef struct call {
     zero_dtype_t src_dtype;
     const void *const *sources;
     int source_count;
+    zero_codec_t codec;
+    int64_t count; /* decode */
     const zero_update_t *update;
 } call_t;
 
@@ -89,6 +91,18 @@ static void sum_range(const void *call, int64_t begin, int64_t end)
 {
     const call_t *c = call;
     c->kernels->sum(c->dst, c->sources, c->source_count, c->dst_dtype, begin, end);
+}
+
+static void encode_range(const void *call, int64_t begin, int64_t end)
+{
+    const call_t *c = call;
+    c->kernels->encode(c->dst, c->codec, c->src, c->src_dtype, begin, end);
+}
+
+static void decode_range(const void *call, int64_t begin, int64_t end)
+{
+    const call_t *c = call;
+    c->kernels->decode(c->dst, c->dst_dtype, c->src, c->codec, c->source_count, c->count, begin, end);
 }
 
 static void square_range(const void *call, int64_t begin, int64_t end)
@@ -142,6 +156,26 @@ static void sum(const zero_flat_kernels_t *kernels, void *dst, const void *const
     run(sum_range, &call, count, (int64_t)zero_dtype_size(dtype) * (sources + 1), threads);
 }
 
+static void encode(const zero_flat_kernels_t *kernels, void *dst, zero_codec_t codec, const void *src,
+                   zero_dtype_t src_dtype, int64_t count, int threads)
+{
+    call_t call = {.kernels = kernels, .dst = dst, .codec = codec, .src = src, .src_dtype = src_dtype};
+    run(encode_range, &call, count, 5, threads);
+}
+
+static void decode(const zero_flat_kernels_t *kernels, void *dst, zero_dtype_t dst_dtype, const void *src,
+                   zero_codec_t codec, int sources, int64_t count, int threads)
+{
+    call_t call = {.kernels = kernels,
+                   .dst = dst,
+                   .dst_dtype = dst_dtype,
+                   .src = src,
+                   .codec = codec,
+                   .source_count = sources,
+                   .count = count};
+    run(decode_range, &call, count, sources + 4, threads);
+}
+
 static void square_sum(const zero_flat_kernels_t *kernels, double *out, double *scratch, const void *x,
                        zero_dtype_t dtype, int64_t count, int threads)
 {
@@ -179,6 +213,18 @@ static void update(const zero_flat_kernels_t *kernels, const zero_update_t *u, i
         (void)native;                                                                                               \
         sum(&kernel_table, dst, src, sources, dtype, count, threads);                                               \
     }                                                                                                               \
+    static void level##_encode(void *dst, zero_codec_t codec, const void *src, zero_dtype_t dtype, int64_t count,   \
+                               int threads, void *native)                                                           \
+    {                                                                                                               \
+        (void)native;                                                                                               \
+        encode(&kernel_table, dst, codec, src, dtype, count, threads);                                              \
+    }                                                                                                               \
+    static void level##_decode(void *dst, zero_dtype_t dtype, const void *src, zero_codec_t codec, int sources,     \
+                               int64_t count, int threads, void *native)                                            \
+    {                                                                                                               \
+        (void)native;                                                                                               \
+        decode(&kernel_table, dst, dtype, src, codec, sources, count, threads);                                     \
+    }                                                                                                               \
     static void level##_square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count,  \
                                    int threads, void *native)                                                       \
     {                                                                                                               \
@@ -196,6 +242,8 @@ static void update(const zero_flat_kernels_t *kernels, const zero_update_t *u, i
                                                 .cast = level##_cast,                                               \
                                                 .accumulate = level##_accumulate,                                   \
                                                 .sum = level##_sum,                                                 \
+                                                .encode = level##_encode,                                           \
+                                                .decode = level##_decode,                                           \
                                                 .square_sum = level##_square_sum,                                   \
                                                 .update = level##_update};
 

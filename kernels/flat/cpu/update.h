@@ -217,7 +217,7 @@ INLINE void update_blocks8(const zero_update_t *u, int64_t begin, int64_t end)
 
         mb->scale = largest(m_max);
         vb->scale = largest(v_max);
-        const vec m_inv = v_set(zero_block8_inverse(mb->scale)), v_inv = v_set(zero_block8_inverse(vb->scale));
+        const vec m_inv = v_set(zero_scale_inverse(mb->scale)), v_inv = v_set(zero_scale_inverse(vb->scale));
         for (int k = 0; k < ZERO_BLOCK8 / WIDTH; k++) {
             ivec sign = ((ivec)m[k] >> 24) & 0x80, is_positive = (v[k] > v_set(0)) & 1;
             b_store(mb->code + k * WIDTH, i_max(code8(absolute(m[k] * m_inv), ZERO_BLOCK8_M, 127), (ivec){0}) | sign);

@@ -9,13 +9,14 @@
  *                          the vector's size
  *   hvec, v_to_bf16/fp16   WIDTH elements of 16 bits, rounded to nearest even; h_store and h_stream store them likewise
  *   v_set, v_fma, v_sqrt   broadcast; a * b + c rounded once; square root
- *   ivec, i_min, i_max     a vector of WIDTH int32; the compiler's operators work on it
+ *   ivec, i_min, i_max     a vector of WIDTH int32; the compiler's operators work on it. i_to_v: the same numbers in
+ *                          fp32
  *   b_load, b_store        WIDTH bytes at an address of any alignment, as ints of 0 to 255
  *   d_low, d_high          the two halves of a vec as doubles
  *   d_fma, d_store         for dvec
  *
- * The file then includes update.h and names its table of kernels_* functions. The dtypes passed below are constants, so
- * every switch folds away. */
+ * The file then includes update.h and codes.h, and names its table of kernels_* functions. The dtypes passed below are
+ * constants, so every switch folds away. */
 #include "kernels/flat/kernels.h"
 
 #define INLINE static inline SIMD __attribute__((always_inline))

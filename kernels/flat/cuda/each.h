@@ -20,6 +20,12 @@ enum { THREADS = 256 };
 /* update of flat.h, on a stream (update.cu). */
 void zero_cuda_flat_update(const zero_update_t *u, int count, int threads, void *native);
 
+/* encode and decode of flat.h (codes.cu). */
+void zero_cuda_flat_encode(void *dst, zero_codec_t codec, const void *src, zero_dtype_t src_dtype, int64_t count,
+                           int threads, void *native);
+void zero_cuda_flat_decode(void *dst, zero_dtype_t dst_dtype, const void *src, zero_codec_t codec, int sources,
+                           int64_t count, int threads, void *native);
+
 /* Elements in a pack: 16 bytes of the wider type. With 16 bytes of the narrower type, neighbours would read the wider
  * type 32 bytes apart, using half of each memory sector at a time. */
 template <typename A, typename B> struct together {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* flat.cu - flat.h's functions for NVIDIA GPUs, with the bits of ref/flat.c. Updates are in update.cu. */
+/* flat.cu - flat.h's functions for NVIDIA GPUs, with the bits of ref/flat.c. Updates are in update.cu, codecs
+ * in codes.cu. */
 extern "C" {
 #include "kernels/flat/cuda.h"
 }
@@ -285,6 +286,8 @@ static const zero_flat_ops_t ops = {
     .cast = cast,
     .accumulate = accumulate,
     .sum = sum,
+    .encode = zero_cuda_flat_encode,
+    .decode = zero_cuda_flat_decode,
     .square_sum = square_sum,
     .update = zero_cuda_flat_update,
 };

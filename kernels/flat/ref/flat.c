@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* flat.c - the flat kernels in plain C, the reference. Tests compare the other implementations with it bit for bit. The
- * code aims to be easy to read. The optimizers are in update.c. */
+ * code aims to be easy to read. The optimizers are in update.c, blocks of codecs in codes.c. */
 #include "kernels/flat/kernels.h"
 
 static void cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t begin, int64_t end)
@@ -38,8 +38,13 @@ static void square_blocks(double *out, const void *x, zero_dtype_t dtype, int64_
     }
 }
 
-const zero_flat_kernels_t zero_flat_ref_kernels = {
-    .cast = cast, .accumulate = accumulate, .sum = sum, .square_blocks = square_blocks, .update = zero_flat_ref_update};
+const zero_flat_kernels_t zero_flat_ref_kernels = {.cast = cast,
+                                                   .accumulate = accumulate,
+                                                   .sum = sum,
+                                                   .square_blocks = square_blocks,
+                                                   .encode = zero_flat_ref_encode,
+                                                   .decode = zero_flat_ref_decode,
+                                                   .update = zero_flat_ref_update};
 
 /* The table. It uses one thread and ignores threads. */
 
@@ -91,6 +96,20 @@ static void ref_square_sum(double *out, double *scratch, const void *x, zero_dty
     *out = total;
 }
 
+static void ref_encode(void *dst, zero_codec_t codec, const void *src, zero_dtype_t src_dtype, int64_t count,
+                       int threads, void *native)
+{
+    (void)threads, (void)native;
+    zero_flat_ref_encode(dst, codec, src, src_dtype, 0, count);
+}
+
+static void ref_decode(void *dst, zero_dtype_t dst_dtype, const void *src, zero_codec_t codec, int sources,
+                       int64_t count, int threads, void *native)
+{
+    (void)threads, (void)native;
+    zero_flat_ref_decode(dst, dst_dtype, src, codec, sources, count, 0, count);
+}
+
 static void ref_update(const zero_update_t *u, int count, int threads, void *native)
 {
     (void)threads, (void)native;
@@ -106,6 +125,8 @@ const zero_flat_ops_t *zero_flat_ref(void)
                                         .cast = ref_cast,
                                         .accumulate = ref_accumulate,
                                         .sum = ref_sum,
+                                        .encode = ref_encode,
+                                        .decode = ref_decode,
                                         .square_sum = ref_square_sum,
                                         .update = ref_update};
     return &ops;

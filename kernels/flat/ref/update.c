@@ -101,7 +101,7 @@ static void encode(zero_block8_t *b, int state, const float *values, int64_t cou
         if (bits(fabsf(values[k])) > largest)
             largest = bits(fabsf(values[k]));
     b->scale = from_bits(largest);
-    float inv = zero_block8_inverse(b->scale);
+    float inv = zero_scale_inverse(b->scale);
     for (int64_t k = 0; k < count; k++)
         b->code[k] =
             (uint8_t)(state > 0 ? code(values[k], inv, ZERO_BLOCK8_V, values[k] > 0, 255)
