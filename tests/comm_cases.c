@@ -149,6 +149,37 @@ static int reduce_case(zero_comm_t *c, const place_t *p, int64_t count, zero_dty
     return 0;
 }
 
+/* Rank r has, for each rank, other bytes: those of rank r * size + that rank. */
+static int trade_case(zero_comm_t *c, const place_t *p, uint64_t bytes, unsigned seed)
+{
+    uint64_t before = c->bytes_received, total = (uint64_t)c->size * bytes + 1, room = (total + 127) / 128 * 128;
+    unsigned char *send = malloc(total), *recv = malloc(total), *kept = malloc(total);
+    EXPECT(send && recv && kept);
+    memset(send, 0xee, total);
+    memset(recv, 0xee, total);
+    for (int r = 0; r < c->size; r++)
+        for (uint64_t i = 0; i < bytes; i++)
+            send[(uint64_t)r * bytes + i] = byte_of(seed, c->rank * c->size + r, i);
+    memcpy(kept, send, total);
+    char *from = operand(p, send, 0, total), *to = operand(p, recv, room, total);
+    EXPECT_OK(zero_comm_all_to_all(c, from, to, bytes, p->native, error));
+    if (result(p, send, from, total) || result(p, recv, to, total))
+        return 1;
+    EXPECT(c->bytes_received - before == (uint64_t)(c->size - 1) * bytes);
+    for (int r = 0; r < c->size; r++)
+        for (uint64_t i = 0; i < bytes; i++)
+            if (recv[(uint64_t)r * bytes + i] != byte_of(seed, r * c->size + c->rank, i)) {
+                fprintf(stderr, "%s all-to-all of %llu bytes: rank %d has a wrong byte %llu of rank %d of %d\n",
+                        zero_comm_name(c), (unsigned long long)bytes, c->rank, (unsigned long long)i, r, c->size);
+                return 1;
+            }
+    EXPECT(recv[total - 1] == 0xee && memcmp(send, kept, total) == 0);
+    free(send);
+    free(recv);
+    free(kept);
+    return 0;
+}
+
 static int cases(zero_comm_t *c, const place_t *p, unsigned seed)
 {
     static const uint64_t bytes[] = {0, 1, 3, 64, 127, 4096, 5000, 65537, 262144, 1000003, 3000001};
@@ -164,6 +195,10 @@ static int cases(zero_comm_t *c, const place_t *p, unsigned seed)
             for (int in_place = 0; in_place < 2; in_place++)
                 if (reduce_case(c, p, counts[i], (zero_dtype_t)dtype, in_place, seed + (unsigned)i))
                     return 1;
+    static const uint64_t traded[] = {0, 1, 132, 4096, 65537, 1000003};
+    for (size_t i = 0; i < sizeof traded / sizeof *traded; i++)
+        if (trade_case(c, p, traded[i], seed + (unsigned)i))
+            return 1;
     EXPECT_OK(zero_comm_check(c, error));
     return 0;
 }
@@ -246,6 +281,10 @@ int comm_differ_cases(zero_comm_t *c, int kind)
     case 4: /* calls that move no bytes */
         status = odd ? zero_comm_reduce_scatter(c, data, recv, 0, ZERO_FP32, NULL, &e)
                      : zero_control_exchange(c, data, recv, 0, &e);
+        break;
+    case 5:
+        status = odd ? zero_comm_reduce_scatter(c, data, recv, 1000, ZERO_FP32, NULL, &e)
+                     : zero_comm_all_to_all(c, data, recv, 4000, NULL, &e);
         break;
     default: /* the same call with another note */
         c->note = &note;

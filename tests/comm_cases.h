@@ -17,7 +17,7 @@ int comm_split_cases(zero_comm_t *c);
 /* The rings have the size in the plan: caps = zero_comm_describe = resident. */
 int comm_ring_cases(zero_comm_t *c);
 /* Four splits of c used from four threads at once. Needs a communicator whose transport allows threads. */
-enum { COMM_DIFFER_KINDS = 6 };
+enum { COMM_DIFFER_KINDS = 7 };
 /* The last rank makes another call than the others. All ranks must find the difference, or get the error of a rank that
  * does. c cannot be used afterwards. */
 int comm_differ_cases(zero_comm_t *c, int kind);

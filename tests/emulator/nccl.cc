@@ -28,6 +28,13 @@
 
 static thread_local int group_depth;
 static thread_local std::vector<ncclComm *> group;
+/* The all-to-all that a group's sends and receives are: by peer, the data. */
+static thread_local struct {
+    ncclComm *comm;
+    cudaStream_t stream;
+    uint64_t bytes;
+    std::vector<const char *> send, recv;
+} trade;
 
 #pragma GCC visibility push(default)
 
@@ -168,6 +175,46 @@ extern "C" ncclResult_t ncclReduceScatter(const void *send, void *recv, size_t c
                    stream);
 }
 
+/* Notes one side of a transfer of the group. The only groups are all-to-alls: one send to and one receive from each
+ * rank, in rank order, of consecutive data. */
+static ncclResult_t note(std::vector<const char *> &side, const char *data, size_t bytes, int peer, ncclComm_t comm,
+                         cudaStream_t stream)
+{
+    call here(comm);
+    if (!group_depth || peer != (int)side.size() || (peer > 0 && data != side[0] + (size_t)peer * bytes) ||
+        (trade.comm && (trade.comm != comm || trade.stream != stream || trade.bytes != bytes)))
+        die("a send or receive that is not part of an all-to-all");
+    trade.comm = comm;
+    trade.stream = stream;
+    trade.bytes = bytes;
+    side.push_back(data);
+    return ncclSuccess;
+}
+
+extern "C" ncclResult_t ncclSend(const void *send, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
+                                 cudaStream_t stream)
+{
+    return note(trade.send, (const char *)send, count * size_of(type), peer, comm, stream);
+}
+
+extern "C" ncclResult_t ncclRecv(void *recv, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
+                                 cudaStream_t stream)
+{
+    return note(trade.recv, (const char *)recv, count * size_of(type), peer, comm, stream);
+}
+
+static ncclResult_t enqueue_trade()
+{
+    ncclComm *c = trade.comm;
+    call here(c);
+    if ((int)trade.send.size() != c->size || (int)trade.recv.size() != c->size)
+        die("an all-to-all without some of the ranks");
+    work w = {c, work::TRADE, 0, trade.bytes, ncclUint8, 0, trade.send[0], const_cast<char *>(trade.recv[0])};
+    cudaStream_t stream = trade.stream;
+    trade = {};
+    return enqueue(w, stream);
+}
+
 extern "C" ncclResult_t ncclCommRegister(const ncclComm_t comm, void *base, size_t bytes, void **handle)
 {
     call here(comm);
@@ -275,6 +322,8 @@ extern "C" ncclResult_t ncclGroupEnd(void)
         std::vector<ncclComm *> comms;
         comms.swap(group);
         abort_comms(comms);
+        if (trade.comm)
+            return enqueue_trade();
     }
     return ncclSuccess;
 }

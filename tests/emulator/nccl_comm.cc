@@ -182,13 +182,13 @@ static bool show(work *w, uint64_t part, uint64_t at, uint64_t size)
     return meet(w->c);
 }
 
-/* Copies or sums the slots into this rank's result. */
+/* Copies or sums the slots into this rank's result. own: they have its part. */
 static void take(work *w, bool own, uint64_t at, uint64_t size)
 {
     ncclComm *c = w->c;
     uint64_t element = w->type == ncclFloat32 ? 4 : 2;
     emulator_enter();
-    if (w->kind == work::GATHER)
+    if (w->kind == work::GATHER || (w->kind == work::TRADE && own))
         for (int r = 0; r < c->size; r++)
             memcpy(w->recv + (uint64_t)r * w->bytes + at, c->shared->slot[r], size);
     for (uint64_t i = 0; w->kind == work::REDUCE && own && i < size; i += element) {
@@ -243,7 +243,7 @@ static void run(work *w)
         check_offsets(w);
     for (uint64_t at = 0; at < w->bytes && !c->aborted; at += CHUNK) {
         uint64_t size = std::min<uint64_t>(CHUNK, w->bytes - at);
-        for (int part = 0; part < (w->kind == work::REDUCE ? c->size : 1) && show(w, (uint64_t)part, at, size);
+        for (int part = 0; part < (w->kind == work::GATHER ? 1 : c->size) && show(w, (uint64_t)part, at, size);
              part++) {
             take(w, part == c->rank, at, size);
             if (!meet(c))
@@ -293,8 +293,8 @@ ncclResult_t enqueue(work w, cudaStream_t stream)
     check_memory(w.send);
     check_memory(w.recv);
     uint64_t all = w.bytes * (uint64_t)c->size;
-    the_process()->elsewhere += !is_registered(c, w.send, w.kind == work::REDUCE ? all : w.bytes) +
-                                !is_registered(c, w.recv, w.kind == work::GATHER ? all : w.bytes);
+    the_process()->elsewhere += !is_registered(c, w.send, w.kind == work::GATHER ? w.bytes : all) +
+                                !is_registered(c, w.recv, w.kind == work::REDUCE ? w.bytes : all);
     c->pending++;
     work *queued = new work(w);
     return launch(c, [=] {

@@ -110,7 +110,7 @@ void abort_comms(const std::vector<ncclComm *> &comms);
 /* A collective. */
 struct work {
     ncclComm *c;
-    enum { GATHER, REDUCE } kind;
+    enum { GATHER, REDUCE, TRADE } kind;
     uint64_t number, bytes; /* bytes: of a slice */
     ncclDataType_t type;
     int global;

@@ -66,6 +66,8 @@ typedef struct zero_data_ops {
                                 zero_error_t *error);
     zero_status_t (*reduce_scatter)(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype,
                                     void *native, zero_error_t *error);
+    zero_status_t (*all_to_all)(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
+                                zero_error_t *error);
     /* May be NULL. Registers device memory [base, base + bytes) that operands will lie in, so that they need no
      * copies. It must live as long as the communicator. Collective: all ranks make the same number of calls with the
      * same bytes. If the transport refuses the memory, that is only a warning in the log. An error ends the
@@ -104,7 +106,7 @@ struct zero_comm {
         int rank;
         zero_comm_note_t note;
     } other;                 /* after ZERO_ERR_MISMATCH: a rank that is in another collective, and its note */
-    uint64_t bytes_received; /* from other ranks in all_gather, since the start */
+    uint64_t bytes_received; /* from other ranks in all_gather and all_to_all, since the start */
     uint64_t bytes_reduced;  /* from other ranks in reduce_scatter: (size - 1) * count * dtype size each */
 };
 
@@ -117,6 +119,10 @@ zero_status_t zero_comm_all_gather(zero_comm_t *c, const void *send, void *recv,
  * rank * count; the rest of send then keeps its values. */
 zero_status_t zero_comm_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype,
                                        void *native, zero_error_t *error);
+/* recv (size * bytes) gets from each rank r, at r * bytes, the bytes that it has for this rank: those of its send
+ * (size * bytes) from rank * bytes on. Not in place. */
+zero_status_t zero_comm_all_to_all(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
+                                   zero_error_t *error);
 /* Registers device memory that operands will lie in; see attach above. */
 zero_status_t zero_comm_attach(zero_comm_t *c, void *base, uint64_t bytes, zero_error_t *error);
 

@@ -234,6 +234,19 @@ zero_status_t zero_comm_reduce_scatter(zero_comm_t *c, const void *send, void *r
     return end_data(c, status, &why, error);
 }
 
+zero_status_t zero_comm_all_to_all(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
+                                   zero_error_t *error)
+{
+    zero_error_t why;
+    zero_status_t status = begin_data(c, error);
+    if (status)
+        return status;
+    status = c->data->all_to_all(c, send, recv, bytes, native, &why);
+    if (status == ZERO_OK)
+        c->bytes_received += (uint64_t)(c->size - 1) * bytes;
+    return end_data(c, status, &why, error);
+}
+
 zero_status_t zero_comm_attach(zero_comm_t *c, void *base, uint64_t bytes, zero_error_t *error)
 {
     return c->data && c->data->attach ? c->data->attach(c, base, bytes, error) : ZERO_OK;

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-enum { GATHER = 1, EXCHANGE, REDUCE /* + dtype */ };
+enum { GATHER = 1, EXCHANGE, TRADE, REDUCE /* + dtype */ };
 
 static zero_call_t make_call(zero_comm_t *comm, const char *operation, uint64_t kind, uint64_t bytes)
 {
@@ -19,6 +19,11 @@ zero_call_t zero_call_gather(zero_comm_t *comm, uint64_t bytes)
 zero_call_t zero_call_exchange(zero_comm_t *comm, uint64_t bytes)
 {
     return make_call(comm, "exchange", EXCHANGE, bytes);
+}
+
+zero_call_t zero_call_trade(zero_comm_t *comm, uint64_t bytes)
+{
+    return make_call(comm, "all-to-all", TRADE, bytes);
 }
 
 zero_call_t zero_call_reduce(zero_comm_t *comm, int64_t count, zero_dtype_t dtype)
@@ -46,6 +51,8 @@ static void describe(const zero_call_id_t *id, char *text, size_t size)
     if (id->kind == GATHER || id->kind == EXCHANGE)
         snprintf(text, size, "an %s of %llu bytes a rank", id->kind == GATHER ? "all-gather" : "exchange",
                  (unsigned long long)id->bytes);
+    else if (id->kind == TRADE)
+        snprintf(text, size, "an all-to-all of %llu bytes for each rank", (unsigned long long)id->bytes);
     else
         snprintf(text, size, "a reduce-scatter of %llu bytes a rank in %s", (unsigned long long)id->bytes,
                  zero_dtype_name((zero_dtype_t)(id->kind - REDUCE)));

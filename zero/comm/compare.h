@@ -26,9 +26,10 @@ typedef struct zero_call {
     zero_call_id_t id;
 } zero_call_t;
 
-/* A gather, an exchange, or a reduce-scatter (count elements of a dtype), with comm's note. */
+/* A gather, an exchange, an all-to-all, or a reduce-scatter (count elements of a dtype), with comm's note. */
 zero_call_t zero_call_gather(zero_comm_t *comm, uint64_t bytes);
 zero_call_t zero_call_exchange(zero_comm_t *comm, uint64_t bytes);
+zero_call_t zero_call_trade(zero_comm_t *comm, uint64_t bytes);
 zero_call_t zero_call_reduce(zero_comm_t *comm, int64_t count, zero_dtype_t dtype);
 
 /* This rank's words: ZERO_COMM_WORDS of them. */

@@ -4,7 +4,7 @@
  * Gather: each slice crosses to each other node once. The receiver is the rank whose place among its node's ranks is
  * the sender's place modulo their number; then the ranks of a node share what they received. Reduce: sums are in rank
  * order, so each rank needs every operand: slice j goes directly to rank j, part by part, into one of two halves of a
- * fixed staging buffer.
+ * fixed staging buffer. An all-to-all moves the same operands, and sums nothing.
  *
  * Before its data a rank sends a description of its call (compare.h) to the same ranks. They compare it before they
  * post receives for the data. A rank does not wait for the other descriptions before it sends data, so this costs a
@@ -46,7 +46,7 @@ typedef struct mpi_comm {
     int pending[3];
     char *staging; /* 2 halves of far parts each */
     uint64_t staging_bytes, part_bytes;
-    /* The reduction in progress. */
+    /* The reduction or all-to-all in progress. */
     const zero_call_t *call;
     const char *send;
     int64_t count;
@@ -218,10 +218,21 @@ static zero_status_t far_finish(void *ctx, int64_t part, const void **source, ze
 {
     mpi_comm_t *c = ctx;
     int half = (int)(part & 1);
-    zero_status_t status = wait(c, half, "reduce-scatter", error);
+    zero_status_t status = wait(c, half, c->call->operation, error);
     for (int i = 0; i < c->far; i++)
         source[c->far_rank[i]] = c->staging + ((uint64_t)half * (uint64_t)c->far + (uint64_t)i) * c->part_bytes;
     return status;
+}
+
+/* Sets what far_start and far_finish need of a collective. */
+static zero_node_far_t begin_far(mpi_comm_t *c, const zero_call_t *call, const void *send, int64_t count,
+                                 uint64_t element)
+{
+    c->call = call;
+    c->send = send;
+    c->count = count;
+    c->element = element;
+    return (zero_node_far_t){.start = far_start, .finish = far_finish, .ctx = c, .part_bytes = c->part_bytes};
 }
 
 static zero_status_t mpi_reduce_scatter(zero_comm_t *comm, const void *send, void *recv, int64_t count,
@@ -229,12 +240,8 @@ static zero_status_t mpi_reduce_scatter(zero_comm_t *comm, const void *send, voi
 {
     mpi_comm_t *c = (mpi_comm_t *)comm->control;
     zero_call_t call = zero_call_reduce(comm, count, dtype);
-    zero_node_far_t far = {.start = far_start, .finish = far_finish, .ctx = c, .part_bytes = c->part_bytes};
+    zero_node_far_t far = begin_far(c, &call, send, count, zero_dtype_size(dtype));
     (void)native;
-    c->call = &call;
-    c->send = send;
-    c->count = count;
-    c->element = zero_dtype_size(dtype);
     zero_status_t status =
         zero_node_reduce(&c->local.node, &call, send, recv, count, dtype, comm->rank, comm->size, &far, error);
     if (status)
@@ -242,7 +249,22 @@ static zero_status_t mpi_reduce_scatter(zero_comm_t *comm, const void *send, voi
     return status;
 }
 
-static const zero_data_ops_t mpi_data = {.all_gather = mpi_all_gather, .reduce_scatter = mpi_reduce_scatter};
+static zero_status_t mpi_all_to_all(zero_comm_t *comm, const void *send, void *recv, uint64_t bytes, void *native,
+                                    zero_error_t *error)
+{
+    mpi_comm_t *c = (mpi_comm_t *)comm->control;
+    zero_call_t call = zero_call_trade(comm, bytes);
+    zero_node_far_t far = begin_far(c, &call, send, (int64_t)bytes, 1);
+    (void)native;
+    zero_status_t status =
+        zero_node_trade(&c->local.node, &call, send, recv, bytes, comm->rank, comm->size, &far, error);
+    if (status)
+        drop_requests(c);
+    return status;
+}
+
+static const zero_data_ops_t mpi_data = {
+    .all_gather = mpi_all_gather, .reduce_scatter = mpi_reduce_scatter, .all_to_all = mpi_all_to_all};
 
 /* ---- set-up ----------------------------------------------------------------------------------------------------- */
 

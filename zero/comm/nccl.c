@@ -33,6 +33,12 @@ static zero_status_t issue_reduce_scatter(const zero_cuda_nccl_t *api, zero_nccl
     return api->reduce_scatter(nccl, comm, c->send, c->recv, c->count, c->dtype, c->stream, error);
 }
 
+static zero_status_t issue_all_to_all(const zero_cuda_nccl_t *api, zero_nccl_t *nccl, void *comm,
+                                      const zero_nccl_call_t *c, zero_error_t *error)
+{
+    return api->all_to_all(nccl, comm, c->send, c->recv, c->bytes, (int)c->count, c->stream, error);
+}
+
 /* A collective of no bytes does not call NCCL, but still returns the failure. */
 static zero_status_t issue(zero_comm_t *c, zero_nccl_call_t *call, zero_error_t *error)
 {
@@ -60,6 +66,19 @@ static zero_status_t nccl_reduce_scatter(zero_comm_t *c, const void *send, void 
                              .recv = recv,
                              .count = count,
                              .dtype = dtype};
+    return issue(c, &call, error);
+}
+
+static zero_status_t nccl_all_to_all(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
+                                     zero_error_t *error)
+{
+    zero_nccl_call_t call = {.issue = issue_all_to_all,
+                             .what = "all-to-all",
+                             .bytes = bytes,
+                             .stream = native,
+                             .send = send,
+                             .recv = recv,
+                             .count = c->size};
     return issue(c, &call, error);
 }
 
@@ -106,6 +125,7 @@ static zero_status_t nccl_split(zero_comm_t *c, const zero_subset_t *part, zero_
 static const zero_data_ops_t nccl_data = {
     .all_gather = nccl_all_gather,
     .reduce_scatter = nccl_reduce_scatter,
+    .all_to_all = nccl_all_to_all,
     .attach = nccl_attach,
     .failure = nccl_failure,
     .split = nccl_split,

@@ -11,7 +11,7 @@
 
 #include "zero/base/plugin.h"
 
-#define ZERO_CUDA_NCCL_VERSION ZERO_PLUGIN_VERSION(4)
+#define ZERO_CUDA_NCCL_VERSION ZERO_PLUGIN_VERSION(5)
 
 enum { ZERO_NCCL_ID_BYTES = 128 };
 
@@ -46,6 +46,9 @@ typedef struct zero_cuda_nccl {
                                 void *stream, zero_error_t *error);
     zero_status_t (*reduce_scatter)(zero_nccl_t *nccl, void *comm, const void *send, void *recv, int64_t count,
                                     zero_dtype_t dtype, void *stream, zero_error_t *error);
+    /* Among size ranks. */
+    zero_status_t (*all_to_all)(zero_nccl_t *nccl, void *comm, const void *send, void *recv, uint64_t bytes, int size,
+                                void *stream, zero_error_t *error);
     /* Registers device memory for collectives. *handle is for detach. */
     zero_status_t (*attach)(zero_nccl_t *nccl, void *comm, void *base, uint64_t bytes, void **handle,
                             zero_error_t *error);

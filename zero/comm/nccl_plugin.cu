@@ -22,7 +22,7 @@ static_assert(sizeof(ncclUniqueId) == ZERO_NCCL_ID_BYTES, "ranks exchange NCCL's
     of(ncclGetVersion) of(ncclGetErrorString) of(ncclGetLastError) of(ncclGetUniqueId) of(ncclCommInitRankConfig)    \
         of(ncclCommSplit) of(ncclCommCount) of(ncclCommUserRank) of(ncclCommCuDevice) of(ncclCommGetAsyncError)      \
             of(ncclAllGather) of(ncclReduceScatter) of(ncclCommRegister) of(ncclCommDeregister) of(ncclCommFinalize) \
-                of(ncclCommDestroy) of(ncclCommAbort) of(ncclGroupStart) of(ncclGroupEnd)
+                of(ncclCommDestroy) of(ncclCommAbort) of(ncclGroupStart) of(ncclGroupEnd) of(ncclSend) of(ncclRecv)
 
 struct zero_nccl {
 #define OF(name) decltype(&::name) name;
@@ -220,6 +220,26 @@ static zero_status_t reduce_scatter(zero_nccl_t *n, void *comm, const void *send
                         (long long)count, (unsigned long long)(dtype == ZERO_FP32 ? 4 : 2));
 }
 
+/* A group of sends and receives; ncclAlltoAll exists only since 2.28. */
+static zero_status_t all_to_all(zero_nccl_t *n, void *comm, const void *send, void *recv, uint64_t bytes, int size,
+                                void *stream, zero_error_t *error)
+{
+    ncclResult_t r = n->ncclGroupStart();
+    for (int peer = 0; peer < size && accepted(r); peer++) {
+        r = n->ncclSend((const char *)send + (uint64_t)peer * bytes, bytes, ncclUint8, peer, (ncclComm_t)comm,
+                        (cudaStream_t)stream);
+        if (accepted(r))
+            r = n->ncclRecv((char *)recv + (uint64_t)peer * bytes, bytes, ncclUint8, peer, (ncclComm_t)comm,
+                            (cudaStream_t)stream);
+    }
+    const ncclResult_t end = n->ncclGroupEnd();
+    r = accepted(r) ? end : r;
+    return accepted(r)
+               ? ZERO_OK
+               : failed(n, (ncclComm_t)comm, r, error, "a group of ncclSend and ncclRecv of %llu bytes for each rank",
+                        (unsigned long long)bytes);
+}
+
 static zero_status_t attach(zero_nccl_t *n, void *comm, void *base, uint64_t bytes, void **handle, zero_error_t *error)
 {
     ncclResult_t r = n->ncclCommRegister((ncclComm_t)comm, base, bytes, handle);
@@ -313,6 +333,7 @@ extern "C" const zero_cuda_nccl_t zero_cuda_nccl = {
     .state = state,
     .all_gather = all_gather,
     .reduce_scatter = reduce_scatter,
+    .all_to_all = all_to_all,
     .attach = attach,
     .detach = detach,
     .window = window,

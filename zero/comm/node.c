@@ -403,13 +403,15 @@ zero_status_t zero_node_gather(zero_node_t *n, const zero_call_t *call, const vo
     return status;
 }
 
-/* A sum. Step t is of elements [t * part, (t + 1) * part) of every slice. */
+/* A sum, or an all-to-all, whose elements are bytes. Step t is of elements [t * part, (t + 1) * part) of every slice.
+ */
 typedef struct reduce {
     const zero_call_t *call;
     const char *send;
     char *recv;
-    int64_t count, part; /* elements of a slice and of a step */
-    zero_dtype_t dtype;
+    int64_t count, part;    /* elements of a slice and of a step */
+    bool sums;              /* recv gets the sum of the operands of all ranks; otherwise each of them */
+    zero_dtype_t dtype;     /* of a sum */
     uint64_t element, room; /* bytes of an element, and of a slot for one other rank */
     int rank, size;         /* in the communicator */
     const zero_node_far_t *far;
@@ -449,8 +451,8 @@ static zero_status_t reduce_fill(zero_node_t *n, const reduce_t *r, int64_t t, z
     return ZERO_OK;
 }
 
-/* Adds the operands of all ranks for step t, and marks the step as consumed. */
-static zero_status_t reduce_sum(zero_node_t *n, const reduce_t *r, int64_t t, zero_error_t *error)
+/* Takes the operands of all ranks for step t, and marks the step as consumed. */
+static zero_status_t reduce_take(zero_node_t *n, const reduce_t *r, int64_t t, zero_error_t *error)
 {
     const uint32_t step = r->base + (uint32_t)t;
     const int64_t elements = elements_of(r, t);
@@ -466,38 +468,64 @@ static zero_status_t reduce_sum(zero_node_t *n, const reduce_t *r, int64_t t, ze
     if (status)
         return status;
     n->source[r->rank] = operand_for(r, r->rank, t);
-    if (elements)
+    for (int k = 0; k < r->size && elements && !r->sums; k++)
+        memcpy(r->recv + ((uint64_t)k * (uint64_t)r->count + (uint64_t)(t * r->part)) * r->element, n->source[k],
+               (uint64_t)elements * r->element);
+    if (elements && r->sums)
         n->flat->sum(r->recv + (uint64_t)(t * r->part) * r->element, n->source, r->size, r->dtype, elements, 1, NULL);
     if (n->count > 1)
         advance(&zero_node_head(n, n->index)->consumed, step + 1);
     return ZERO_OK;
 }
 
-zero_status_t zero_node_reduce(zero_node_t *n, const zero_call_t *call, const void *send, void *recv, int64_t count,
-                               zero_dtype_t dtype, int rank, int size, const zero_node_far_t *far, zero_error_t *error)
+/* Runs the steps. The other members of r are set. */
+static zero_status_t reduce_all(zero_node_t *n, reduce_t r, zero_error_t *error)
 {
-    reduce_t r = {.call = call,
-                  .send = send,
-                  .recv = recv,
-                  .count = count,
-                  .dtype = dtype,
-                  .element = zero_dtype_size(dtype),
-                  .room = zero_node_part_bytes(n),
-                  .rank = rank,
-                  .size = size,
-                  .far = far,
-                  .base = n->step};
-    const int64_t most = (int64_t)((far ? far->part_bytes : r.room) / r.element);
-    r.part = count < most ? count : most;
-    /* a sum of no elements has a step too, because ranks compare their calls in it */
-    const int64_t steps = count == 0 ? 1 : (count + r.part - 1) / r.part;
+    r.room = zero_node_part_bytes(n);
+    r.base = n->step;
+    const uint64_t most = (r.far ? r.far->part_bytes : r.room) / r.element;
+    r.part = (uint64_t)r.count < most ? r.count : (int64_t)most;
+    /* a collective of no elements has a step too, because ranks compare their calls in it */
+    const int64_t steps = r.count == 0 ? 1 : (r.count + r.part - 1) / r.part;
     zero_status_t status = zero_peers_check(n->peers, error);
     for (int64_t t = 0; t <= steps && status == ZERO_OK; t++) {
         if (t < steps)
             status = reduce_fill(n, &r, t, error);
         if (t > 0 && status == ZERO_OK)
-            status = reduce_sum(n, &r, t - 1, error);
+            status = reduce_take(n, &r, t - 1, error);
     }
     n->step = r.base + (uint32_t)steps;
     return status;
+}
+
+zero_status_t zero_node_reduce(zero_node_t *n, const zero_call_t *call, const void *send, void *recv, int64_t count,
+                               zero_dtype_t dtype, int rank, int size, const zero_node_far_t *far, zero_error_t *error)
+{
+    return reduce_all(n,
+                      (reduce_t){.call = call,
+                                 .send = send,
+                                 .recv = recv,
+                                 .count = count,
+                                 .sums = true,
+                                 .dtype = dtype,
+                                 .element = zero_dtype_size(dtype),
+                                 .rank = rank,
+                                 .size = size,
+                                 .far = far},
+                      error);
+}
+
+zero_status_t zero_node_trade(zero_node_t *n, const zero_call_t *call, const void *send, void *recv, uint64_t bytes,
+                              int rank, int size, const zero_node_far_t *far, zero_error_t *error)
+{
+    return reduce_all(n,
+                      (reduce_t){.call = call,
+                                 .send = send,
+                                 .recv = recv,
+                                 .count = (int64_t)bytes,
+                                 .element = 1,
+                                 .rank = rank,
+                                 .size = size,
+                                 .far = far},
+                      error);
 }

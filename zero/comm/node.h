@@ -63,9 +63,9 @@ uint64_t zero_node_least(int count);
 zero_status_t zero_node_gather(zero_node_t *node, const zero_call_t *call, const void *own, char *recv, uint64_t bytes,
                                const int *const *lists, const int *lengths, zero_error_t *error);
 
-/* The operands of other nodes' ranks in a sum. start begins to move elements [begin, begin + count) of every slice.
- * finish waits for them and sets source[r] for each communicator rank r on another node. start of a part comes before
- * finish of the previous part. */
+/* The operands of other nodes' ranks in a sum or an all-to-all. start begins to move elements [begin, begin + count) of
+ * every slice. finish waits for them and sets source[r] for each communicator rank r on another node. start of a part
+ * comes before finish of the previous part. */
 typedef struct zero_node_far {
     zero_status_t (*start)(void *ctx, int64_t part, int64_t begin, int64_t count, zero_error_t *error);
     zero_status_t (*finish)(void *ctx, int64_t part, const void **source, zero_error_t *error);
@@ -77,6 +77,11 @@ typedef struct zero_node_far {
  * single node. */
 zero_status_t zero_node_reduce(zero_node_t *node, const zero_call_t *call, const void *send, void *recv, int64_t count,
                                zero_dtype_t dtype, int rank, int size, const zero_node_far_t *far, zero_error_t *error);
+
+/* recv + r * bytes = bytes [rank * bytes, (rank + 1) * bytes) of send_r, for each rank r of the communicator. far: as
+ * above, with bytes as elements. */
+zero_status_t zero_node_trade(zero_node_t *node, const zero_call_t *call, const void *send, void *recv, uint64_t bytes,
+                              int rank, int size, const zero_node_far_t *far, zero_error_t *error);
 
 /* Bytes of a slot that are available for one other rank. */
 uint64_t zero_node_part_bytes(const zero_node_t *node);

@@ -43,7 +43,8 @@ static zero_status_t self_reduce_scatter(zero_comm_t *c, const void *send, void 
     return copy(c, send, recv, (uint64_t)count * zero_dtype_size(dtype), error);
 }
 
-static const zero_data_ops_t self_data = {.all_gather = self_all_gather, .reduce_scatter = self_reduce_scatter};
+static const zero_data_ops_t self_data = {
+    .all_gather = self_all_gather, .reduce_scatter = self_reduce_scatter, .all_to_all = self_all_gather};
 
 static void self_abort(zero_comm_t *c, const zero_error_t *failure)
 {

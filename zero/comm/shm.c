@@ -74,7 +74,16 @@ static zero_status_t shm_reduce_scatter(zero_comm_t *c, const void *send, void *
     return zero_node_reduce(node_of(c), &call, send, recv, count, dtype, c->rank, c->size, NULL, error);
 }
 
-static const zero_data_ops_t shm_data = {.all_gather = shm_all_gather, .reduce_scatter = shm_reduce_scatter};
+static zero_status_t shm_all_to_all(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
+                                    zero_error_t *error)
+{
+    zero_call_t call = zero_call_trade(c, bytes);
+    (void)native;
+    return zero_node_trade(node_of(c), &call, send, recv, bytes, c->rank, c->size, NULL, error);
+}
+
+static const zero_data_ops_t shm_data = {
+    .all_gather = shm_all_gather, .reduce_scatter = shm_reduce_scatter, .all_to_all = shm_all_to_all};
 
 static zero_status_t shm_split(zero_comm_t *c, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)
 {

@@ -4,7 +4,7 @@
  * A collective goes in pieces through two halves of pinned memory. While the inner communicator works on one piece, the
  * next piece is copied from the device into the other half, and the previous one back to the device. All copies are on
  * the caller's stream, whose order ensures that a half is free before the next fetch. The host accesses a half only
- * after it has waited for the stream.
+ * after it has waited for the stream. In an all-to-all, which is not in place, one half is sent and the other received.
  */
 #include "zero/comm/staged.h"
 #include "zero/comm/backend.h"
@@ -30,7 +30,7 @@ typedef struct staged {
 typedef struct job {
     zero_comm_t *c;
     staged_t *s; /* c's */
-    enum { GATHER, REDUCE } kind;
+    enum { GATHER, REDUCE, TRADE } kind;
     const char *send;
     char *recv;
     uint64_t total, piece;
@@ -103,14 +103,42 @@ static zero_status_t finish(const job_t *j, void *native, zero_error_t *error)
     return j->s->device->ops->finish(j->s->device, native, j->c->options.timeout_s, error);
 }
 
-/* A collective of no bytes still returns an abort's sentence, and keeps the ranks in step. */
-static zero_status_t pipeline(job_t *j, zero_error_t *error)
+/* Waits until the copies of the last collective are done, and sets the size of a piece. */
+static zero_status_t take_halves(job_t *j, zero_error_t *error)
 {
     staged_t *s = j->s;
     j->piece = s->half_bytes / (uint64_t)j->c->size / LINE * LINE;
     zero_status_t status = s->used && s->native != j->native ? finish(j, s->native, error) : ZERO_OK;
     s->native = j->native;
     s->used = true;
+    return status;
+}
+
+/* An all-to-all, piece by piece. */
+static zero_status_t trade(job_t *j, zero_error_t *error)
+{
+    char *const *half = j->s->half;
+    zero_status_t status = take_halves(j, error);
+    for (uint64_t at = 0; status == ZERO_OK; at += j->piece) {
+        uint64_t size = size_of(j, at);
+        status = copy_slices(j, (char *)j->send, half[0], true, 0, j->c->size, at, size, error);
+        if (status == ZERO_OK)
+            status = finish(j, j->native, error);
+        if (status == ZERO_OK)
+            status = j->c->control->host->all_to_all(j->c, half[0], half[1], size, NULL, error);
+        if (status == ZERO_OK)
+            status = copy_slices(j, j->recv, half[1], false, 0, j->c->size, at, size, error);
+        if (at + size >= j->total)
+            break;
+    }
+    return status;
+}
+
+/* A collective of no bytes still returns an abort's sentence, and keeps the ranks in step. */
+static zero_status_t pipeline(job_t *j, zero_error_t *error)
+{
+    staged_t *s = j->s;
+    zero_status_t status = take_halves(j, error);
     if (status == ZERO_OK)
         status = fetch(j, s->half[0], 0, error);
     if (status == ZERO_OK)
@@ -144,7 +172,9 @@ static zero_status_t run(job_t *j, zero_error_t *error)
     /* A gather copies this rank's own slice on the device. */
     char *own = j->kind == GATHER ? j->recv + (uint64_t)j->c->rank * j->total : NULL;
     zero_status_t status = own && own != j->send ? copy(j, own, j->send, j->total, error) : ZERO_OK;
-    return status ? status : pipeline(j, error);
+    if (status)
+        return status;
+    return j->kind == TRADE ? trade(j, error) : pipeline(j, error);
 }
 
 /* ---- operations ------------------------------------------------------------------------------------------------- */
@@ -167,6 +197,13 @@ static zero_status_t staged_reduce_scatter(zero_comm_t *c, const void *send, voi
                .total = (uint64_t)count * zero_dtype_size(dtype),
                .dtype = dtype,
                .native = native};
+    return run(&j, error);
+}
+
+static zero_status_t staged_all_to_all(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
+                                       zero_error_t *error)
+{
+    job_t j = {.c = c, .s = c->state, .kind = TRADE, .send = send, .recv = recv, .total = bytes, .native = native};
     return run(&j, error);
 }
 
@@ -196,6 +233,7 @@ static void staged_destroy(zero_comm_t *c)
 static const zero_data_ops_t staged_data = {
     .all_gather = staged_all_gather,
     .reduce_scatter = staged_reduce_scatter,
+    .all_to_all = staged_all_to_all,
     .split = staged_split,
     .resident = staged_resident,
     .destroy = staged_destroy,
