@@ -180,6 +180,33 @@ static int trade_case(zero_comm_t *c, const place_t *p, uint64_t bytes, unsigned
     return 0;
 }
 
+/* In a link, rank sender sends. */
+static int transfer_case(zero_comm_t *c, const place_t *p, uint64_t bytes, int sender, unsigned seed)
+{
+    const bool sends = c->rank == sender;
+    const uint64_t sent = c->bytes_sent, arrived = c->bytes_arrived;
+    unsigned char *data = malloc(bytes + 1);
+    EXPECT(data);
+    memset(data, 0xee, bytes + 1);
+    for (uint64_t i = 0; i < bytes && sends; i++)
+        data[i] = byte_of(seed, sender, i);
+    char *there = operand(p, data, 0, bytes + 1);
+    EXPECT_OK(sends ? zero_comm_send(c, there, bytes, p->native, error)
+                    : zero_comm_recv(c, there, bytes, p->native, error));
+    if (result(p, data, there, bytes + 1))
+        return 1;
+    EXPECT(c->bytes_sent - sent == (sends ? bytes : 0) && c->bytes_arrived - arrived == (sends ? 0 : bytes));
+    for (uint64_t i = 0; i < bytes; i++)
+        if (data[i] != byte_of(seed, sender, i)) {
+            fprintf(stderr, "%s transfer of %llu bytes from rank %d: rank %d has a wrong byte %llu\n",
+                    zero_comm_name(c), (unsigned long long)bytes, sender, c->rank, (unsigned long long)i);
+            return 1;
+        }
+    EXPECT(data[bytes] == 0xee);
+    free(data);
+    return 0;
+}
+
 static int cases(zero_comm_t *c, const place_t *p, unsigned seed)
 {
     static const uint64_t bytes[] = {0, 1, 3, 64, 127, 4096, 5000, 65537, 262144, 1000003, 3000001};
@@ -215,6 +242,60 @@ int comm_cases_on(zero_comm_t *c, zero_device_t *device, void *native, unsigned 
     EXPECT_OK(
         device->ops->arena_create(device, ZERO_TIER_DEVICE, ((uint64_t)c->size + 1) * 3000001 + 4096, &p.arena, error));
     int failed = cases(c, &p, seed);
+    device->ops->arena_destroy(p.arena);
+    return failed;
+}
+
+static int transfer_cases(zero_comm_t *c, const place_t *p, unsigned seed)
+{
+    static const uint64_t bytes[] = {0, 1, 3, 127, 4096, 5000, 65537, 262144, 1000003, 3000001};
+    for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++)
+        for (int k = 0; k < 4; k++)
+            if (transfer_case(c, p, bytes[i], k == 2, seed + (unsigned)(4 * i) + (unsigned)k))
+                return 1;
+    for (int k = 0; k < 3; k++)
+        if (gather_case(c, p, 5000, k, seed) || transfer_case(c, p, 300000, k % 2, seed) ||
+            reduce_case(c, p, 1001, ZERO_FP32, k == 1, seed))
+            return 1;
+    return 0;
+}
+
+int comm_transfer_cases(zero_comm_t *c, unsigned seed)
+{
+    return transfer_cases(c, &on_host, seed);
+}
+
+static int pair_cases(zero_comm_t *c, const place_t *p, unsigned seed)
+{
+    const bool alone = c->rank == c->size - 1 && c->size % 2;
+    zero_comm_t *pair = c;
+    zero_error_t e = {0};
+    char byte = 0;
+    EXPECT(zero_comm_split(c, c->rank == c->size - 1 ? -2 : 0, 0, &pair, &e) == ZERO_ERR_ARG && pair == NULL);
+    EXPECT(e.rank == c->size - 1 && has_names(e.text, "-2"));
+    EXPECT(c->size == 2 || (zero_comm_link(c, 7, 0, &pair, &e) == ZERO_ERR_ARG && has_names(e.text, "7")));
+    EXPECT(c->size == 1 || (c->rank ? zero_comm_link : zero_comm_split)(c, 0, 0, &pair, &e) == ZERO_ERR_MISMATCH);
+    EXPECT(zero_comm_send(c, &byte, 1, p->native, &e) == ZERO_ERR_ARG && has_names(e.text, "zero_comm_send"));
+    EXPECT(zero_comm_recv(c, &byte, 1, p->native, &e) == ZERO_ERR_ARG && has_names(e.text, "zero_comm_recv"));
+    EXPECT_OK(zero_comm_link(c, alone ? -1 : c->rank / 2, -c->rank, &pair, error));
+    EXPECT((pair == NULL) == alone && (alone || (pair->size == 2 && pair->rank == 1 - c->rank % 2)));
+    if (pair && transfer_cases(pair, p, seed))
+        return 1;
+    zero_comm_destroy(pair);
+    EXPECT_OK(zero_comm_exchange(c, &e, &e, 0, error));
+    return 0;
+}
+
+int comm_pair_cases(zero_comm_t *c, unsigned seed)
+{
+    return pair_cases(c, &on_host, seed);
+}
+
+int comm_pair_cases_on(zero_comm_t *c, zero_device_t *device, void *native, unsigned seed)
+{
+    place_t p = {.device = device, .native = native};
+    EXPECT_OK(device->ops->arena_create(device, ZERO_TIER_DEVICE, 3000001 + 4096, &p.arena, error));
+    int failed = pair_cases(c, &p, seed);
     device->ops->arena_destroy(p.arena);
     return failed;
 }
@@ -338,4 +419,116 @@ int comm_thread_cases(zero_comm_t *c)
     for (int i = 0; i < THREADS; i++)
         zero_comm_destroy(a[i].comm);
     return result;
+}
+
+typedef struct link_arg {
+    zero_comm_t *link;
+    int sender;    /* its rank in link */
+    unsigned seed; /* of the link */
+    int result;
+} link_arg_t;
+
+static void *link_main(void *p)
+{
+    enum { TRANSFERS = 60 };
+    static const uint64_t bytes[] = {4096, 1, 700001, 0, 65536, 129, 1500003};
+    link_arg_t *a = p;
+    int result = 0;
+    for (unsigned i = 0; i < TRANSFERS && !result; i++)
+        result = transfer_case(a->link, &on_host, bytes[(i + a->seed) % 7], a->sender, a->seed + i);
+    a->result = result;
+    return NULL;
+}
+
+int comm_link_cases(zero_comm_t *c)
+{
+    enum { LINKS = 4 };
+    link_arg_t a[LINKS];
+    pthread_t threads[LINKS];
+    int count = 0, result = 0;
+    /* The link after rank e, in both directions. */
+    for (int e = 0; e < c->size; e++)
+        for (int back = 0; back < 2; back++) {
+            const int next = (e + 1) % c->size;
+            const bool mine = c->rank == e || c->rank == next;
+            zero_comm_t *link;
+            EXPECT_OK(zero_comm_link(c, mine ? 0 : -1, c->rank == next, &link, error));
+            EXPECT((link != NULL) == mine);
+            if (!mine)
+                continue;
+            EXPECT(count < LINKS && link->size == 2 && link->rank == (c->rank == next));
+            a[count++] = (link_arg_t){.link = link, .sender = back, .seed = 100 * (unsigned)(2 * e + back)};
+        }
+    EXPECT(count == LINKS);
+    for (int i = 0; i < LINKS; i++)
+        EXPECT(pthread_create(&threads[i], NULL, link_main, &a[i]) == 0);
+    for (int i = 0; i < LINKS; i++) {
+        pthread_join(threads[i], NULL);
+        result |= a[i].result;
+    }
+    for (int i = 0; i < LINKS; i++)
+        zero_comm_destroy(a[i].link);
+    return result;
+}
+
+int comm_unmet_cases(zero_comm_t *c, int kind, int a, int b)
+{
+    static char data[2 * 1200000], recv[2 * 1200000];
+    const bool odd = c->rank == 1;
+    zero_comm_note_t note = {.key = 1 + odd, .words = {[0] = 5 + (uint64_t)odd}};
+    zero_error_t e = {0};
+    zero_status_t status = ZERO_OK;
+    const char *wanted = "";
+    char names[40];
+    memset(data, 1, sizeof data);
+    switch (kind) {
+    case 0:
+        wanted = "send recv 5000 5004";
+        status = odd ? zero_comm_recv(c, recv, 5004, NULL, &e) : zero_comm_send(c, data, 5000, NULL, &e);
+        break;
+    case 1: /* one through many slots or from the memory of the other, the other through one slot */
+        wanted = "send recv 1200000 1";
+        status = odd ? zero_comm_send(c, data, 1200000, NULL, &e) : zero_comm_recv(c, recv, 1, NULL, &e);
+        break;
+    case 2:
+        wanted = "send recv 1200000 8";
+        status = odd ? zero_comm_recv(c, recv, 1200000, NULL, &e) : zero_comm_send(c, data, 8, NULL, &e);
+        break;
+    case 3:
+        wanted = "send recv 0 1";
+        status = odd ? zero_comm_recv(c, recv, 1, NULL, &e) : zero_comm_send(c, data, 0, NULL, &e);
+        break;
+    case 4:
+    case 5:
+        wanted = "send";
+        status = zero_comm_send(c, data, kind == 4 ? 64 : 1200000, NULL, &e);
+        break;
+    case 6:
+        wanted = "recv";
+        status = zero_comm_recv(c, recv, 64, NULL, &e);
+        break;
+    case 7:
+        wanted = "all-gather recv";
+        status = odd ? zero_comm_recv(c, recv, 64, NULL, &e) : zero_comm_all_gather(c, data, recv, 64, NULL, &e);
+        break;
+    default: /* a send that meets its recv, for another purpose */
+        wanted = "purpose";
+        c->note = &note;
+        status = odd ? zero_comm_recv(c, recv, 64, NULL, &e) : zero_comm_send(c, data, 64, NULL, &e);
+    }
+    if (status == ZERO_ERR_MISMATCH) {
+        EXPECT(c->other.rank == !odd && e.rank == (odd ? a : b));
+        EXPECT(c->note == NULL || (c->other.note.key == 2u - odd && c->other.note.words[0] == 6u - odd));
+        zero_comm_fail(c, &e);
+    } else
+        EXPECT(status == ZERO_ERR_PEER);
+    snprintf(names, sizeof names, "`rank %d` `rank %d`", a, b);
+    if (e.reason != ZERO_REASON_CALLS_DIFFER || !has_names(e.text, names) || !has_names(e.text, wanted)) {
+        fprintf(stderr, "'%s' does not name %s and %s\n", e.text, names, wanted);
+        return 1;
+    }
+    for (size_t i = kind == 7 ? 64 : 0; i < sizeof recv; i++) /* the gather may have copied its own slice */
+        EXPECT(recv[i] == 0);
+    EXPECT(zero_comm_send(c, data, 1, NULL, &e) != ZERO_OK && zero_comm_recv(c, data, 1, NULL, &e) != ZERO_OK);
+    return 0;
 }

@@ -14,14 +14,28 @@ int comm_cases(zero_comm_t *c, unsigned seed);
 int comm_cases_on(zero_comm_t *c, zero_device_t *device, void *native, unsigned seed);
 /* Splits by parity in reverse order, and once more, and runs comm_cases on the parts. */
 int comm_split_cases(zero_comm_t *c);
+/* In a link: transfers of all sizes in both directions, and between them collectives. */
+int comm_transfer_cases(zero_comm_t *c, unsigned seed);
+/* Links of neighbours, with an odd last rank in no part, go through these cases. Transfers that are on no link, and
+ * colors that make no links, are refused. */
+int comm_pair_cases(zero_comm_t *c, unsigned seed);
+/* The same on a device's memory. */
+int comm_pair_cases_on(zero_comm_t *c, zero_device_t *device, void *native, unsigned seed);
 /* The rings have the size in the plan: caps = zero_comm_describe = resident. */
 int comm_ring_cases(zero_comm_t *c);
-/* Four splits of c used from four threads at once. Needs a communicator whose transport allows threads. */
 enum { COMM_DIFFER_KINDS = 7 };
 /* The last rank makes another call than the others. All ranks must find the difference, or get the error of a rank that
  * does. c cannot be used afterwards. */
 int comm_differ_cases(zero_comm_t *c, int kind);
+/* Four splits of c used from four threads at once. Needs a communicator whose transport allows threads. */
 int comm_thread_cases(zero_comm_t *c);
+/* The ranks of c form a ring with two links between neighbours, one in each direction. Each rank moves data over its
+ * four links from four threads at once. Needs two ranks or more, and the same of the transport. */
+int comm_link_cases(zero_comm_t *c);
+/* The ranks of a link make calls of which one at least is a transfer, and which do not meet. Both must
+ * find the difference, or get the error of the other. a and b: how sentences name the two ranks. */
+enum { COMM_UNMET_KINDS = 9 };
+int comm_unmet_cases(zero_comm_t *c, int kind, int a, int b);
 
 /* Prints and returns 1 unless the condition holds. */
 #define EXPECT(what)                                                            \

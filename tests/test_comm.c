@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_comm.c - communicators of one machine: self, shm; more of shm in comm_direct.c, torchrun's in comm_torchrun.c
- * and comm_tcp.c, MPI's in test_comm_mpi.c. */
+/* test_comm.c - communicators of one machine: self, shm; more of shm in comm_direct.c and comm_links.c, torchrun's in
+ * comm_torchrun.c and comm_tcp.c, MPI's in test_comm_mpi.c. */
 #define _GNU_SOURCE
 #include "tests/expect.h"
 #include "tests/comm_cases.h"
 #include "tests/comm_direct.h"
+#include "tests/comm_links.h"
 #include "tests/comm_tcp.h"
 #include "tests/comm_torchrun.h"
 #include "tests/ranks.h"
@@ -52,6 +53,7 @@ START_TEST(self_does_all)
     ck_assert_int_eq(comm_cases(c, 1), 0);
     ck_assert_int_eq(comm_ring_cases(c), 0);
     ck_assert_int_eq(comm_split_cases(c), 0);
+    ck_assert_int_eq(comm_pair_cases(c, 2), 0);
     ck_assert(zero_comm_split(c, 5, 9, &part, &e) == ZERO_OK);
     zero_comm_abort(part, "a sentence");
     zero_comm_abort(c, "a later one");
@@ -70,7 +72,7 @@ static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
         return 1;
     EXPECT(c->rank == rank && c->size == world && strcmp(zero_comm_name(c), "shm") == 0);
     EXPECT(*(size_t *)arg == 0 || world == 1 || c->caps.ring_bytes >= *(size_t *)arg);
-    if (comm_ring_cases(c) || comm_cases(c, 1) || comm_split_cases(c))
+    if (comm_ring_cases(c) || comm_cases(c, 1) || comm_split_cases(c) || comm_pair_cases(c, 2))
         return 1;
     zero_comm_destroy(c);
     return 0;
@@ -528,6 +530,7 @@ int main(void)
     tcase_add_test(t, small_dev_shm_is_an_error);
     suite_add_tcase(suite, t);
     suite_add_tcase(suite, comm_direct_case());
+    suite_add_tcase(suite, comm_links_case());
     suite_add_tcase(suite, comm_torchrun_case());
     suite_add_tcase(suite, comm_tcp_case());
     SRunner *runner = srunner_create(suite);

@@ -79,7 +79,8 @@ static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     if (open_staged(&c, b, device, how->staging_bytes))
         return 1;
     EXPECT(c->rank == rank && c->size == world);
-    if (ring_cases(c, how->staging_bytes) || comm_cases_on(c, device, native, 1))
+    if (ring_cases(c, how->staging_bytes) || comm_cases_on(c, device, native, 1) ||
+        comm_pair_cases_on(c, device, native, 2))
         return 1;
     /* A part of a staged communicator is staged as well. */
     EXPECT_OK(zero_comm_split(c, rank & 1, -rank, &part, error));
@@ -166,6 +167,8 @@ static int refused_rank(int rank, int world, const zero_bootstrap_t *b, void *ar
     EXPECT(has_names(e.text, "100"));
     EXPECT(zero_comm_staged(&c, inner, device, rank == 1 ? (uint64_t)1 << 50 : 0, &e) == ZERO_ERR_MEMORY && c == NULL);
     EXPECT(has_names(e.text, "1125899906842624"));
+    EXPECT(zero_comm_staged(&c, inner, device, rank == 1 ? 65536 : 0, &e) == ZERO_ERR_MISMATCH && c == NULL);
+    EXPECT(e.rank == 1 && has_names(e.text, "`rank 0` `rank 1` 65536"));
     EXPECT_OK(zero_comm_exchange(inner, &value, all, sizeof value, error));
     EXPECT(all[world - 1] == world - 1);
     zero_comm_destroy(inner);
@@ -176,6 +179,42 @@ static int refused_rank(int rank, int world, const zero_bootstrap_t *b, void *ar
 START_TEST(refusals_are_everyones)
 {
     ck_assert_int_eq(ranks_run(3, 60, refused_rank, NULL), 0);
+}
+END_TEST
+
+/* Transfers whose first pieces have the same size, and which are compared as a whole. */
+static int unmet_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    enum { LESS = 4096, MORE = 200000 };
+    zero_device_t *device = lazy_device();
+    zero_comm_t *whole, *c;
+    zero_arena_t *arena;
+    zero_error_t e = {0};
+    char back[MORE], nothing[MORE];
+    (void)world, (void)arg;
+    if (open_staged(&whole, b, device, 2 * LESS))
+        return 1;
+    EXPECT_OK(zero_comm_link(whole, 0, rank, &c, error));
+    EXPECT_OK(device->ops->arena_create(device, ZERO_TIER_DEVICE, MORE, &arena, error));
+    char *data = device->ops->arena_base(arena);
+    memset(nothing, 0, sizeof nothing);
+    EXPECT_OK(device->ops->copy(device, lazy_stream(0), data, nothing, sizeof nothing, error));
+    EXPECT((rank ? zero_comm_recv(c, data, LESS, lazy_stream(0), &e)
+                 : zero_comm_send(c, data, MORE, lazy_stream(0), &e)) == ZERO_ERR_MISMATCH);
+    EXPECT(e.reason == ZERO_REASON_CALLS_DIFFER && e.rank == !rank && has_names(e.text, "send 200000 recv 4096"));
+    EXPECT_OK(device->ops->copy(device, lazy_stream(0), back, data, sizeof back, error));
+    EXPECT_OK(device->ops->finish(device, lazy_stream(0), 1, error));
+    EXPECT(memcmp(back, nothing, sizeof back) == 0);
+    device->ops->arena_destroy(arena);
+    zero_comm_destroy(c);
+    zero_comm_destroy(whole);
+    zero_device_destroy(device);
+    return 0;
+}
+
+START_TEST(whole_transfers_are_compared)
+{
+    ck_assert_int_eq(ranks_run(2, 60, unmet_rank, NULL), 0);
 }
 END_TEST
 
@@ -264,6 +303,7 @@ int main(void)
     tcase_add_loop_test(t, staged_does_all_in_many_pieces, LAZY, DEVICES);
     tcase_add_test(t, streams_take_turns);
     tcase_add_test(t, refusals_are_everyones);
+    tcase_add_test(t, whole_transfers_are_compared);
     tcase_add_loop_test(t, a_failed_copy_is_the_end, 0, 4);
     tcase_add_test(t, one_rank_copies);
     suite_add_tcase(suite, t);

@@ -38,7 +38,7 @@ static int all_cases(const zero_comm_options_t *o)
     /* A second communicator of the same MPI; the last one that is destroyed finalises MPI. */
     EXPECT_OK(zero_comm_mpi(&second, NULL, o, error));
     EXPECT(strcmp(zero_comm_name(c), "mpi") == 0);
-    if (comm_ring_cases(c) || comm_cases(c, 1) || comm_split_cases(c))
+    if (comm_ring_cases(c) || comm_cases(c, 1) || comm_split_cases(c) || comm_pair_cases(c, 2))
         return 1;
     zero_comm_destroy(c);
     if (comm_cases(second, 2))
@@ -54,7 +54,7 @@ static int thread_cases(const zero_comm_options_t *o)
 {
     zero_comm_t *c;
     EXPECT_OK(zero_comm_mpi(&c, NULL, o, error));
-    int result = comm_thread_cases(c);
+    int result = comm_thread_cases(c) || comm_link_cases(c);
     zero_comm_destroy(c);
     return result;
 }
@@ -68,6 +68,47 @@ static int differ_cases(const zero_comm_options_t *o, int kind)
         return 1;
     zero_comm_destroy(c);
     EXPECT(now() - start < 40);
+    return 0;
+}
+
+/* The first and the last rank, which may be on different nodes, have a link. */
+static int unmet_cases(const zero_comm_options_t *o, int kind)
+{
+    zero_comm_t *c, *link;
+    EXPECT_OK(zero_comm_mpi(&c, NULL, o, error));
+    const bool ends = c->rank == 0 || c->rank == c->size - 1;
+    double start = now();
+    EXPECT_OK(zero_comm_link(c, ends ? 0 : -1, c->rank, &link, error));
+    MPI_Barrier(MPI_COMM_WORLD); /* an abort would reach a rank that is still in the call */
+    if (link && comm_unmet_cases(link, kind, 0, c->size - 1))
+        return 1;
+    zero_comm_destroy(link);
+    zero_comm_destroy(c);
+    EXPECT(now() - start < 40);
+    return 0;
+}
+
+/* The last rank does not take part in the transfer with the first one. */
+static int late_case(zero_comm_options_t *o, bool sends)
+{
+    zero_comm_t *c, *link;
+    zero_error_t e = {0};
+    char byte = 0, wanted[80];
+    o->timeout_s = 1;
+    EXPECT_OK(zero_comm_mpi(&c, NULL, o, error));
+    EXPECT_OK(zero_comm_link(c, c->rank == 0 || c->rank == c->size - 1 ? 0 : -1, c->rank, &link, error));
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (c->rank == 0) {
+        snprintf(wanted, sizeof wanted, "`rank 0` 1 `rank %d` %s", c->size - 1, sends ? "send" : "recv");
+        EXPECT((sends ? zero_comm_send(link, &byte, 1, NULL, &e) : zero_comm_recv(link, &byte, 1, NULL, &e)) ==
+               ZERO_ERR_TIMEOUT);
+        EXPECT(e.reason == ZERO_REASON_RANK_LATE && e.rank == c->size - 1 && has_names(e.text, wanted));
+        zero_comm_abort(c, "too late");
+    } else
+        while (zero_comm_check(c, &e) == ZERO_OK)
+            nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    zero_comm_destroy(link);
+    zero_comm_destroy(c);
     return 0;
 }
 
@@ -206,6 +247,10 @@ static int run(int argc, char **argv)
         return thread_cases(&o);
     if (!strncmp(name, "differ", 6))
         return differ_cases(&o, name[6] - '0');
+    if (!strncmp(name, "unmet", 5))
+        return unmet_cases(&o, name[5] - '0');
+    if (!strcmp(name, "late-send") || !strcmp(name, "late-recv"))
+        return late_case(&o, !strcmp(name, "late-send"));
     if (!strncmp(name, "order", 5) && strlen(name) == 8)
         return order_cases(&o, name + 5);
     if (!strcmp(name, "abort"))
@@ -218,8 +263,8 @@ static int run(int argc, char **argv)
         return meet_case(&o);
     if (!strcmp(name, "options"))
         return options_case(&o);
-    fprintf(stderr, "usage: test_comm_mpi [all|small|threads|differ0-5|order000-731|abort|timeout|leave|meet|options "
-                    "RANKS_PER_NODE]\n");
+    fprintf(stderr, "usage: test_comm_mpi [all|small|threads|differ0-5|unmet0-8|order000-731|abort|timeout|late-send|"
+                    "late-recv|leave|meet|options RANKS_PER_NODE]\n");
     return 2;
 }
 
@@ -285,12 +330,15 @@ int main(int argc, char **argv)
         int ranks;
         const char *name;
         int ranks_per_node;
-    } cover[] = {{1, "all", 0},      {2, "all", 0},      {3, "all", 1},      {3, "all", 2},      {4, "all", 2},
-                 {3, "small", 2},    {2, "small", 1},    {3, "threads", 0},  {3, "threads", 2},  {3, "differ0", 2},
-                 {2, "differ1", 1},  {4, "differ2", 2},  {2, "differ3", 1},  {3, "differ4", 1},  {3, "differ5", 2},
-                 {2, "order030", 1}, {4, "order101", 2}, {3, "order220", 1}, {3, "order330", 2}, {4, "order511", 2},
-                 {2, "order700", 1}, {3, "abort", 0},    {4, "abort", 2},    {3, "abort", 1},    {3, "timeout", 0},
-                 {3, "timeout", 2},  {3, "leave", 0},    {3, "leave", 2},    {3, "meet", 0},     {3, "options", 2}};
+    } cover[] = {{1, "all", 0},       {2, "all", 0},       {3, "all", 1},       {3, "all", 2},      {4, "all", 2},
+                 {3, "small", 2},     {2, "small", 1},     {3, "threads", 0},   {3, "threads", 2},  {3, "differ0", 2},
+                 {2, "differ1", 1},   {4, "differ2", 2},   {2, "differ3", 1},   {3, "differ4", 1},  {3, "differ5", 2},
+                 {2, "unmet0", 1},    {3, "unmet1", 2},    {2, "unmet2", 1},    {3, "unmet3", 2},   {2, "unmet4", 1},
+                 {3, "unmet5", 2},    {2, "unmet6", 1},    {3, "unmet7", 2},    {2, "unmet8", 1},   {3, "unmet8", 0},
+                 {3, "late-send", 2}, {2, "late-recv", 1}, {3, "late-send", 0}, {2, "order030", 1}, {4, "order101", 2},
+                 {3, "order220", 1},  {3, "order330", 2},  {4, "order511", 2},  {2, "order700", 1}, {3, "abort", 0},
+                 {4, "abort", 2},     {3, "abort", 1},     {3, "timeout", 0},   {3, "timeout", 2},  {3, "leave", 0},
+                 {3, "leave", 2},     {3, "meet", 0},      {3, "options", 2}};
     static const char *const names[] = {"all", "small", "threads", "abort"};
     char self[4096] = "";
     int result = 0;

@@ -137,7 +137,7 @@ static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     if (ring_cases(r.c, r.host) || comm_cases_on(r.c, r.device, r.native[0], 1))
         return 1;
     /* A part of the ranks, and a part of that part. */
-    EXPECT_OK(zero_comm_split(r.c, -(rank & 1), -rank, &part, error));
+    EXPECT_OK(zero_comm_split(r.c, rank & 1, -rank, &part, error));
     EXPECT(part->size == (world + 1 - (rank & 1)) / 2 && part->rank == part->size - 1 - rank / 2);
     EXPECT_OK(zero_comm_split(part, 7, 0, &again, error));
     EXPECT(again->rank == part->rank && again->size == part->size);
@@ -148,6 +148,8 @@ static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
         comm_cases_on(r.c, r.device, r.native[0], 6))
         return 1;
     zero_comm_destroy(again);
+    if (comm_pair_cases_on(r.c, r.device, r.native[0], 8))
+        return 1;
     /* publish goes through the host communicator. */
     zero_comm_publish(r.c, 100 + (uint64_t)rank);
     char done = 0, all[16];
@@ -156,7 +158,9 @@ static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     nccl_rank_close(&r);
     EXPECT(((int (*)(void))nccl_symbol("zero_emulated_nccl_most_ctas"))() == 16);
     nccl_counts_t n = nccl_counts();
-    EXPECT(n.comms == 0 && n.aborted == 0 && n.destroyed == 3 && n.registered == 0 && !r.aborted);
+    EXPECT(n.comms == 0 && n.aborted == 0 && n.destroyed == 4 && n.registered == 0 && !r.aborted);
+    const bool alone = world % 2 && rank == world - 1; /* without a link */
+    EXPECT(((int (*)(void))nccl_symbol("zero_emulated_nccl_least_ctas"))() == (alone ? 16 : 2));
     return 0;
 }
 

@@ -931,7 +931,8 @@ ZERO_API zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm,
                                      const zero_comm_options_t *options, zero_error_t *error);
 
 /* Creates a communicator of the ranks that pass the same color, ordered by key, then by rank. It
- * may be destroyed before or after comm. zero_comm_abort of one of the two ends both.
+ * may be destroyed before or after comm. zero_comm_abort of one of the two ends both. Colors are 0
+ * or more; a rank that passes -1 takes part in the call, but gets no communicator: *out is NULL.
  * Collective: all ranks succeed, or all fail. */
 ZERO_API zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t **out,
                                        zero_error_t *error);

@@ -10,6 +10,9 @@
  * - ncclCommWindowRegister waits for the other ranks, and sets the window when the communicator is ready again. The
  *   memory must be exportable and have the same size on each rank. A collective works at the same offset in each rank's
  *   window.
+ * - The first transfer between two ranks connects them, and its call does not return before both ranks make it. Ranks
+ *   whose first calls are not those of an all-to-all could wait for each other, so here they end the process.
+ * - A send that meets no recv of the same size never ends.
  * - ncclCommAbort returns when the device is idle, so the work of other communicators must end too. Therefore the
  *   caller aborts several communicators in a group.
  * Sums are taken in rank order in fp32 and rounded once. NCCL does not promise this.
@@ -28,7 +31,7 @@
 
 static thread_local int group_depth;
 static thread_local std::vector<ncclComm *> group;
-/* The all-to-all that a group's sends and receives are: by peer, the data. */
+/* The all-to-all that a group's transfers are: by peer, the data. */
 static thread_local struct {
     ncclComm *comm;
     cudaStream_t stream;
@@ -180,10 +183,9 @@ extern "C" ncclResult_t ncclReduceScatter(const void *send, void *recv, size_t c
 static ncclResult_t note(std::vector<const char *> &side, const char *data, size_t bytes, int peer, ncclComm_t comm,
                          cudaStream_t stream)
 {
-    call here(comm);
-    if (!group_depth || peer != (int)side.size() || (peer > 0 && data != side[0] + (size_t)peer * bytes) ||
+    if (peer != (int)side.size() || (peer > 0 && data != side[0] + (size_t)peer * bytes) ||
         (trade.comm && (trade.comm != comm || trade.stream != stream || trade.bytes != bytes)))
-        die("a send or receive that is not part of an all-to-all");
+        die("a group of transfers that is not an all-to-all");
     trade.comm = comm;
     trade.stream = stream;
     trade.bytes = bytes;
@@ -191,16 +193,32 @@ static ncclResult_t note(std::vector<const char *> &side, const char *data, size
     return ncclSuccess;
 }
 
+/* A send or recv alone, between the two ranks of a communicator; the other operand is NULL. */
+static ncclResult_t move(const char *send, char *recv, size_t bytes, int peer, ncclComm_t comm, cudaStream_t stream)
+{
+    if (comm->size != 2 || peer != 1 - comm->rank || bytes == 0)
+        die("a transfer that is not to the other one of two ranks");
+    if (!comm->connected)
+        die("a transfer between ranks that are not connected, whose call would wait for the other rank");
+    return enqueue(work{comm, work::MOVE, 0, bytes, ncclUint8, 0, send, recv}, stream);
+}
+
 extern "C" ncclResult_t ncclSend(const void *send, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
                                  cudaStream_t stream)
 {
-    return note(trade.send, (const char *)send, count * size_of(type), peer, comm, stream);
+    call here(comm);
+    const char *data = (const char *)send;
+    return group_depth ? note(trade.send, data, count * size_of(type), peer, comm, stream)
+                       : move(data, nullptr, count * size_of(type), peer, comm, stream);
 }
 
 extern "C" ncclResult_t ncclRecv(void *recv, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
                                  cudaStream_t stream)
 {
-    return note(trade.recv, (const char *)recv, count * size_of(type), peer, comm, stream);
+    call here(comm);
+    char *data = (char *)recv;
+    return group_depth ? note(trade.recv, data, count * size_of(type), peer, comm, stream)
+                       : move(nullptr, data, count * size_of(type), peer, comm, stream);
 }
 
 static ncclResult_t enqueue_trade()
@@ -212,6 +230,7 @@ static ncclResult_t enqueue_trade()
     work w = {c, work::TRADE, 0, trade.bytes, ncclUint8, 0, trade.send[0], const_cast<char *>(trade.recv[0])};
     cudaStream_t stream = trade.stream;
     trade = {};
+    c->connected = true;
     return enqueue(w, stream);
 }
 
@@ -350,10 +369,16 @@ extern "C" int zero_emulated_nccl_windows(void)
     return count;
 }
 
-/* For tests: the largest CTA limit of any communicator of this process. INT_MAX if a config leaves it unset. */
+/* For tests: the largest and the smallest CTA limit of any communicator of this process. INT_MAX if a config leaves it
+ * unset. */
 extern "C" int zero_emulated_nccl_most_ctas(void)
 {
     return the_process()->most_ctas;
+}
+
+extern "C" int zero_emulated_nccl_least_ctas(void)
+{
+    return the_process()->least_ctas;
 }
 
 #pragma GCC visibility pop

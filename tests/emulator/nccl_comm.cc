@@ -85,6 +85,7 @@ ncclComm *make(const std::string &path, int size, int rank, const ncclConfig_t *
     std::lock_guard<std::mutex> lock(the_process()->mutex);
     const int ctas = config && config->maxCTAs != NCCL_CONFIG_UNDEF_INT ? config->maxCTAs : INT_MAX;
     the_process()->most_ctas = std::max(the_process()->most_ctas.load(), ctas);
+    the_process()->least_ctas = std::min(the_process()->least_ctas.load(), ctas);
     the_process()->comms.insert(c);
     return c;
 }
@@ -177,7 +178,8 @@ static void store(char *p, ncclDataType_t type, float f)
 static bool show(work *w, uint64_t part, uint64_t at, uint64_t size)
 {
     emulator_enter();
-    memcpy(w->c->shared->slot[w->c->rank], w->send + part * w->bytes + at, size);
+    if (w->send)
+        memcpy(w->c->shared->slot[w->c->rank], w->send + part * w->bytes + at, size);
     emulator_leave();
     return meet(w->c);
 }
@@ -188,6 +190,8 @@ static void take(work *w, bool own, uint64_t at, uint64_t size)
     ncclComm *c = w->c;
     uint64_t element = w->type == ncclFloat32 ? 4 : 2;
     emulator_enter();
+    if (w->kind == work::MOVE && w->recv)
+        memcpy(w->recv + at, c->shared->slot[1 - c->rank], size);
     if (w->kind == work::GATHER || (w->kind == work::TRADE && own))
         for (int r = 0; r < c->size; r++)
             memcpy(w->recv + (uint64_t)r * w->bytes + at, c->shared->slot[r], size);
@@ -227,6 +231,19 @@ static void check_offsets(const work *w)
     meet(c);
 }
 
+/* NCCL does not compare transfers: one that meets no other end waits. Sends count their bytes, and recvs below 0. */
+static void find_other_end(const work *w)
+{
+    ncclComm *c = w->c;
+    const int64_t own = w->send ? (int64_t)w->bytes : -(int64_t)w->bytes;
+    int64_t other = 0;
+    memcpy(c->shared->slot[c->rank], &own, sizeof own);
+    if (meet(c))
+        memcpy(&other, c->shared->slot[1 - c->rank], sizeof other);
+    if (meet(c) && own + other != 0)
+        wait_for_ever(c);
+}
+
 /* The kernel. */
 static void run(work *w)
 {
@@ -239,11 +256,14 @@ static void run(work *w)
         say((ncclResult_t)code, "as the test wanted");
         wait_for_ever(c);
     }
-    if (!c->windows.empty())
+    if (w->kind == work::MOVE)
+        find_other_end(w);
+    else if (!c->windows.empty())
         check_offsets(w);
     for (uint64_t at = 0; at < w->bytes && !c->aborted; at += CHUNK) {
         uint64_t size = std::min<uint64_t>(CHUNK, w->bytes - at);
-        for (int part = 0; part < (w->kind == work::GATHER ? 1 : c->size) && show(w, (uint64_t)part, at, size);
+        for (int part = 0; part < (w->kind == work::REDUCE || w->kind == work::TRADE ? c->size : 1) &&
+                           show(w, (uint64_t)part, at, size);
              part++) {
             take(w, part == c->rank, at, size);
             if (!meet(c))
@@ -290,11 +310,15 @@ ncclResult_t enqueue(work w, cudaStream_t stream)
     if (c->aborted)
         return ncclRemoteError;
     w.number = c->issued++;
-    check_memory(w.send);
-    check_memory(w.recv);
+    if (w.send)
+        check_memory(w.send);
+    if (w.recv)
+        check_memory(w.recv);
     uint64_t all = w.bytes * (uint64_t)c->size;
-    the_process()->elsewhere += !is_registered(c, w.send, w.kind == work::GATHER ? w.bytes : all) +
-                                !is_registered(c, w.recv, w.kind == work::REDUCE ? w.bytes : all);
+    bool sends_all = w.kind == work::REDUCE || w.kind == work::TRADE,
+         gets_all = w.kind == work::GATHER || w.kind == work::TRADE;
+    the_process()->elsewhere += (w.send && !is_registered(c, w.send, sends_all ? all : w.bytes)) +
+                                (w.recv && !is_registered(c, w.recv, gets_all ? all : w.bytes));
     c->pending++;
     work *queued = new work(w);
     return launch(c, [=] {

@@ -29,7 +29,7 @@ struct ncclComm {
     std::string path;
     board *shared = nullptr;
     int size = 0, rank = 0, device = 0;
-    bool blocking = true, finalized = false;
+    bool blocking = true, finalized = false, connected = false;
     std::atomic<bool> aborted{false}, busy{false};
     std::atomic<int> async{ncclSuccess}, pending{0}, inside{0};
     std::atomic<uint64_t> turn{0}; /* the number of the collective that may run */
@@ -44,7 +44,7 @@ struct process {
     std::mutex mutex;
     std::set<ncclComm *> comms;
     std::atomic<int> collectives{0}, registered{0}, elsewhere{0}, aborted{0}, destroyed{0};
-    std::atomic<int> most_ctas{0}; /* the largest limit in the config of any communicator */
+    std::atomic<int> most_ctas{0}, least_ctas{INT_MAX}; /* the limits in the configs of all communicators */
     std::atomic<const char *> last_error{""};
 };
 
@@ -107,10 +107,11 @@ void free_comm(ncclComm *c);
 void wait_for_device();
 void abort_comms(const std::vector<ncclComm *> &comms);
 
-/* A collective. */
+/* A collective or transfer. */
 struct work {
     ncclComm *c;
-    enum { GATHER, REDUCE, TRADE } kind;
+    /* TRADE: an all-to-all. MOVE: a send or a recv; the other operand is NULL. */
+    enum { GATHER, REDUCE, TRADE, MOVE } kind;
     uint64_t number, bytes; /* bytes: of a slice */
     ncclDataType_t type;
     int global;

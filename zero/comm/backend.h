@@ -25,7 +25,6 @@ typedef struct zero_local {
     zero_control_t control;
     zero_peers_t *peers; /* holds a reference */
     zero_node_t node;
-    int *world; /* [size] world ranks */
 } zero_local_t;
 
 /* abort, check, publish and progress of comm.h for a zero_local_t; the last step of every destroy of one. */

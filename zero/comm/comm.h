@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* comm.h - a communicator: collectives over flat buffers. It has two halves. Its control exchanges small values, splits
- * and reports failures: self.c, shm.c, mpi.c, tcp.c. Its data moves buffers: self.c, shm.c and mpi.c move host memory,
- * nccl.c and staged.c move device memory.
+/* comm.h - a communicator: collectives over flat buffers, and transfers from one rank to another. It has two halves.
+ * Its control exchanges small values, splits and reports failures: self.c, shm.c, mpi.c, tcp.c. Its data moves buffers:
+ * self.c, shm.c and mpi.c move host memory, nccl.c and staged.c move device memory.
  *
  * On the CPU a collective runs on the calling thread and returns when this rank's part is done: the send buffer may be
  * reused, and the receive buffer is complete. Every rank makes the calls on one communicator in the same order, from
@@ -10,34 +10,40 @@
  * operation and the late ranks, ZERO_ERR_PEER carries the failed rank's sentence. The shm backend notices within
  * seconds that another rank's process has ended, and names the rank. Reductions add ranks 0 ... N-1 in that order in
  * fp32 and round once, on every backend except nccl and on any nodes. After the first failure the ranks are out of
- * step, so every later exchange and collective fails alike.
+ * step, so every later exchange, collective and transfer fails alike.
+ *
+ * A transfer is a send on one rank of a link, a communicator of two ranks (zero_comm_link), and a recv on the other. It
+ * keeps the same promises. It is a rendezvous: each rank waits for the other, and callers must not rely on buffering.
  *
  * Ranks that make different calls get ZERO_ERR_MISMATCH, or ZERO_ERR_PEER once a rank aborts because of it: at its
- * beginning a collective compares its kind, its bytes and the caller's note on all ranks (compare.h). NCCL's
- * collectives cannot; a separate exchange compares.
+ * beginning a collective or transfer compares its kind, its bytes and the caller's note on all ranks (compare.h).
+ * NCCL's cannot; a separate exchange compares.
  *
- * With device pointers (caps) a collective is work on `native`, a stream of the device, in the stream's order. The call
- * only enqueues. If the collective fails later, the stream still completes, but the contents of the buffers are
- * undefined. So after waiting for a stream, call zero_comm_check. It may then also return ZERO_ERR_TIMEOUT or
- * ZERO_ERR_SYSTEM: a failure that only this rank knows, until an abort publishes it.
+ * With device pointers (caps) a collective or transfer is work on `native`, a stream of the device, in the stream's
+ * order. With nccl the call only enqueues; with staged.c it waits for the other ranks. If the work fails later, the
+ * stream still completes, but the contents of the buffers are undefined. So after waiting for a stream, call
+ * zero_comm_check. It may then also return ZERO_ERR_TIMEOUT or ZERO_ERR_SYSTEM: a failure that only this rank knows,
+ * until an abort publishes it.
  */
 #ifndef ZERO_COMM_COMM_H
 #define ZERO_COMM_COMM_H
 
 #include "zero/base/latch.h"
 
-/* The caller's description of a collective. Ranks compare the key; the words are for a message about ranks that
- * differ. */
+/* The caller's description of a collective or transfer. Ranks compare the key; the words are for a message about ranks
+ * that differ. */
 enum { ZERO_COMM_WORDS = 24 };
 typedef struct zero_comm_note {
     uint64_t key; /* not 0 */
     uint64_t words[ZERO_COMM_WORDS];
 } zero_comm_note_t;
 
-/* The ranks of a communicator that form one part of a split: members[0 .. size); this rank is members[rank]. */
+/* The ranks of a communicator that form one part of a split: members[0 .. size); this rank is members[rank]. link: the
+ * part is for zero_comm_send and zero_comm_recv. */
 typedef struct zero_subset {
     const int *members;
     int size, rank;
+    bool link;
 } zero_subset_t;
 
 typedef struct zero_control zero_control_t;
@@ -68,6 +74,9 @@ typedef struct zero_data_ops {
                                     void *native, zero_error_t *error);
     zero_status_t (*all_to_all)(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
                                 zero_error_t *error);
+    /* In a link. NULL: this data never moves that of a link (self.c). */
+    zero_status_t (*send)(zero_comm_t *c, const void *buf, uint64_t bytes, void *native, zero_error_t *error);
+    zero_status_t (*recv)(zero_comm_t *c, void *buf, uint64_t bytes, void *native, zero_error_t *error);
     /* May be NULL. Registers device memory [base, base + bytes) that operands will lie in, so that they need no
      * copies. It must live as long as the communicator. Collective: all ranks make the same number of calls with the
      * same bytes. If the transport refuses the memory, that is only a warning in the log. An error ends the
@@ -88,7 +97,8 @@ struct zero_control {
     const zero_control_ops_t *ops;
     const zero_data_ops_t *host; /* moves host memory; NULL: these ranks cannot */
     zero_comm_options_t options;
-    zero_latch_t failed; /* the first exchange or collective that failed */
+    int *world;          /* [size] the ranks' numbers in the first communicator; freed by the control */
+    zero_latch_t failed; /* the first exchange, collective or transfer that failed */
     bool one_thread;     /* only one thread may use it: an MPI over several nodes without MPI_THREAD_MULTIPLE */
 };
 
@@ -100,14 +110,18 @@ struct zero_comm {
     zero_comm_caps_t caps;
     zero_comm_options_t options;
     int rank, size;
+    bool link;                    /* made by zero_comm_link */
     bool uncompared;              /* data's collectives do not compare calls: NCCL's */
-    const zero_comm_note_t *note; /* the caller's note for the next collective; NULL: none */
+    const zero_comm_note_t *note; /* the caller's note for the next collective or transfer; NULL: none */
+    uint64_t whole; /* bytes that ranks compare instead of those of a call which is a piece; 0: no piece */
     struct {
         int rank;
         zero_comm_note_t note;
     } other;                 /* after ZERO_ERR_MISMATCH: a rank that is in another collective, and its note */
     uint64_t bytes_received; /* from other ranks in all_gather and all_to_all, since the start */
     uint64_t bytes_reduced;  /* from other ranks in reduce_scatter: (size - 1) * count * dtype size each */
+    uint64_t bytes_sent;     /* in send */
+    uint64_t bytes_arrived;  /* in recv */
 };
 
 /* ---- data ------------------------------------------------------------------------------------------------------- */
@@ -123,11 +137,20 @@ zero_status_t zero_comm_reduce_scatter(zero_comm_t *c, const void *send, void *r
  * (size * bytes) from rank * bytes on. Not in place. */
 zero_status_t zero_comm_all_to_all(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
                                    zero_error_t *error);
+/* A transfer: moves the bytes bytes at buf of the rank that sends to buf of the other rank. bytes may be 0. On the CPU,
+ * send returns once buf may be reused, and recv once buf is complete. ZERO_ERR_ARG: c is no link. */
+zero_status_t zero_comm_send(zero_comm_t *c, const void *buf, uint64_t bytes, void *native, zero_error_t *error);
+zero_status_t zero_comm_recv(zero_comm_t *c, void *buf, uint64_t bytes, void *native, zero_error_t *error);
 /* Registers device memory that operands will lie in; see attach above. */
 zero_status_t zero_comm_attach(zero_comm_t *c, void *base, uint64_t bytes, zero_error_t *error);
 
 /* ---- control ---------------------------------------------------------------------------------------------------- */
 
+/* zero_comm_split into links: each part has two ranks, which may call zero_comm_send and zero_comm_recv. A link works
+ * in both directions, and its ranks may make collectives, too. With NCCL this connects them: otherwise the calls of the
+ * first transfer would wait for each other, and ranks that begin with different links would wait forever. A link's
+ * kernels on a GPU take few multiprocessors, because they wait for other ranks beside computation. */
+zero_status_t zero_comm_link(zero_comm_t *comm, int color, int key, zero_comm_t **out, zero_error_t *error);
 /* zero_comm_exchange for a caller that publishes its own sentence after ZERO_ERR_MISMATCH. */
 zero_status_t zero_control_exchange(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, zero_error_t *error);
 /* Converts a failure to the ZERO_ERR_PEER to publish. If its rank is -1, sets it to rank, this rank in the first

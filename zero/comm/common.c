@@ -247,6 +247,37 @@ zero_status_t zero_comm_all_to_all(zero_comm_t *c, const void *send, void *recv,
     return end_data(c, status, &why, error);
 }
 
+static zero_status_t begin_transfer(zero_comm_t *c, const char *function, zero_error_t *error)
+{
+    return c->link
+               ? begin_data(c, error)
+               : zero_fail(error, ZERO_ERR_ARG, "%s needs a link: make the communicator with zero_comm_link", function);
+}
+
+zero_status_t zero_comm_send(zero_comm_t *c, const void *buf, uint64_t bytes, void *native, zero_error_t *error)
+{
+    zero_error_t why;
+    zero_status_t status = begin_transfer(c, "zero_comm_send", error);
+    if (status)
+        return status;
+    status = c->data->send(c, buf, bytes, native, &why);
+    if (status == ZERO_OK)
+        c->bytes_sent += bytes;
+    return end_data(c, status, &why, error);
+}
+
+zero_status_t zero_comm_recv(zero_comm_t *c, void *buf, uint64_t bytes, void *native, zero_error_t *error)
+{
+    zero_error_t why;
+    zero_status_t status = begin_transfer(c, "zero_comm_recv", error);
+    if (status)
+        return status;
+    status = c->data->recv(c, buf, bytes, native, &why);
+    if (status == ZERO_OK)
+        c->bytes_arrived += bytes;
+    return end_data(c, status, &why, error);
+}
+
 zero_status_t zero_comm_attach(zero_comm_t *c, void *base, uint64_t bytes, zero_error_t *error)
 {
     return c->data && c->data->attach ? c->data->attach(c, base, bytes, error) : ZERO_OK;
@@ -309,8 +340,10 @@ zero_oob_t zero_comm_oob(zero_comm_t *c)
     return (zero_oob_t){.rank = c->rank, .world = c->size, .all_gather = exchange_oob, .ctx = c};
 }
 
+enum { NO_PART = -1 }; /* a color */
+
 typedef struct choice {
-    int color, key, rank;
+    int color, key, rank, link;
 } choice_t;
 
 static int compare_choices(const void *a, const void *b)
@@ -319,28 +352,53 @@ static int compare_choices(const void *a, const void *b)
     return x->key != y->key ? (x->key < y->key ? -1 : 1) : x->rank - y->rank;
 }
 
-zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t **out, zero_error_t *error)
+/* Every rank has the same choices, so all fail alike. */
+static zero_status_t check_choices(const zero_comm_t *comm, const choice_t *choices, zero_error_t *error)
+{
+    for (int r = 0; r < comm->size; r++) {
+        int alike = 0;
+        if (choices[r].link != choices[0].link)
+            return zero_fail_reason(error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, comm->control->world[r],
+                                    "rank %d makes links of a communicator, and rank %d splits it: make the same call",
+                                    comm->control->world[choices[0].link ? 0 : r],
+                                    comm->control->world[choices[0].link ? r : 0]);
+        if (choices[r].color < NO_PART)
+            return zero_fail_reason(error, ZERO_ERR_ARG, ZERO_REASON_NONE, comm->control->world[r],
+                                    "rank %d splits a communicator with color %d: use 0 or more, or -1 for no part",
+                                    comm->control->world[r], choices[r].color);
+        for (int q = 0; q < comm->size && choices[r].link; q++)
+            alike += choices[q].color == choices[r].color;
+        if (choices[r].link && choices[r].color != NO_PART && alike != 2)
+            return zero_fail(error, ZERO_ERR_ARG, "a link has two ranks, but color %d has %d", choices[r].color, alike);
+    }
+    return ZERO_OK;
+}
+
+static zero_status_t split(zero_comm_t *comm, int color, int key, bool link, zero_comm_t **out, const char *function,
+                           zero_error_t *error)
 {
     zero_error_t why = {0};
-    zero_status_t status = zero_comm_clear_out(out, "zero_comm_split", error);
+    zero_status_t status = zero_comm_clear_out(out, function, error);
     if (status != ZERO_OK || !comm)
-        return status != ZERO_OK ? status
-                                 : zero_fail(error, ZERO_ERR_ARG, "zero_comm_split has no communicator to split");
+        return status != ZERO_OK ? status : zero_fail(error, ZERO_ERR_ARG, "%s has no communicator to split", function);
     zero_oob_t oob = zero_comm_oob(comm);
-    choice_t own = {color, key, comm->rank}, *choices = calloc((size_t)comm->size, sizeof *choices);
+    choice_t own = {color, key, comm->rank, link}, *choices = calloc((size_t)comm->size, sizeof *choices);
     int *members = calloc((size_t)comm->size, sizeof *members);
     zero_comm_t *c = calloc(1, sizeof *c);
-    zero_subset_t part = {.members = members};
+    zero_subset_t part = {.members = members, .link = link && color != NO_PART};
     if (!choices || !members || !c)
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator of %d ranks", comm->size);
     status = zero_oob_agree(&oob, status, &why);
     if (status == ZERO_OK)
         status = zero_control_exchange(comm, &own, choices, sizeof own, &why);
+    if (status == ZERO_OK)
+        status = check_choices(comm, choices, &why);
     if (status)
         goto done;
     qsort(choices, (size_t)comm->size, sizeof *choices, compare_choices);
     for (int i = 0; i < comm->size; i++) {
-        if (choices[i].color != color)
+        /* A rank of no part takes the same steps as the others, for a part of its own, which ends here. */
+        if (choices[i].color != color || (color == NO_PART && choices[i].rank != comm->rank))
             continue;
         if (choices[i].rank == comm->rank)
             part.rank = part.size;
@@ -348,6 +406,7 @@ zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t
     }
     c->rank = part.rank;
     c->size = part.size;
+    c->link = part.link;
     c->options = comm->options;
     status = comm->control->ops->split(comm, &part, c, &why);
     if (status == ZERO_OK && comm->data && comm->data->split)
@@ -355,9 +414,19 @@ zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t
 done:
     free(choices);
     free(members);
-    if (status == ZERO_OK)
+    if (status == ZERO_OK && color != NO_PART)
         *out = c;
     else
         zero_comm_destroy(c);
     return zero_pass(error, status, &why);
+}
+
+zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t **out, zero_error_t *error)
+{
+    return split(comm, color, key, false, out, "zero_comm_split", error);
+}
+
+zero_status_t zero_comm_link(zero_comm_t *comm, int color, int key, zero_comm_t **out, zero_error_t *error)
+{
+    return split(comm, color, key, true, out, "zero_comm_link", error);
 }

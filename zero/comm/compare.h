@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* compare.h - at the beginning of a collective the ranks tell each other which call they make, and compare that before
- * they use each other's data. Ranks that make different calls get ZERO_ERR_MISMATCH, never the data of another call. */
+/* compare.h - at the beginning of a collective or transfer the ranks tell each other which call they make, and compare
+ * that before they use each other's data. Ranks that make different calls get ZERO_ERR_MISMATCH, never the data of
+ * another call. */
 #ifndef ZERO_COMM_COMPARE_H
 #define ZERO_COMM_COMPARE_H
 
@@ -9,7 +10,7 @@
 /* Identifies a call; must be equal on all ranks. */
 typedef struct zero_call_id {
     uint64_t key;   /* of the caller's note; 0: no note */
-    uint64_t bytes; /* per slice */
+    uint64_t bytes; /* per slice, or of a transfer */
     uint64_t kind;
 } zero_call_id_t;
 
@@ -19,7 +20,7 @@ typedef struct zero_call_info {
     uint64_t words[ZERO_COMM_WORDS];
 } zero_call_info_t;
 
-/* A collective call of this rank. */
+/* A call of this rank. */
 typedef struct zero_call {
     zero_comm_t *comm;
     const char *operation; /* for error messages */
@@ -31,6 +32,8 @@ zero_call_t zero_call_gather(zero_comm_t *comm, uint64_t bytes);
 zero_call_t zero_call_exchange(zero_comm_t *comm, uint64_t bytes);
 zero_call_t zero_call_trade(zero_comm_t *comm, uint64_t bytes);
 zero_call_t zero_call_reduce(zero_comm_t *comm, int64_t count, zero_dtype_t dtype);
+/* A send or recv in a communicator of two ranks. */
+zero_call_t zero_call_transfer(zero_comm_t *comm, bool sends, uint64_t bytes);
 
 /* This rank's words: ZERO_COMM_WORDS of them. */
 void zero_call_words(const zero_call_t *call, uint64_t *words);

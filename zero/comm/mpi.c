@@ -63,14 +63,14 @@ enum { INFOS = 2, SETS };
 static zero_status_t isend(mpi_comm_t *c, const void *buffer, uint64_t bytes, int rank, MPI_Request *request,
                            zero_error_t *error)
 {
-    int code = MPI_Isend(buffer, (int)bytes, MPI_BYTE, c->local.world[rank], c->tag, c->mpi->comm, request);
+    int code = MPI_Isend(buffer, (int)bytes, MPI_BYTE, c->local.control.world[rank], c->tag, c->mpi->comm, request);
     return code == MPI_SUCCESS ? ZERO_OK : zero_mpi_fail(error, "MPI_Isend", code);
 }
 
 static zero_status_t irecv(mpi_comm_t *c, void *buffer, uint64_t bytes, int rank, MPI_Request *request,
                            zero_error_t *error)
 {
-    int code = MPI_Irecv(buffer, (int)bytes, MPI_BYTE, c->local.world[rank], c->tag, c->mpi->comm, request);
+    int code = MPI_Irecv(buffer, (int)bytes, MPI_BYTE, c->local.control.world[rank], c->tag, c->mpi->comm, request);
     return code == MPI_SUCCESS ? ZERO_OK : zero_mpi_fail(error, "MPI_Irecv", code);
 }
 
@@ -263,8 +263,70 @@ static zero_status_t mpi_all_to_all(zero_comm_t *comm, const void *send, void *r
     return status;
 }
 
-static const zero_data_ops_t mpi_data = {
-    .all_gather = mpi_all_gather, .reduce_scatter = mpi_reduce_scatter, .all_to_all = mpi_all_to_all};
+/* ---- transfers -------------------------------------------------------------------------------------------------- */
+
+/* The sentence of a transfer that took too long. */
+static zero_status_t too_late(mpi_comm_t *c, const zero_call_t *call, zero_error_t *error)
+{
+    const zero_comm_t *comm = call->comm;
+    const int *world = c->local.control.world;
+    return zero_fail_reason(error, ZERO_ERR_TIMEOUT, ZERO_REASON_RANK_LATE, world[1 - comm->rank],
+                            "rank %d waited %g s in %s; late: rank %d (another node)", world[comm->rank],
+                            c->local.control.options.timeout_s, call->operation, world[1 - comm->rank]);
+}
+
+/* One of send and recv is NULL, or bytes is 0. */
+static zero_status_t transfer(mpi_comm_t *c, const zero_call_t *call, const char *send, char *recv, uint64_t bytes,
+                              zero_error_t *error)
+{
+    const partners_t other = {c->far_rank, c->far_rank, 1, 1};
+    MPI_Request *request = requests(c, 0);
+    zero_status_t status = zero_peers_check(c->local.peers, error);
+    if (status == ZERO_OK)
+        status = send_infos(c, call, &other, error);
+    for (uint64_t begin = 0; (begin == 0 || begin < bytes) && status == ZERO_OK; begin += PIECE_BYTES) {
+        const uint64_t size = bytes - begin < PIECE_BYTES ? bytes - begin : PIECE_BYTES;
+        if (send && size) {
+            status = isend(c, send + begin, size, *c->far_rank, request, error);
+            c->pending[0] += status == ZERO_OK;
+        }
+        if (status == ZERO_OK && begin == 0)
+            status = check_infos(c, call, &other, error);
+        if (recv && size && status == ZERO_OK) {
+            status = irecv(c, recv + begin, size, *c->far_rank, request, error);
+            c->pending[0] += status == ZERO_OK;
+        }
+        if (status == ZERO_OK)
+            status = wait(c, 0, call->operation, error);
+    }
+    if (status)
+        drop_requests(c);
+    return status == ZERO_ERR_TIMEOUT ? too_late(c, call, error) : status;
+}
+
+static zero_status_t mpi_send(zero_comm_t *comm, const void *buf, uint64_t bytes, void *native, zero_error_t *error)
+{
+    mpi_comm_t *c = (mpi_comm_t *)comm->control;
+    zero_call_t call = zero_call_transfer(comm, true, bytes);
+    (void)native;
+    return c->far ? transfer(c, &call, buf, NULL, bytes, error)
+                  : zero_node_send(&c->local.node, &call, buf, bytes, error);
+}
+
+static zero_status_t mpi_recv(zero_comm_t *comm, void *buf, uint64_t bytes, void *native, zero_error_t *error)
+{
+    mpi_comm_t *c = (mpi_comm_t *)comm->control;
+    zero_call_t call = zero_call_transfer(comm, false, bytes);
+    (void)native;
+    return c->far ? transfer(c, &call, NULL, buf, bytes, error)
+                  : zero_node_recv(&c->local.node, &call, buf, bytes, error);
+}
+
+static const zero_data_ops_t mpi_data = {.all_gather = mpi_all_gather,
+                                         .reduce_scatter = mpi_reduce_scatter,
+                                         .all_to_all = mpi_all_to_all,
+                                         .send = mpi_send,
+                                         .recv = mpi_recv};
 
 /* ---- set-up ----------------------------------------------------------------------------------------------------- */
 
@@ -412,9 +474,9 @@ static zero_status_t mpi_open(zero_comm_t *comm, zero_peers_t *peers, zero_mpi_t
         c->mpi = mpi;
         c->tag = tag;
         c->home = calloc((size_t)size, sizeof *c->home);
-        c->local.world = calloc((size_t)size, sizeof *c->local.world);
+        c->local.control.world = calloc((size_t)size, sizeof *world);
     }
-    if (!work || !c || !world || !c->home || !c->local.world)
+    if (!work || !c || !world || !c->home || !c->local.control.world)
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", size);
     else {
         int *index = work, *local_count = work + size;
@@ -422,7 +484,7 @@ static zero_status_t mpi_open(zero_comm_t *comm, zero_peers_t *peers, zero_mpi_t
         local_peer = work + 3 * size;
         local_member = work + 4 * size;
         for (int i = 0; i < size; i++) {
-            c->local.world[i] = world[i];
+            c->local.control.world[i] = world[i];
             c->home[i] = mpi->node[world[i]];
             for (int j = 0; j < size; j++) {
                 local_count[i] += mpi->node[world[j]] == c->home[i];
@@ -490,7 +552,7 @@ static zero_status_t mpi_split(zero_comm_t *comm, const zero_subset_t *part, zer
     int tag = 0, *world = calloc((size_t)part->size, sizeof *world);
     zero_error_t why = {0};
     for (int i = 0; i < part->size && world; i++)
-        world[i] = c->local.world[part->members[i]];
+        world[i] = c->local.control.world[part->members[i]];
     zero_status_t status = zero_oob_agree(
         &oob, world ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator"), &why);
     if (status == ZERO_OK)

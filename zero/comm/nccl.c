@@ -19,7 +19,7 @@ typedef struct nccl {
     zero_nccl_member_t *member;
 } nccl_t;
 
-/* ---- collectives ------------------------------------------------------------------------------------------------ */
+/* ---- collectives and transfers ---------------------------------------------------------------------------------- */
 
 static zero_status_t issue_all_gather(const zero_cuda_nccl_t *api, zero_nccl_t *nccl, void *comm,
                                       const zero_nccl_call_t *c, zero_error_t *error)
@@ -39,11 +39,25 @@ static zero_status_t issue_all_to_all(const zero_cuda_nccl_t *api, zero_nccl_t *
     return api->all_to_all(nccl, comm, c->send, c->recv, c->bytes, (int)c->count, c->stream, error);
 }
 
-/* A collective of no bytes does not call NCCL, but still returns the failure. */
+static zero_status_t issue_send(const zero_cuda_nccl_t *api, zero_nccl_t *nccl, void *comm, const zero_nccl_call_t *c,
+                                zero_error_t *error)
+{
+    return api->send(nccl, comm, c->send, c->bytes, c->peer, c->stream, error);
+}
+
+static zero_status_t issue_recv(const zero_cuda_nccl_t *api, zero_nccl_t *nccl, void *comm, const zero_nccl_call_t *c,
+                                zero_error_t *error)
+{
+    return api->recv(nccl, comm, c->recv, c->bytes, c->peer, c->stream, error);
+}
+
+/* A call of no bytes does not call NCCL, but still returns the failure. */
 static zero_status_t issue(zero_comm_t *c, zero_nccl_call_t *call, zero_error_t *error)
 {
     nccl_t *n = c->state;
     call->timeout_s = c->options.timeout_s;
+    call->rank = c->control->world[c->rank];
+    call->late = c->size == 2 ? c->control->world[1 - c->rank] : -1;
     return call->bytes ? zero_nccl_issue(n->member, call, error) : zero_nccl_check(n->watch, error);
 }
 
@@ -79,6 +93,20 @@ static zero_status_t nccl_all_to_all(zero_comm_t *c, const void *send, void *rec
                              .send = send,
                              .recv = recv,
                              .count = c->size};
+    return issue(c, &call, error);
+}
+
+static zero_status_t nccl_send(zero_comm_t *c, const void *buf, uint64_t bytes, void *native, zero_error_t *error)
+{
+    zero_nccl_call_t call = {
+        .issue = issue_send, .what = "send", .bytes = bytes, .stream = native, .send = buf, .peer = 1 - c->rank};
+    return issue(c, &call, error);
+}
+
+static zero_status_t nccl_recv(zero_comm_t *c, void *buf, uint64_t bytes, void *native, zero_error_t *error)
+{
+    zero_nccl_call_t call = {
+        .issue = issue_recv, .what = "recv", .bytes = bytes, .stream = native, .recv = buf, .peer = 1 - c->rank};
     return issue(c, &call, error);
 }
 
@@ -126,6 +154,8 @@ static const zero_data_ops_t nccl_data = {
     .all_gather = nccl_all_gather,
     .reduce_scatter = nccl_reduce_scatter,
     .all_to_all = nccl_all_to_all,
+    .send = nccl_send,
+    .recv = nccl_recv,
     .attach = nccl_attach,
     .failure = nccl_failure,
     .split = nccl_split,
@@ -153,7 +183,7 @@ static void use_nccl(zero_comm_t *c, nccl_t *n)
     c->uncompared = true;
     zero_comm_caps_set(c, "nccl", ring_bytes);
     c->caps.node_ranks = node_ranks;
-    c->caps.windows = c->options.nccl_windows;
+    c->caps.windows = c->options.nccl_windows && !c->link; /* windows are for collectives */
 }
 
 static zero_status_t nccl_split(zero_comm_t *c, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)
@@ -163,8 +193,8 @@ static zero_status_t nccl_split(zero_comm_t *c, const zero_subset_t *part, zero_
     zero_error_t why = {0};
     zero_status_t status =
         child ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *child);
-    /* NCCL's colors must not be negative. The rank of a part's first member is not, and is unique to the part. */
-    zero_nccl_origin_t origin = {.parent = n->member, .color = part->members[0], .key = part->rank};
+    /* The rank of a part's first member is unique to the part. */
+    zero_nccl_origin_t origin = {.parent = n->member, .color = part->members[0], .key = part->rank, .link = part->link};
     status = zero_oob_agree(&oob, status, &why);
     if (status == ZERO_OK)
         status = zero_oob_agree(&oob, open_member(out, child, n->watch, &origin, &why), &why);

@@ -2,9 +2,9 @@
 /* nccl.h - NCCL's function table in the plugin zero_cuda: what nccl.c needs of NCCL and of CUDA's events, with errors
  * as sentences. NCCL itself is opened when the first communicator is made.
  *
- * Communicators are non-blocking: start, split and the collectives return at once, and state tells whether NCCL has
- * completed the call (a collective is then on the stream). Only one thread at a time may call functions on a
- * communicator, including state.
+ * Communicators are non-blocking: start, split, the collectives and transfers return at once, and state tells whether
+ * NCCL has completed the call (a collective or transfer is then on the stream). Only one thread at a time may call
+ * functions on a communicator, including state.
  */
 #ifndef ZERO_COMM_NCCL_H
 #define ZERO_COMM_NCCL_H
@@ -33,10 +33,16 @@ typedef struct zero_cuda_nccl {
     /* Begins to make *comm for the calling thread's device. *comm is set on return, but only state and abort may use it
      * until it is ready. */
     zero_status_t (*start)(zero_nccl_t *nccl, void **comm, int size, int rank, const void *id, zero_error_t *error);
-    /* Begins to make *comm of the ranks with this color (0 or more). NCCL sets *comm by the time that parent is ready
+    /* Begins to make *comm of the ranks with this color (0 or more); link: for transfers, with kernels that take fewer
+     * multiprocessors. NCCL sets *comm by the time that parent is ready
      * again, so the variable must live until then; from then on, as for start. If a parent of the caller's is blocking,
      * this blocks. */
-    zero_status_t (*split)(zero_nccl_t *nccl, void *parent, int color, int key, void **comm, zero_error_t *error);
+    zero_status_t (*split)(zero_nccl_t *nccl, void *parent, int color, int key, bool link, void **comm,
+                           zero_error_t *error);
+    /* Begins to connect the two ranks of comm, which both call this, for transfers in both directions: an all-to-all of
+     * a byte, on a stream of its own. NCCL would do it in the first transfer, whose call then waits for the other
+     * rank's. */
+    zero_status_t (*connect)(zero_nccl_t *nccl, void *comm, zero_error_t *error);
     zero_status_t (*shape)(zero_nccl_t *nccl, void *comm, int *size, int *rank, int *device, zero_error_t *error);
     /* Returns ZERO_ERR_SYSTEM with NCCL's error text after a failure, which can come at any time after a call. */
     zero_status_t (*state)(zero_nccl_t *nccl, void *comm, bool *busy, zero_error_t *error);
@@ -49,6 +55,11 @@ typedef struct zero_cuda_nccl {
     /* Among size ranks. */
     zero_status_t (*all_to_all)(zero_nccl_t *nccl, void *comm, const void *send, void *recv, uint64_t bytes, int size,
                                 void *stream, zero_error_t *error);
+    /* To and from rank peer, with which this rank is connected. */
+    zero_status_t (*send)(zero_nccl_t *nccl, void *comm, const void *buf, uint64_t bytes, int peer, void *stream,
+                          zero_error_t *error);
+    zero_status_t (*recv)(zero_nccl_t *nccl, void *comm, void *buf, uint64_t bytes, int peer, void *stream,
+                          zero_error_t *error);
     /* Registers device memory for collectives. *handle is for detach. */
     zero_status_t (*attach)(zero_nccl_t *nccl, void *comm, void *base, uint64_t bytes, void **handle,
                             zero_error_t *error);

@@ -61,7 +61,7 @@ static zero_status_t make_comm(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_er
     if (status == ZERO_OK && j->origin.id)
         status = w->api->start(w->nccl, &m->comm, m->size, m->rank, j->id, error);
     else if (status == ZERO_OK) {
-        status = w->api->split(w->nccl, parent, j->origin.color, j->origin.key, &m->comm, error);
+        status = w->api->split(w->nccl, parent, j->origin.color, j->origin.key, j->origin.link, &m->comm, error);
         m->lost = status == ZERO_OK; /* NCCL may write m->comm until the parent is ready again */
         if (status == ZERO_OK)
             status = wait_ready(w, parent, j, start, what, error);
@@ -70,6 +70,10 @@ static zero_status_t make_comm(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_er
     }
     if (status == ZERO_OK)
         status = wait_ready(w, m->comm, j, start, what, error);
+    if (status == ZERO_OK && j->origin.link)
+        status = w->api->connect(w->nccl, m->comm, error);
+    if (status == ZERO_OK && j->origin.link)
+        status = wait_ready(w, m->comm, j, start, "connecting two ranks by NCCL", error);
     if (status && m->comm && !m->lost) {
         w->api->abort(w->nccl, &m->comm, 1, &ignored);
         m->comm = NULL;

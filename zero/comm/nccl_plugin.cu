@@ -21,8 +21,9 @@ static_assert(sizeof(ncclUniqueId) == ZERO_NCCL_ID_BYTES, "ranks exchange NCCL's
 #define NCCL_FUNCTIONS(of)                                                                                           \
     of(ncclGetVersion) of(ncclGetErrorString) of(ncclGetLastError) of(ncclGetUniqueId) of(ncclCommInitRankConfig)    \
         of(ncclCommSplit) of(ncclCommCount) of(ncclCommUserRank) of(ncclCommCuDevice) of(ncclCommGetAsyncError)      \
-            of(ncclAllGather) of(ncclReduceScatter) of(ncclCommRegister) of(ncclCommDeregister) of(ncclCommFinalize) \
-                of(ncclCommDestroy) of(ncclCommAbort) of(ncclGroupStart) of(ncclGroupEnd) of(ncclSend) of(ncclRecv)
+            of(ncclAllGather) of(ncclReduceScatter) of(ncclSend) of(ncclRecv) of(ncclCommRegister)                   \
+                of(ncclCommDeregister) of(ncclCommFinalize) of(ncclCommDestroy) of(ncclCommAbort) of(ncclGroupStart) \
+                    of(ncclGroupEnd)
 
 struct zero_nccl {
 #define OF(name) decltype(&::name) name;
@@ -32,6 +33,9 @@ struct zero_nccl {
      * and not declare them. */
     ncclResult_t (*window)(ncclComm_t comm, void *base, size_t bytes, void **window, int flags);
     ncclResult_t (*unwindow)(ncclComm_t comm, void *window);
+    /* Of connect. NULL until it is called. */
+    cudaStream_t stream;
+    char *bytes; /* 4: two sent and two received */
 };
 
 enum { COLL_SYMMETRIC = 1 }; /* NCCL_WIN_COLL_SYMMETRIC */
@@ -122,6 +126,10 @@ static zero_status_t nccl_open(zero_nccl_t **out, int *number, zero_error_t *err
 /* NCCL keeps threads of its own, so its library is not closed. */
 static void nccl_close(zero_nccl_t *n)
 {
+    if (n->stream)
+        cudaStreamDestroy(n->stream);
+    if (n->bytes)
+        cudaFree(n->bytes);
     free(n);
 }
 
@@ -150,15 +158,15 @@ static zero_status_t unique_id(zero_nccl_t *n, void *id, zero_error_t *error)
 }
 
 /* The maximum number of multiprocessors that a collective takes from the caller's kernels; a gather and a reduction can
- * run at the same time. It is half of NCCL's default. NCCL reads NCCL_MAX_CTAS from the environment, which overrides
- * this. */
-enum { MOST_CTAS = 16 };
+ * run at the same time. It is half of NCCL's default. Links take fewer: a rank may have several, and their kernels wait
+ * most of the time. NCCL reads NCCL_MAX_CTAS from the environment, which overrides this. */
+enum { MOST_CTAS = 16, LINK_CTAS = 2 };
 
-static ncclConfig_t nonblocking(void)
+static ncclConfig_t nonblocking(int ctas)
 {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    config.maxCTAs = MOST_CTAS;
+    config.maxCTAs = ctas;
     config.splitShare = 0; /* gathers and reductions run at the same time; communicators with shared resources cannot */
     return config;
 }
@@ -166,15 +174,16 @@ static ncclConfig_t nonblocking(void)
 static zero_status_t start(zero_nccl_t *n, void **comm, int size, int rank, const void *id, zero_error_t *error)
 {
     ncclUniqueId unique;
-    ncclConfig_t config = nonblocking();
+    ncclConfig_t config = nonblocking(MOST_CTAS);
     memcpy(&unique, id, sizeof unique);
     ncclResult_t r = n->ncclCommInitRankConfig((ncclComm_t *)comm, size, unique, rank, &config);
     return accepted(r) ? ZERO_OK : failed(n, NULL, r, error, "ncclCommInitRankConfig of rank %d of %d", rank, size);
 }
 
-static zero_status_t split(zero_nccl_t *n, void *parent, int color, int key, void **comm, zero_error_t *error)
+static zero_status_t split(zero_nccl_t *n, void *parent, int color, int key, bool link, void **comm,
+                           zero_error_t *error)
 {
-    ncclConfig_t config = nonblocking();
+    ncclConfig_t config = nonblocking(link ? LINK_CTAS : MOST_CTAS);
     ncclResult_t r = n->ncclCommSplit((ncclComm_t)parent, color, key, (ncclComm_t *)comm, &config);
     return accepted(r) ? ZERO_OK : failed(n, (ncclComm_t)parent, r, error, "ncclCommSplit with color %d", color);
 }
@@ -238,6 +247,31 @@ static zero_status_t all_to_all(zero_nccl_t *n, void *comm, const void *send, vo
                ? ZERO_OK
                : failed(n, (ncclComm_t)comm, r, error, "a group of ncclSend and ncclRecv of %llu bytes for each rank",
                         (unsigned long long)bytes);
+}
+
+static zero_status_t send(zero_nccl_t *n, void *comm, const void *buf, uint64_t bytes, int peer, void *stream,
+                          zero_error_t *error)
+{
+    ncclResult_t r = n->ncclSend(buf, bytes, ncclUint8, peer, (ncclComm_t)comm, (cudaStream_t)stream);
+    return accepted(r) ? ZERO_OK
+                       : failed(n, (ncclComm_t)comm, r, error, "ncclSend of %llu bytes", (unsigned long long)bytes);
+}
+
+static zero_status_t recv(zero_nccl_t *n, void *comm, void *buf, uint64_t bytes, int peer, void *stream,
+                          zero_error_t *error)
+{
+    ncclResult_t r = n->ncclRecv(buf, bytes, ncclUint8, peer, (ncclComm_t)comm, (cudaStream_t)stream);
+    return accepted(r) ? ZERO_OK
+                       : failed(n, (ncclComm_t)comm, r, error, "ncclRecv of %llu bytes", (unsigned long long)bytes);
+}
+
+static zero_status_t connect(zero_nccl_t *n, void *comm, zero_error_t *error)
+{
+    cudaError_t e = n->stream ? cudaSuccess : cudaStreamCreateWithFlags(&n->stream, cudaStreamNonBlocking);
+    if (e == cudaSuccess && !n->bytes)
+        e = cudaMalloc((void **)&n->bytes, 4);
+    return e == cudaSuccess ? all_to_all(n, comm, n->bytes, n->bytes + 2, 1, 2, n->stream, error)
+                            : cuda_failed(e, "a stream and 4 bytes to connect two ranks", error);
 }
 
 static zero_status_t attach(zero_nccl_t *n, void *comm, void *base, uint64_t bytes, void **handle, zero_error_t *error)
@@ -329,11 +363,14 @@ extern "C" const zero_cuda_nccl_t zero_cuda_nccl = {
     .unique_id = unique_id,
     .start = start,
     .split = split,
+    .connect = connect,
     .shape = shape,
     .state = state,
     .all_gather = all_gather,
     .reduce_scatter = reduce_scatter,
     .all_to_all = all_to_all,
+    .send = send,
+    .recv = recv,
     .attach = attach,
     .detach = detach,
     .window = window,

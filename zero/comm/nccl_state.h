@@ -18,11 +18,12 @@ enum { ZERO_NCCL_OPS = 128 };
 #define ZERO_NCCL_MARGIN_S \
     15.0 /* s: how long callers wait for the thread beyond the time limit that the thread itself keeps */
 
-/* A collective in flight. */
+/* A collective or transfer in flight. */
 typedef struct zero_nccl_op {
     void *begun, *done; /* events before and after it */
     const char *what;
     uint64_t bytes;
+    int rank, late;
     double timeout_s, since; /* since: when the thread saw that it had begun; 0: not yet */
 } zero_nccl_op_t;
 

@@ -123,6 +123,16 @@ zero_status_t zero_nccl_lock_calls(zero_nccl_watch_t *w, zero_error_t *error)
 
 /* ---- collectives ------------------------------------------------------------------------------------------------ */
 
+/* late: the rank that is late, or -1. */
+static void fail_late(int rank, int late, double timeout_s, const char *what, zero_error_t *why)
+{
+    char who[20] = "another rank";
+    if (late >= 0)
+        snprintf(who, sizeof who, "rank %d", late);
+    zero_fail_reason(why, ZERO_ERR_TIMEOUT, late < 0 ? ZERO_REASON_NONE : ZERO_REASON_RANK_LATE, late,
+                     "rank %d waited %g s for %s: %s is late", rank, timeout_s, what, who);
+}
+
 void zero_nccl_retire(zero_nccl_member_t *m)
 {
     zero_nccl_watch_t *w = m->watch;
@@ -140,13 +150,11 @@ void zero_nccl_retire(zero_nccl_member_t *m)
         else if (op->since == 0 && yes)
             op->since = zero_now();
         else if (op->since > 0 && zero_now() - op->since > op->timeout_s) {
+            char what[120];
             zero_error_t why;
-            zero_fail(&why, ZERO_ERR_TIMEOUT,
-                      "rank %d of %d waited %g s for %s of %llu bytes on the GPU (number %llu of its communicator): "
-                      "another rank "
-                      "is late",
-                      m->rank, m->size, op->timeout_s, op->what, (unsigned long long)op->bytes,
-                      (unsigned long long)m->retired + 1);
+            snprintf(what, sizeof what, "%s of %llu bytes on the GPU (number %llu of its communicator)", op->what,
+                     (unsigned long long)op->bytes, (unsigned long long)m->retired + 1);
+            fail_late(op->rank, op->late, op->timeout_s, what, &why);
             zero_nccl_fail(w, ZERO_ERR_TIMEOUT, &why);
         }
         return;
@@ -164,12 +172,13 @@ static zero_status_t await_failure(zero_nccl_watch_t *w, const zero_error_t *why
     return zero_nccl_check(w, error);
 }
 
-static zero_status_t too_late(const zero_nccl_member_t *m, const zero_nccl_call_t *call, const char *what,
+static zero_status_t too_late(const zero_nccl_member_t *m, const zero_nccl_call_t *call, const char *before,
                               zero_error_t *error)
 {
+    char what[120];
     zero_error_t why;
-    zero_fail(&why, ZERO_ERR_TIMEOUT, "rank %d of %d waited %g s for %s %s of %llu bytes: another rank is late",
-              m->rank, m->size, call->timeout_s, what, call->what, (unsigned long long)call->bytes);
+    snprintf(what, sizeof what, "%s %s of %llu bytes", before, call->what, (unsigned long long)call->bytes);
+    fail_late(call->rank, call->late, call->timeout_s, what, &why);
     zero_nccl_fail(m->watch, ZERO_ERR_TIMEOUT, &why);
     return zero_nccl_check(m->watch, error);
 }
@@ -265,6 +274,8 @@ zero_status_t zero_nccl_issue(zero_nccl_member_t *m, const zero_nccl_call_t *cal
         return status;
     op->what = call->what;
     op->bytes = call->bytes;
+    op->rank = call->rank;
+    op->late = call->late;
     op->timeout_s = call->timeout_s;
     op->since = 0;
     m->issued++;

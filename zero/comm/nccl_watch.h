@@ -39,6 +39,7 @@ typedef struct zero_nccl_origin {
     void *callers;
     zero_nccl_member_t *parent;
     int color, key;
+    bool link; /* of two ranks, which are connected for transfers */
 } zero_nccl_origin_t;
 /* Makes rank number rank of size ranks, which all call this at about the same time. Returns when it is ready. After a
  * failure, abort. */
@@ -48,13 +49,15 @@ zero_status_t zero_nccl_member_open(zero_nccl_member_t **member, zero_nccl_watch
 /* Waits for collectives in flight, and aborts them at the time limit. Accepts NULL. */
 void zero_nccl_member_close(zero_nccl_member_t *member, double timeout_s);
 
-/* A collective: issue enqueues it with comm on stream. */
+/* A collective or transfer: issue enqueues it with comm on stream. */
 typedef struct zero_nccl_call zero_nccl_call_t;
 struct zero_nccl_call {
     zero_status_t (*issue)(const zero_cuda_nccl_t *api, zero_nccl_t *nccl, void *comm, const zero_nccl_call_t *call,
                            zero_error_t *error);
+    /* For error messages. */
     const char *what; /* "all-gather" */
-    uint64_t bytes;   /* per rank, for error messages */
+    uint64_t bytes;   /* per rank */
+    int rank, late;   /* numbers in the first communicator: this rank, and the one that it waits for; -1: several */
     void *stream;
     double timeout_s; /* from the start of its kernel */
     /* Arguments of issue. */
@@ -62,6 +65,7 @@ struct zero_nccl_call {
     void *recv;
     int64_t count;
     zero_dtype_t dtype;
+    int peer;
 };
 /* Returns when the collective is on the stream. */
 zero_status_t zero_nccl_issue(zero_nccl_member_t *member, const zero_nccl_call_t *call, zero_error_t *error);

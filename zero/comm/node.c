@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* node.c - collectives among the ranks of a node; see node.h. */
+/* node.c - collectives and transfers among the ranks of a node; see node.h. */
 #define _GNU_SOURCE
 #include "zero/comm/node_ring.h"
 
@@ -23,6 +23,12 @@ enum {
 static bool reached(uint32_t value, uint32_t step)
 {
     return (int32_t)(value - step) >= 0;
+}
+
+/* A node rank's number in the first communicator, for sentences. */
+static int world_rank(const zero_node_t *n, int j)
+{
+    return n->peers->member[n->peer[j]];
 }
 
 /* ---- counters --------------------------------------------------------------------------------------------------- */
@@ -49,19 +55,20 @@ static zero_status_t too_late(const zero_node_t *n, bool consumed, uint32_t step
         if (j == n->index || reached(atomic_load(&c->value), step))
             continue;
         if (first < 0)
-            first = n->rank[j];
-        snprintf(late + used, sizeof late - used, "%s%d (pid %d)", used ? ", " : "", n->rank[j], n->shared.pid[j]);
+            first = world_rank(n, j);
+        snprintf(late + used, sizeof late - used, "%s%d (pid %d)", used ? ", " : "", world_rank(n, j),
+                 n->shared.pid[j]);
     }
     return zero_fail_reason(error, ZERO_ERR_TIMEOUT, ZERO_REASON_RANK_LATE, first,
-                            "rank %d waited %g s in %s; late: rank %s", n->rank[n->index], n->timeout_s, operation,
-                            late[0] ? late : "none any more");
+                            "rank %d waited %g s in %s; late: rank %s", world_rank(n, n->index), n->timeout_s,
+                            operation, late[0] ? late : "none any more");
 }
 
 static zero_status_t has_left(const zero_node_t *n, int j, const char *operation, zero_error_t *error)
 {
-    return zero_fail_reason(error, ZERO_ERR_PEER, ZERO_REASON_RANK_LEFT, n->rank[j],
-                            "rank %d (pid %d) has left, but rank %d waits for it in %s", n->rank[j], n->shared.pid[j],
-                            n->rank[n->index], operation);
+    return zero_fail_reason(error, ZERO_ERR_PEER, ZERO_REASON_RANK_LEFT, world_rank(n, j),
+                            "rank %d (pid %d) has left, but rank %d waits for it in %s", world_rank(n, j),
+                            n->shared.pid[j], world_rank(n, n->index), operation);
 }
 
 static __attribute__((noinline)) zero_status_t wait_long(zero_node_t *n, int j, bool consumed, uint32_t step,
@@ -246,7 +253,7 @@ static zero_status_t pull(zero_node_t *n, int j, char *to, uint64_t from, uint64
     return zero_fail(error, ZERO_ERR_SYSTEM,
                      "rank %d cannot read %llu bytes of rank %d (pid %d) in %s: %s (check that both buffers are "
                      "mapped; a process that drops privileges must do so before it creates a communicator)",
-                     n->rank[n->index], (unsigned long long)bytes, n->rank[j], n->shared.pid[j], operation,
+                     world_rank(n, n->index), (unsigned long long)bytes, world_rank(n, j), n->shared.pid[j], operation,
                      strerror(failure));
 }
 
@@ -280,6 +287,82 @@ static zero_status_t gather_direct(zero_node_t *n, const zero_call_t *call, cons
     /* The caller may change own after the return, so the other ranks must have read it. */
     for (int d = 1; d < n->count && status == ZERO_OK; d++)
         status = wait_for(n, (n->index + d) % n->count, true, step + 1, operation, error);
+    return status;
+}
+
+/* The slots that bytes bytes need. No bytes need one too, because ranks compare their calls in it. */
+static uint64_t parts_of(const zero_node_t *n, uint64_t bytes)
+{
+    return bytes ? (bytes + n->slot_bytes - 1) / n->slot_bytes : 1;
+}
+
+/* ---- transfers -------------------------------------------------------------------------------------------------- */
+
+zero_status_t zero_node_send(zero_node_t *n, const zero_call_t *call, const char *from, uint64_t bytes,
+                             zero_error_t *error)
+{
+    const char *operation = call->operation;
+    const int other = 1 - n->index;
+    const bool direct = bytes >= n->direct_bytes;
+    const uint64_t address = (uintptr_t)from, parts = direct ? 1 : parts_of(n, bytes);
+    const uint32_t base = n->step;
+    zero_status_t status = zero_peers_check(n->peers, error);
+    for (uint64_t t = 0; t < parts && status == ZERO_OK; t++) {
+        const uint32_t step = base + (uint32_t)t;
+        const uint64_t at = t * n->slot_bytes, rest = bytes - at;
+        char *slot = zero_node_slot(n, n->index, step);
+        status = wait_room(n, step, operation, error);
+        if (status)
+            return status;
+        if (direct)
+            memcpy(slot, &address, sizeof address);
+        else if (bytes)
+            fill(n, slot, NULL, from + at, rest < n->slot_bytes ? rest : n->slot_bytes, false);
+        if (t == 0)
+            announce(n, call, step);
+        advance(&zero_node_head(n, n->index)->published, step + 1);
+        if (t == 0)
+            status = compare_first(n, other, call, step, error);
+    }
+    if (status)
+        return status;
+    n->step = base + (uint32_t)parts;
+    advance(&zero_node_head(n, n->index)->consumed, n->step);
+    return direct ? wait_for(n, other, true, n->step, operation, error) : ZERO_OK;
+}
+
+zero_status_t zero_node_recv(zero_node_t *n, const zero_call_t *call, char *to, uint64_t bytes, zero_error_t *error)
+{
+    const char *operation = call->operation;
+    const int other = 1 - n->index;
+    const bool direct = bytes >= n->direct_bytes;
+    const uint64_t parts = direct ? 1 : parts_of(n, bytes);
+    const uint32_t base = n->step;
+    uint64_t from = 0;
+    zero_status_t status = zero_peers_check(n->peers, error);
+    if (status == ZERO_OK)
+        status = wait_room(n, base, operation, error);
+    if (status)
+        return status;
+    announce(n, call, base);
+    advance(&zero_node_head(n, n->index)->published, base + 1);
+    status = compare_first(n, other, call, base, error);
+    for (uint64_t t = 0; t < parts && status == ZERO_OK; t++) {
+        const uint32_t step = base + (uint32_t)t;
+        const uint64_t at = t * n->slot_bytes, rest = bytes - at;
+        const char *slot = zero_node_slot(n, other, step);
+        status = wait_for(n, other, false, step + 1, operation, error);
+        if (status == ZERO_OK && direct) {
+            memcpy(&from, slot, sizeof from);
+            status = pull(n, other, to, from, bytes, operation, error);
+        } else if (status == ZERO_OK && bytes)
+            deliver(to + at, slot, rest < n->slot_bytes ? rest : n->slot_bytes, bytes >= n->large_bytes);
+        if (status == ZERO_OK)
+            advance(&zero_node_head(n, n->index)->consumed, step + 1);
+    }
+    delivered();
+    n->step = base + (uint32_t)parts;
+    advance(&zero_node_head(n, n->index)->published, n->step);
     return status;
 }
 
@@ -382,8 +465,7 @@ zero_status_t zero_node_gather(zero_node_t *n, const zero_call_t *call, const vo
                         .recv = recv,
                         .own_recv = own_recv,
                         .bytes = bytes,
-                        /* a gather of no bytes has a step too, because ranks compare their calls in it */
-                        .parts = bytes ? (bytes + n->slot_bytes - 1) / n->slot_bytes : 1,
+                        .parts = parts_of(n, bytes),
                         .lists = lists,
                         .lengths = lengths,
                         .base = n->step,

@@ -13,6 +13,8 @@
  * It is a single step: a rank's slot holds the address of its slice, the other ranks read the slice from there into
  * their buffers, and the step ends when all ranks have consumed all slices. zero_node_open tests whether this works;
  * either all ranks of the node use it, or none.
+ *
+ * A transfer is a gather of two ranks, of which one has no slice: it fills no slot, and publishes its call.
  */
 #ifndef ZERO_COMM_NODE_H
 #define ZERO_COMM_NODE_H
@@ -34,9 +36,9 @@ typedef struct zero_node {
     uint32_t *consumed;  /* [count] a lower bound on the steps that each rank has consumed */
     const void **source; /* [communicator's size] operands of a sum */
     const zero_flat_ops_t *flat;
-    uint64_t large_bytes;  /* gathers that receive at least this much use stores that bypass the caches */
-    uint64_t direct_bytes; /* gathers with slices of at least this size read other ranks' memory instead of the rings;
-                              the same on all ranks */
+    uint64_t large_bytes;  /* gathers and transfers that receive at least this much use stores that bypass the caches */
+    uint64_t direct_bytes; /* gathers with slices, and transfers, of at least this size read other ranks' memory instead
+                              of the rings; the same on all ranks */
     double cost[2];        /* seconds per byte of filling a slot: [0] plain stores, [1] stores that bypass the caches;
                               0: unknown */
     uint32_t fills;
@@ -82,6 +84,13 @@ zero_status_t zero_node_reduce(zero_node_t *node, const zero_call_t *call, const
  * above, with bytes as elements. */
 zero_status_t zero_node_trade(zero_node_t *node, const zero_call_t *call, const void *send, void *recv, uint64_t bytes,
                               int rank, int size, const zero_node_far_t *far, zero_error_t *error);
+
+/* A transfer between two ranks, the communicator's only ones: of the bytes bytes at from on the rank that sends, to to
+ * on the other. The ranks compare call. The sender returns once the other rank makes the same call, and has read from
+ * (slots may still hold the last bytes). */
+zero_status_t zero_node_send(zero_node_t *node, const zero_call_t *call, const char *from, uint64_t bytes,
+                             zero_error_t *error);
+zero_status_t zero_node_recv(zero_node_t *node, const zero_call_t *call, char *to, uint64_t bytes, zero_error_t *error);
 
 /* Bytes of a slot that are available for one other rank. */
 uint64_t zero_node_part_bytes(const zero_node_t *node);

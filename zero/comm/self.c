@@ -13,6 +13,7 @@ typedef struct word {
 
 typedef struct self {
     zero_control_t control;
+    int world[1];
     word_t *word;
 } self_t;
 
@@ -94,6 +95,7 @@ static zero_status_t self_open(zero_comm_t *c, word_t *word, zero_error_t *error
     }
     atomic_fetch_add(&s->word->refs, 1);
     s->control.ops = &self_ops;
+    s->control.world = s->world;
     s->control.host = c->data = &self_data;
     c->control = &s->control;
     zero_comm_options_init(&s->control.options);

@@ -24,7 +24,7 @@ void zero_local_publish(zero_comm_t *c, uint64_t word)
 uint64_t zero_local_progress(const zero_comm_t *c, int rank)
 {
     const zero_local_t *l = (const zero_local_t *)c->control;
-    return zero_peers_progress(l->peers, l->world[rank]);
+    return zero_peers_progress(l->peers, l->control.world[rank]);
 }
 
 void zero_local_close(zero_local_t *l)
@@ -33,7 +33,7 @@ void zero_local_close(zero_local_t *l)
         atomic_store(&l->peers->broken, true);
     zero_node_close(&l->node);
     zero_peers_drop(l->peers);
-    free(l->world);
+    free(l->control.world);
     free(l);
 }
 
@@ -82,8 +82,25 @@ static zero_status_t shm_all_to_all(zero_comm_t *c, const void *send, void *recv
     return zero_node_trade(node_of(c), &call, send, recv, bytes, c->rank, c->size, NULL, error);
 }
 
-static const zero_data_ops_t shm_data = {
-    .all_gather = shm_all_gather, .reduce_scatter = shm_reduce_scatter, .all_to_all = shm_all_to_all};
+static zero_status_t shm_send(zero_comm_t *c, const void *buf, uint64_t bytes, void *native, zero_error_t *error)
+{
+    zero_call_t call = zero_call_transfer(c, true, bytes);
+    (void)native;
+    return zero_node_send(node_of(c), &call, buf, bytes, error);
+}
+
+static zero_status_t shm_recv(zero_comm_t *c, void *buf, uint64_t bytes, void *native, zero_error_t *error)
+{
+    zero_call_t call = zero_call_transfer(c, false, bytes);
+    (void)native;
+    return zero_node_recv(node_of(c), &call, buf, bytes, error);
+}
+
+static const zero_data_ops_t shm_data = {.all_gather = shm_all_gather,
+                                         .reduce_scatter = shm_reduce_scatter,
+                                         .all_to_all = shm_all_to_all,
+                                         .send = shm_send,
+                                         .recv = shm_recv};
 
 static zero_status_t shm_split(zero_comm_t *c, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)
 {
@@ -91,7 +108,7 @@ static zero_status_t shm_split(zero_comm_t *c, const zero_subset_t *part, zero_c
     zero_oob_t oob = zero_comm_oob(c);
     int *world = calloc((size_t)part->size, sizeof *world);
     for (int i = 0; i < part->size && world; i++)
-        world[i] = l->world[part->members[i]];
+        world[i] = l->control.world[part->members[i]];
     zero_status_t status =
         zero_shm_open(out, zero_peers_hold(l->peers), &oob, part->members, world, &l->control.options, error);
     free(world);
@@ -128,14 +145,14 @@ zero_status_t zero_shm_open(zero_comm_t *c, zero_peers_t *peers, const zero_oob_
     uint64_t ring_bytes = 0;
     int size = c->size, *ranks = calloc((size_t)size, sizeof *ranks), *indices = calloc((size_t)size, sizeof *indices);
     zero_local_t *l = calloc(1, sizeof *l);
-    if (!l || !ranks || !indices || !world || !(l->world = calloc((size_t)size, sizeof *l->world)))
+    if (!l || !ranks || !indices || !world || !(l->control.world = calloc((size_t)size, sizeof *world)))
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", size);
     else {
         l->control.ops = &shm_control;
         l->control.host = &shm_data;
         l->control.options = *options;
         for (int i = 0; i < size; i++) {
-            l->world[i] = world[i];
+            l->control.world[i] = world[i];
             ranks[i] = i;
             indices[i] = zero_peers_index(peers, world[i]);
         }
@@ -152,7 +169,7 @@ zero_status_t zero_shm_open(zero_comm_t *c, zero_peers_t *peers, const zero_oob_
     if (status) {
         zero_peers_drop(peers);
         if (l)
-            free(l->world);
+            free(l->control.world);
         free(l);
         return zero_pass(error, status, &why);
     }

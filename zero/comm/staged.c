@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* staged.c - see staged.h.
  *
- * A collective goes in pieces through two halves of pinned memory. While the inner communicator works on one piece, the
- * next piece is copied from the device into the other half, and the previous one back to the device. All copies are on
- * the caller's stream, whose order ensures that a half is free before the next fetch. The host accesses a half only
- * after it has waited for the stream. In an all-to-all, which is not in place, one half is sent and the other received.
+ * A collective or transfer goes in pieces through two halves of pinned memory. While the inner communicator works on
+ * one piece, the next piece is copied from the device into the other half, and the previous one back to the device. All
+ * copies are on the caller's stream, whose order ensures that a half is free before the next fetch. The host accesses a
+ * half only after it has waited for the stream. In an all-to-all, which is not in place, one half is sent and the other
+ * received.
  */
 #include "zero/comm/staged.h"
 #include "zero/comm/backend.h"
@@ -23,14 +24,15 @@ typedef struct staged {
     char *half[2];
     uint64_t half_bytes;
     bool used;
-    void *native; /* if used: the stream of the last collective's copies */
+    void *native; /* if used: the stream of the last call's copies */
 } staged_t;
 
-/* A collective that is running. Slices have total bytes; pieces of at most piece bytes of each move at a time. */
+/* A call that is running. Slices have total bytes; pieces of at most piece bytes of each move at a time. A transfer has
+ * one slice. */
 typedef struct job {
     zero_comm_t *c;
     staged_t *s; /* c's */
-    enum { GATHER, REDUCE, TRADE } kind;
+    enum { GATHER, REDUCE, TRADE, SEND, RECV } kind;
     const char *send;
     char *recv;
     uint64_t total, piece;
@@ -71,17 +73,25 @@ static uint64_t size_of(const job_t *j, uint64_t at)
 static zero_status_t fetch(const job_t *j, char *half, uint64_t at, zero_error_t *error)
 {
     uint64_t size = size_of(j, at);
+    if (j->kind == RECV)
+        return ZERO_OK;
+    if (j->kind == SEND)
+        return copy(j, half, j->send + at, size, error);
     if (j->kind == GATHER)
         return copy(j, half + (uint64_t)j->c->rank * size, j->send + at, size, error);
     return copy_slices(j, (char *)j->send, half, true, 0, j->c->size, at, size, error);
 }
 
-/* The host's collective on a piece, in place. */
+/* The host's call on a piece, in place. */
 static zero_status_t collect(const job_t *j, char *half, uint64_t at, zero_error_t *error)
 {
     const zero_data_ops_t *host = j->c->control->host;
     uint64_t size = size_of(j, at);
     char *own = half + (uint64_t)j->c->rank * size;
+    if (j->kind == SEND)
+        return host->send(j->c, half, size, NULL, error);
+    if (j->kind == RECV)
+        return host->recv(j->c, half, size, NULL, error);
     if (j->kind == GATHER)
         return host->all_gather(j->c, own, half, size, NULL, error);
     return host->reduce_scatter(j->c, half, own, (int64_t)(size / zero_dtype_size(j->dtype)), j->dtype, NULL, error);
@@ -92,6 +102,10 @@ static zero_status_t deliver(const job_t *j, char *half, uint64_t at, zero_error
 {
     uint64_t size = size_of(j, at);
     int rank = j->c->rank;
+    if (j->kind == SEND)
+        return ZERO_OK;
+    if (j->kind == RECV)
+        return copy(j, j->recv + at, half, size, error);
     if (j->kind == REDUCE)
         return copy(j, j->recv + at, half + (uint64_t)rank * size, size, error);
     zero_status_t status = copy_slices(j, j->recv, half, false, 0, rank, at, size, error);
@@ -103,7 +117,7 @@ static zero_status_t finish(const job_t *j, void *native, zero_error_t *error)
     return j->s->device->ops->finish(j->s->device, native, j->c->options.timeout_s, error);
 }
 
-/* Waits until the copies of the last collective are done, and sets the size of a piece. */
+/* Waits until the copies of the last call are done, and sets the size of a piece. */
 static zero_status_t take_halves(job_t *j, zero_error_t *error)
 {
     staged_t *s = j->s;
@@ -174,7 +188,10 @@ static zero_status_t run(job_t *j, zero_error_t *error)
     zero_status_t status = own && own != j->send ? copy(j, own, j->send, j->total, error) : ZERO_OK;
     if (status)
         return status;
-    return j->kind == TRADE ? trade(j, error) : pipeline(j, error);
+    j->c->whole = j->total;
+    status = j->kind == TRADE ? trade(j, error) : pipeline(j, error);
+    j->c->whole = 0;
+    return status;
 }
 
 /* ---- operations ------------------------------------------------------------------------------------------------- */
@@ -207,6 +224,18 @@ static zero_status_t staged_all_to_all(zero_comm_t *c, const void *send, void *r
     return run(&j, error);
 }
 
+static zero_status_t staged_send(zero_comm_t *c, const void *buf, uint64_t bytes, void *native, zero_error_t *error)
+{
+    job_t j = {.c = c, .s = c->state, .kind = SEND, .send = buf, .total = bytes, .native = native};
+    return run(&j, error);
+}
+
+static zero_status_t staged_recv(zero_comm_t *c, void *buf, uint64_t bytes, void *native, zero_error_t *error)
+{
+    job_t j = {.c = c, .s = c->state, .kind = RECV, .recv = buf, .total = bytes, .native = native};
+    return run(&j, error);
+}
+
 static zero_status_t staged_split(zero_comm_t *c, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)
 {
     const staged_t *s = c->state;
@@ -234,6 +263,8 @@ static const zero_data_ops_t staged_data = {
     .all_gather = staged_all_gather,
     .reduce_scatter = staged_reduce_scatter,
     .all_to_all = staged_all_to_all,
+    .send = staged_send,
+    .recv = staged_recv,
     .split = staged_split,
     .resident = staged_resident,
     .destroy = staged_destroy,
@@ -286,6 +317,24 @@ static zero_status_t make_halves(staged_t *s, zero_comm_caps_t *caps, int size, 
     return ZERO_OK;
 }
 
+/* Ranks compare whole calls, so their pieces must be alike. Collective. */
+static zero_status_t compare_halves(const zero_oob_t *oob, uint64_t half_bytes, zero_error_t *error)
+{
+    uint64_t *all = calloc((size_t)oob->world, sizeof *all);
+    zero_status_t status = zero_oob_agree(
+        oob, all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to connect %d ranks", oob->world), error);
+    if (status == ZERO_OK)
+        status = oob->all_gather(oob->ctx, &half_bytes, all, sizeof half_bytes, error);
+    for (int r = 1; r < oob->world && status == ZERO_OK; r++)
+        if (all[r] != all[0])
+            status = zero_fail_reason(error, ZERO_ERR_MISMATCH, ZERO_REASON_OPTIONS_DIFFER, r,
+                                      "rank 0 stages data through %llu bytes of pinned memory, and rank %d through "
+                                      "%llu: give every rank the same",
+                                      2 * (unsigned long long)all[0], r, 2 * (unsigned long long)all[r]);
+    free(all);
+    return status;
+}
+
 /* Replaces the data of inner; *comm is inner. */
 zero_status_t zero_comm_staged(zero_comm_t **comm, zero_comm_t *inner, zero_device_t *device, uint64_t staging_bytes,
                                zero_error_t *error)
@@ -311,6 +360,8 @@ zero_status_t zero_comm_staged(zero_comm_t **comm, zero_comm_t *inner, zero_devi
     } else
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *s);
     status = zero_oob_agree(&oob, status, &why);
+    if (status == ZERO_OK)
+        status = compare_halves(&oob, s->half_bytes, &why);
     if (status == ZERO_OK) {
         inner->data = &staged_data;
         inner->state = s;

@@ -37,7 +37,6 @@ struct tcp {
     link_t *link;
     tcp_t *next; /* in the link's list */
     uint64_t id;
-    int *world; /* [size] ranks in the link */
     /* The hub's answer, protected by reading. */
     bool answered;
     zero_error_t answer; /* status ZERO_OK: the result is all, with bytes bytes; ZERO_ERR_MISMATCH: see differ */
@@ -269,7 +268,7 @@ static void tcp_destroy(zero_control_t *control)
     if (last)
         close_link(l);
     free(c->all);
-    free(c->world);
+    free(c->control.world);
     free(c);
 }
 
@@ -291,7 +290,7 @@ static tcp_t *new_control(zero_comm_t *comm, link_t *l, const tcp_t *parent, con
 {
     tcp_t *c = calloc(1, sizeof *c);
     int here = 0;
-    if (!c || !(c->world = calloc((size_t)comm->size, sizeof *c->world))) {
+    if (!c || !(c->control.world = calloc((size_t)comm->size, sizeof *members))) {
         free(c);
         return NULL;
     }
@@ -299,8 +298,8 @@ static tcp_t *new_control(zero_comm_t *comm, link_t *l, const tcp_t *parent, con
     c->control.options = *options;
     c->link = l;
     for (int i = 0; i < comm->size; i++) {
-        c->world[i] = parent ? parent->world[members[i]] : i;
-        here += l->infos[c->world[i]].node == l->infos[l->rank].node;
+        c->control.world[i] = parent ? parent->control.world[members[i]] : i;
+        here += l->infos[c->control.world[i]].node == l->infos[l->rank].node;
     }
     zero_comm_caps_set(comm, "tcp", 0);
     comm->caps.host_pointers = false;
@@ -337,12 +336,12 @@ static zero_status_t tcp_split(zero_comm_t *comm, const zero_subset_t *part, zer
         zero_tcp_frame_t frame = {.kind = ZERO_TCP_OPEN,
                                   .size = part->size,
                                   .id = control->id,
-                                  .bytes = (uint64_t)part->size * sizeof *control->world};
+                                  .bytes = (uint64_t)part->size * sizeof *control->control.world};
         /* If this fails, every later call on the communicator fails too. */
-        send_frame(c->link, &frame, control->world, zero_now() + c->control.options.timeout_s);
+        send_frame(c->link, &frame, control->control.world, zero_now() + c->control.options.timeout_s);
         out->control = &control->control;
     } else if (control) {
-        free(control->world);
+        free(control->control.world);
         free(control);
     }
     free(all);
@@ -399,7 +398,7 @@ zero_status_t zero_tcp_open(zero_comm_t **out, const zero_tcp_master_t *master, 
     free(peers);
     if (status) {
         if (c)
-            free(c->world);
+            free(c->control.world);
         free(c);
         free(comm);
         close_link(l);
