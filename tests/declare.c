@@ -191,6 +191,7 @@ void declare_shuffle_table(declare_t *d, uint64_t seed)
     declare_stage(d, (int)declare_draw(r, 4));
     if (d->spec.parameters.sharding == ZERO_SHARDED && declare_draw(r, 8) == 0)
         d->spec.gradients.sharding = ZERO_FULL; /* a table that no preset gives */
+    d->spec.gather_codec = d->spec.parameters.sharding == ZERO_SHARDED ? d->gather_codec : ZERO_CODEC_NONE;
     d->spec.window = 1 + (int)declare_draw(r, 4);
     if (d->spec.window < longest)
         d->spec.window = longest;
@@ -272,6 +273,10 @@ void declare_random(declare_t *d, uint64_t seed, int max_world, bool small)
     }
     if (with_any)
         declare_pass(d, ZERO_PASS_ANY_ORDER);
+    uint64_t codecs = zero_splitmix64(seed ^ UINT64_C(0xc0dec));
+    if (d->spec.reduce_dtype == ZERO_FP32 && declare_draw(&codecs, 3) == 0)
+        d->spec.reduce_codec = declare_draw(&codecs, 2) ? ZERO_CODEC_INT8 : ZERO_CODEC_INT4;
+    d->gather_codec = declare_draw(&codecs, 3) == 0 ? ZERO_CODEC_INT8 : ZERO_CODEC_NONE;
     declare_shuffle_table(d, declare_draw(r, UINT64_MAX));
     uint64_t other = zero_splitmix64(~seed);
     if (declare_draw(&other, 3) == 0)

@@ -18,6 +18,7 @@ typedef struct declare {
     zero_spec_pass_t passes[DECLARE_PASSES];
     zero_spec_use_t uses[DECLARE_PASSES][DECLARE_USES];
     zero_spec_reserve_t reserves[4];
+    zero_codec_t gather_codec; /* the table's, where parameters are sharded */
     char unit_names[DECLARE_UNITS][24], param_names[DECLARE_PARAMS][40], pass_names[DECLARE_PASSES][16];
 } declare_t;
 
@@ -39,8 +40,8 @@ void declare_use(declare_t *d, int32_t pass, int32_t unit, uint32_t flags);
 void declare_chain(declare_t *d, int layers, int64_t count, zero_dtype_t dtype);
 
 /* A random declaration: units of odd sizes, smaller than the world, empty, frozen, tied, of mixed dtypes; held uses;
- * uses with only GRAD or only READ; unused units; random table, window, micro-steps, reduction, dtypes and world (1 to
- * max_world). small: few and short units. The window is large enough for the held units. */
+ * uses with only GRAD or only READ; unused units; random table, window, micro-steps, reduction, dtypes, codecs and
+ * world (1 to max_world). small: few and short units. The window is large enough for the held units. */
 void declare_random(declare_t *d, uint64_t seed, int max_world, bool small);
 /* A random valid table, mesh, window and persist_bytes for the same model, micro-steps, reduction, dtypes and world. */
 void declare_shuffle_table(declare_t *d, uint64_t seed);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_matrix.c - the toy over stage x window x reduce x micro-steps x dtypes x device x mesh, each against the
- * serial trajectory: so every two cases that should have the same bits have them. `make check` runs a cover of all
+/* engine_matrix.c - the toy over stage x window x reduce x micro-steps x dtypes x device x mesh x codecs, each against
+ * the serial trajectory: so every two cases that should have the same bits have them. `make check` runs a cover of all
  * triples of levels on CPU and of all pairs on emulated GPUs, ZERO_CHECK_FULL=1 the whole product on CPU and all
  * triples on GPUs. */
 #include "tests/emulated.h"
@@ -27,15 +27,16 @@ enum {
     BAD,
     OFFLOAD,
     MESH,
+    CODEC,
     MODE,
     NONE,
     DIMENSIONS
 };
 enum { LEVELS = TOY_OFFLOADS, WORLDS = 4, MODES = 2 };
 typedef int levels_t[DIMENSIONS];
-static const levels_t on_cpu = {4, 4, 2, 3, 2, 2, WORLDS, TOY_CUDA, 3, 2, 2, 2, TOY_OFFLOADS, 4, 1, 1};
-static const levels_t on_gpu = {4, 4,     2, 3, 2, 2, WORLDS, TOY_DEVICES - TOY_CUDA, 3, 2, 2, 2, TOY_OFFLOADS,
-                                4, MODES, 1};
+static const levels_t on_cpu = {4, 4, 2, 3, 2, 2, WORLDS, TOY_CUDA, 3, 2, 2, 2, TOY_OFFLOADS, 4, 4, 1, 1};
+static const levels_t on_gpu = {4, 4, 2,     3, 2, 2, WORLDS, TOY_DEVICES - TOY_CUDA, 3, 2, 2, 2, TOY_OFFLOADS,
+                                4, 4, MODES, 1};
 
 typedef struct tuple {
     int level[DIMENSIONS];
@@ -45,6 +46,7 @@ static toy_case_t case_of(const tuple_t *t, bool gpu)
 {
     static const int windows[] = {1, 2, 3, 100};
     static const int64_t persist[] = {0, 2000, 1 << 30};
+    static const zero_codec_t codecs[] = {ZERO_CODEC_NONE, ZERO_CODEC_NONE, ZERO_CODEC_INT8, ZERO_CODEC_INT4};
     const int *l = t->level, world = 1 + l[WORLD], replicas[] = {1, world % 2 == 0 ? 2 : 1, world, 1};
     bool keeps = l[STAGE] == 3 && (l[OFFLOAD] < TOY_PARAMETERS || l[OFFLOAD] == TOY_NVME); /* on the device */
     return (toy_case_t){.world = world,
@@ -57,7 +59,9 @@ static toy_case_t case_of(const tuple_t *t, bool gpu)
                         .reduce = l[REDUCE] ? ZERO_REDUCE_LAST : ZERO_REDUCE_EVERY,
                         .micro_steps = 1 + l[MICRO],
                         .dtype = l[DTYPE] ? ZERO_BF16 : ZERO_FP32,
-                        .reduce_dtype = l[WIRE] ? ZERO_BF16 : ZERO_FP32,
+                        .reduce_dtype = l[WIRE] && l[CODEC] < 2 ? ZERO_BF16 : ZERO_FP32,
+                        .gather_codec = l[STAGE] == 3 && l[CODEC] % 2 ? ZERO_CODEC_INT8 : ZERO_CODEC_NONE,
+                        .reduce_codec = codecs[l[CODEC]],
                         .threaded = l[DEVICE] + (gpu ? TOY_CUDA : 0),
                         .persist_bytes = persist[l[PERSIST]],
                         .interleave = l[INTERLEAVE],

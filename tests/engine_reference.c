@@ -92,11 +92,55 @@ float toy_gradient(const toy_case_t *c, moment_t t, int param, int64_t i, float 
     return (x - target) * 0.25f;
 }
 
+/* ---- codecs ----------------------------------------------------------------------------------------------------- */
+
+/* What count elements decode to, in blocks of 128 whose last one zeros fill up. NONE: themselves. */
+static void code(float *out, const float *in, int64_t count, zero_codec_t codec)
+{
+    const float most = codec == ZERO_CODEC_INT4 ? 7 : 127;
+    for (int64_t first = 0; first < count; first += 128) {
+        const int64_t end = first + 128 < count ? first + 128 : count;
+        float largest = 0;
+        bool finite = true;
+        for (int64_t i = first; i < end; i++) {
+            finite = finite && isfinite(in[i]);
+            largest = fmaxf(largest, fabsf(in[i]));
+        }
+        const float scale = largest / most, inverse = scale < 0x1p-126f ? 0 : 1 / scale;
+        for (int64_t i = first; i < end; i++)
+            out[i] = codec == ZERO_CODEC_NONE ? in[i] : finite ? (float)(int)nearbyintf(in[i] * inverse) * scale : NAN;
+    }
+}
+
+static int replicas_of(const toy_case_t *c)
+{
+    return c->replicas > 0 ? c->replicas : 1;
+}
+
+/* Whether uses gather the parameter from the other ranks of a replica. */
+static bool is_gathered(const toy_case_t *c, int param)
+{
+    int64_t bytes = 0;
+    for (int p = 0; p < TOY_PARAMS; p++)
+        if (toy_params[p].unit == toy_params[param].unit)
+            bytes += toy_params[p].count * (int64_t)zero_dtype_size(toy_dtype(c, p));
+    return c->stage == 3 && bytes >= c->persist_bytes && c->world > replicas_of(c);
+}
+
+/* Sets what uses read of a parameter. */
+static void use_values(const toy_case_t *c, toy_reference_t *r, int p)
+{
+    code(r->used[p], r->value[p], toy_params[p].count, is_gathered(c, p) ? c->gather_codec : ZERO_CODEC_NONE);
+    for (int64_t i = 0; i < toy_params[p].count; i++)
+        r->used[p][i] = rounded(r->used[p][i], toy_dtype(c, p));
+}
+
 /* ---- the serial trajectory -------------------------------------------------------------------------------------- */
 
 void toy_reference_destroy(toy_reference_t *r)
 {
     for (int p = 0; r && p < TOY_PARAMS; p++) {
+        free(r->used[p]);
         free(r->value[p]);
         free(r->master[p]);
         free(r->m[p]);
@@ -116,7 +160,7 @@ toy_reference_t *toy_reference_create(const toy_case_t *c)
     toy_reference_t *r = calloc(1, sizeof *r);
     for (int p = 0; r && p < TOY_PARAMS; p++) {
         size_t n = (size_t)toy_params[p].count + 1;
-        float **arrays[] = {&r->value[p], &r->master[p], &r->m[p], &r->v[p], &r->final[p]};
+        float **arrays[] = {&r->used[p], &r->value[p], &r->master[p], &r->m[p], &r->v[p], &r->final[p]};
         for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
             if (!(*arrays[a] = calloc(n, sizeof(float))))
                 abort();
@@ -128,37 +172,45 @@ toy_reference_t *toy_reference_create(const toy_case_t *c)
             r->master[p][i] = toy_initial(p, i);
             r->value[p][i] = rounded(r->master[p][i], toy_dtype(c, p));
         }
+        use_values(c, r, p);
     }
     return r;
 }
 
-static int replicas_of(const toy_case_t *c)
+/* A parameter of count ranks: the sum in their order in fp32, rounded once to the wire's dtype. Several ranks send what
+ * a codec leaves of it. */
+static void sum(const toy_case_t *c, float *total, float *(*source)[TOY_PARAMS], int count, int p)
 {
-    return c->replicas > 0 ? c->replicas : 1;
-}
-
-/* Element i of a parameter of count ranks: the sum in their order in fp32, rounded once to the wire's dtype. */
-static float sum(const toy_case_t *c, float *(*source)[TOY_PARAMS], int count, int p, int64_t i)
-{
-    float total = rounded(source[0][p][i], c->reduce_dtype);
-    for (int k = 1; k < count; k++)
-        total += rounded(source[k][p][i], c->reduce_dtype);
-    return rounded(total, c->reduce_dtype);
+    float sent[17500];
+    for (int k = 0; k < count; k++) {
+        code(sent, source[k][p], toy_params[p].count, count > 1 ? c->reduce_codec : ZERO_CODEC_NONE);
+        for (int64_t i = 0; i < toy_params[p].count; i++) {
+            float x = rounded(sent[i], c->reduce_dtype);
+            total[i] = k == 0 ? x : total[i] + x;
+        }
+    }
+    for (int64_t i = 0; i < toy_params[p].count; i++)
+        total[i] = rounded(total[i], c->reduce_dtype);
 }
 
 /* Adds the gradients of a micro-step, or of all, inside each replica; after the last one sums them over replicas. */
 static void reduce(const toy_case_t *c, toy_reference_t *r, float *(*source)[TOY_PARAMS], bool add, bool last)
 {
     int replicas = replicas_of(c), shards = c->world / replicas;
-    for (int p = 0; p < TOY_PARAMS; p++)
-        for (int64_t i = 0; i < toy_params[p].count && toy_params[p].trainable; i++) {
-            for (int k = 0; k < replicas; k++) {
-                float total = sum(c, source + k * shards, shards, p, i);
-                r->reduced[k][p][i] = add ? r->reduced[k][p][i] + total : total;
-            }
-            if (last)
-                r->final[p][i] = replicas > 1 ? sum(c, r->reduced, replicas, p, i) : r->reduced[0][p][i];
+    float total[17500];
+    for (int p = 0; p < TOY_PARAMS; p++) {
+        if (!toy_params[p].trainable)
+            continue;
+        for (int k = 0; k < replicas; k++) {
+            sum(c, total, source + k * shards, shards, p);
+            for (int64_t i = 0; i < toy_params[p].count; i++)
+                r->reduced[k][p][i] = add ? r->reduced[k][p][i] + total[i] : total[i];
         }
+        if (last && replicas > 1)
+            sum(c, r->final[p], r->reduced, replicas, p);
+        else if (last)
+            memcpy(r->final[p], r->reduced[0][p], (size_t)toy_params[p].count * sizeof(float));
+    }
 }
 
 void toy_reference_micro(const toy_case_t *c, toy_reference_t *r, int micro, bool last)
@@ -180,7 +232,7 @@ void toy_reference_micro(const toy_case_t *c, toy_reference_t *r, int micro, boo
                 for (int64_t i = 0; i < toy_params[p].count; i++)
                     r->written[k][p][i] =
                         rounded(r->written[k][p][i] +
-                                    toy_gradient(c, t, p, i, toy_uses[u].flags & ZERO_READ ? r->value[p][i] : 0),
+                                    toy_gradient(c, t, p, i, toy_uses[u].flags & ZERO_READ ? r->used[p][i] : 0),
                                 toy_dtype(c, p));
             }
             for (int64_t i = 0; i < toy_params[p].count && local; i++) {
@@ -287,5 +339,6 @@ void toy_reference_step(const toy_case_t *c, toy_reference_t *r)
             r->master[p][i] = fmaf(-size, m / fmaf(sqrtf(v), inverse, eps), x);
             r->value[p][i] = rounded(r->master[p][i], toy_dtype(c, p));
         }
+        use_values(c, r, p);
     }
 }

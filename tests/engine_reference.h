@@ -27,6 +27,7 @@ extern const zero_rule_options_t toy_adamw;
 extern const double toy_clip, toy_grad_scale;
 
 typedef struct toy_reference {
+    float *used[TOY_PARAMS]; /* the values that uses read */
     float *value[TOY_PARAMS], *master[TOY_PARAMS], *m[TOY_PARAMS], *v[TOY_PARAMS], *final[TOY_PARAMS];
     float *written[TOY_MAX_RANKS][TOY_PARAMS], *sum[TOY_MAX_RANKS][TOY_PARAMS];
     float *reduced[TOY_MAX_RANKS][TOY_PARAMS]; /* by replica: summed over its ranks and the micro-steps */

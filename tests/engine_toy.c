@@ -27,10 +27,11 @@ static int complain(const toy_t *toy, const char *format, ...)
             "rank %d of case {world %d, stage %d, window %d, reduce %s, micro-steps %d, %s, wire %s, device %d, "
             "persist %lld, "
             "interleave %d, "
-            "quiet %d, offload %d, replicas %d, node %d}: %s\n",
+            "quiet %d, offload %d, replicas %d, node %d, codecs %s and %s}: %s\n",
             toy->rank, c->world, c->stage, c->window, c->reduce ? "last" : "every", c->micro_steps,
             zero_dtype_name(c->dtype), zero_dtype_name(c->reduce_dtype), c->threaded, (long long)c->persist_bytes,
-            c->interleave, c->quiet, c->offload, c->replicas, c->node, text);
+            c->interleave, c->quiet, c->offload, c->replicas, c->node, zero_codec_name(c->gather_codec),
+            zero_codec_name(c->reduce_codec), text);
     return -1;
 }
 
@@ -90,6 +91,8 @@ int toy_create(toy_t *toy, const toy_case_t *c, zero_comm_t *comm, void (*edit)(
     config.guard = c->guard;
     config.mesh.replicas = c->replicas > 0 ? c->replicas : 1;
     config.mesh.node = c->node;
+    config.gather_codec = c->gather_codec;
+    config.reduce_codec = c->reduce_codec;
     if (zero_config_stage(&config, c->stage) != ZERO_OK)
         return complain(toy, "zero_config_stage(%d) failed", c->stage);
     place(&config, c->offload);
@@ -140,7 +143,7 @@ static int compare_unit(const toy_t *toy, int unit)
             continue;
         const void *data = toy_mirrored(toy) ? toy_mirror(toy, p, false) : toy->data[p];
         for (int64_t i = 0; i < toy_params[p].count; i++) {
-            float found = toy_load(data, toy_dtype(&toy->c, p), i), wanted = toy->reference->value[p][i];
+            float found = toy_load(data, toy_dtype(&toy->c, p), i), wanted = toy->reference->used[p][i];
             if (!same_bits(found, wanted))
                 return complain(toy, "step %lld: element %lld of %s is %.9g when acquired, not %.9g",
                                 (long long)toy->reference->step, (long long)i, toy_params[p].name, found, wanted);

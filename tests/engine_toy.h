@@ -35,6 +35,7 @@ typedef struct toy_case {
     int bad_step; /* one rank writes an infinite gradient in this step; -1: never */
     int replicas; /* of world / replicas ranks; 0: one */
     int node;     /* as in zero_mesh_t */
+    zero_codec_t gather_codec, reduce_codec;
 } toy_case_t;
 
 enum { TOY_MAX_RANKS = 8 };

@@ -4,8 +4,8 @@
 
 #include <stdlib.h>
 
-#define CELL 128  /* bytes: buffers and slices are aligned to it */
-#define BLOCK 128 /* elements that share one value, which all cells of the block hold */
+#define CELL 64   /* bytes: buffers and slices are aligned to it, and blocks of codes have more */
+#define BLOCK 128 /* elements that share one value, which all cells of the block hold; of codes, the first cell */
 #define STREAMS ZERO_STREAM_COUNT
 #define SPREAD 1681 /* stride of fixed schedules through the 40320 permutations of eight streams */
 
@@ -95,7 +95,8 @@ static size_t scalars_at(const machine_t *m)
 
 /* Blocks [begin, begin + count) of an operand's segment, on one rank. */
 typedef struct span {
-    uint64_t *cells;
+    uint64_t *cells;    /* of the rank */
+    uint64_t at, bytes; /* where the first block begins, and those of a block */
     int64_t count, first;
     int per_block;
 } span_t;
@@ -103,15 +104,26 @@ typedef struct span {
 static span_t span_of(const machine_t *m, int rank, int32_t buffer, zero_extent_t own, int32_t part)
 {
     const zero_buffer_t *x = &m->plan->buffers[buffer];
-    int per_block = (int)(BLOCK * zero_dtype_size(x->format.dtype) / CELL);
+    bool coded = x->format.codec != ZERO_CODEC_NONE;
+    uint64_t bytes = zero_format_bytes(&x->format, BLOCK);
     zero_span_t at = zero_plan_span(m->plan, zero_plan_index(m->plan->spec, rank), buffer, own, part);
-    return (span_t){m->ranks[rank].cells + (zero_plan_place(m->plan, x) + at.offset) / CELL, at.count / BLOCK,
-                    at.begin / BLOCK, per_block};
+    return (span_t){.cells = m->ranks[rank].cells,
+                    .at = zero_plan_place(m->plan, x) + at.offset,
+                    .bytes = bytes,
+                    .count = at.count / BLOCK,
+                    .first = at.begin / BLOCK,
+                    .per_block = coded ? 1 : (int)(bytes / CELL)};
+}
+
+/* The first cell of a block. Blocks of codes begin anywhere. */
+static uint64_t *cell_of(const span_t *s, int64_t block)
+{
+    return s->cells + (s->at + (uint64_t)block * s->bytes) / CELL;
 }
 
 static uint64_t get(const span_t *s, int64_t block)
 {
-    const uint64_t *cell = s->cells + block * s->per_block;
+    const uint64_t *cell = cell_of(s, block);
     uint64_t value = cell[0];
     for (int i = 1; i < s->per_block; i++)
         if (cell[i] != value)
@@ -121,8 +133,9 @@ static uint64_t get(const span_t *s, int64_t block)
 
 static void put(const span_t *s, int64_t block, uint64_t value)
 {
+    uint64_t *cell = cell_of(s, block);
     for (int i = 0; i < s->per_block; i++)
-        s->cells[block * s->per_block + i] = value;
+        cell[i] = value;
 }
 
 static uint64_t first_value(int32_t segment, int64_t block)
@@ -215,6 +228,18 @@ static void move(machine_t *m, int rank, const zero_op_t *op)
                                              : get(&src, b));
 }
 
+/* SUM: of as many shares as src has. */
+static void sum_shares(machine_t *m, int rank, const zero_op_t *op)
+{
+    span_t src = span_of(m, rank, op->src, op->src_own, -1), dst = span_of(m, rank, op->dst, op->dst_own, -1);
+    for (int64_t b = 0; b < dst.count; b++) {
+        uint64_t sum = 0;
+        for (int64_t s = b; s < src.count; s += dst.count)
+            sum += get(&src, s);
+        put(&dst, b, sum);
+    }
+}
+
 static void norm(machine_t *m, int rank, const zero_op_t *op)
 {
     span_t src = span_of(m, rank, op->src, op->src_own, op->part);
@@ -277,28 +302,29 @@ static int first_of_group(const machine_t *m, int group, int rank)
 }
 
 /* A collective of the group that begins with a rank. As in a communicator, a rank's number in the group alone says what
- * it sends and gets: the i-th has the i-th range of the larger operand. */
+ * it sends and gets: the i-th has the i-th range of the larger operand; in an all-to-all it sends the j-th range to the
+ * j-th, and gets one from each. */
 static void exchange_data(machine_t *m, const zero_op_t *op, int begin)
 {
-    bool gathers = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT;
-    int64_t count = op->count / BLOCK, size = m->plan->spec->groups[op->group].size;
-    uint64_t *values = calloc((size_t)(count * size), sizeof *values);
+    bool gathers = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT, trades = op->kind == ZERO_OP_ALL_TO_ALL;
+    int64_t count = op->count / BLOCK, size = m->plan->spec->groups[op->group].size, all = count * size;
+    uint64_t *values = calloc((size_t)(all * (trades ? size : 1)), sizeof *values);
     if (values == NULL)
         abort();
     for (int r = begin, i = 0; r < m->world; r++) {
         if (first_of_group(m, op->group, r) != begin)
             continue;
         span_t src = span_of(m, r, op->src, op->src_own, -1);
-        for (int64_t b = 0; b < (gathers ? count : count * size); b++)
-            values[gathers ? i * count + b : b] += get(&src, b);
+        for (int64_t b = 0; b < (gathers ? count : all); b++)
+            values[gathers ? i * count + b : trades ? i * all + b : b] += get(&src, b);
         i++;
     }
     for (int r = begin, i = 0; r < m->world; r++) {
         if (first_of_group(m, op->group, r) != begin)
             continue;
         span_t dst = span_of(m, r, op->dst, op->dst_own, -1);
-        for (int64_t b = 0; b < (gathers ? count * size : count); b++)
-            put(&dst, b, values[gathers ? b : i * count + b]);
+        for (int64_t b = 0; b < (gathers || trades ? all : count); b++)
+            put(&dst, b, values[gathers ? b : trades ? b / count * all + i * count + b % count : i * count + b]);
         i++;
     }
     free(values);
@@ -328,7 +354,8 @@ static bool is_collective(const zero_op_t *op)
 static void begin_writing(machine_t *m, int rank, const zero_op_t *op, uint64_t schedule)
 {
     bool writes = zero_op_collects(op) || op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_CAST ||
-                  op->kind == ZERO_OP_FILL || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE;
+                  op->kind == ZERO_OP_SUM || op->kind == ZERO_OP_FILL || op->kind == ZERO_OP_READ ||
+                  op->kind == ZERO_OP_WRITE;
     if (!writes || (op->src == op->dst && (op->kind == ZERO_OP_REDUCE_SCATTER || op->kind == ZERO_OP_SPREAD)))
         return;
     span_t dst = span_of(m, rank, op->dst, op->dst_own, op->part);
@@ -358,6 +385,9 @@ static void execute(machine_t *m, int rank, int32_t index)
     case ZERO_OP_FILL:
     case ZERO_OP_ACCUMULATE:
         move(m, rank, op);
+        break;
+    case ZERO_OP_SUM:
+        sum_shares(m, rank, op);
         break;
     case ZERO_OP_NORM:
         norm(m, rank, op);

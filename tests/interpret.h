@@ -2,7 +2,7 @@
 /* interpret.h - runs a plan on simulated ranks, in random legal orders, on real contents. Tests compare the plan's
  * checker with it. It shares no code with the checker or the executor.
  *
- * Every rank has an arena of cells (one per 128 bytes) that hold integers, so that sums are exact in any order, and
+ * Every rank has an arena of cells (one per 64 bytes) that hold integers, so that sums are exact in any order, and
  * results are the same for every placement. Each stream is a queue, filled in issue order. RECORD, WAIT and HOST_WAIT
  * work as in CUDA. A collective happens when it is at the head of its stream's queue on every rank. A schedule chooses
  * the queue that advances next, and tries to provoke errors.

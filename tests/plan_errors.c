@@ -54,6 +54,10 @@ START_TEST(bad_declarations)
     REFUSED((declare_stage(d, 2), d->spec.mesh.node = 2), ZERO_ERR_UNSUPPORTED, "config.mesh.node config.parameters 0");
     REFUSED((d->spec.parameters.tier = d->spec.optimizer.tier = ZERO_TIER_HOST, d->spec.mesh.node = 2),
             ZERO_ERR_UNSUPPORTED, "config.mesh.node config.parameters 0");
+    REFUSED((declare_stage(d, 2), d->spec.gather_codec = ZERO_CODEC_INT8), ZERO_ERR_ARG,
+            "config.gather_codec int8 config.parameters.sharding ZERO_FULL ZERO_CODEC_NONE");
+    REFUSED((d->spec.reduce_codec = ZERO_CODEC_INT4, d->spec.reduce_dtype = ZERO_BF16), ZERO_ERR_ARG,
+            "config.reduce_codec int4 config.reduce_dtype bf16 ZERO_CODEC_NONE");
     REFUSED((declare_world(d, 12), d->spec.mesh.replicas = 13), ZERO_ERR_ARG, "config.mesh.replicas 13 12");
     REFUSED(d->spec.optimizer.sharding = ZERO_FULL, ZERO_ERR_ARG, "");
     REFUSED((declare_stage(d, 2), d->spec.optimizer.sharding = ZERO_FULL), ZERO_ERR_ARG,
@@ -205,18 +209,21 @@ END_TEST
  * size that has others, and the world has them in another order. Other operations must not have a group. */
 START_TEST(groups_of_operations)
 {
-    for (int stage = 0; stage <= 3; stage++) {
+    for (int stage = 0; stage <= 4; stage++) { /* the last one is stage 3 with codecs */
         zero_error_t error = {.text = ""};
-        int changed = 0;
+        int changed = 0, sums = 0;
         plan_model(d);
         square();
         declare_stage(d, stage);
+        d->spec.gather_codec = stage == 4 ? ZERO_CODEC_INT8 : ZERO_CODEC_NONE;
+        d->spec.reduce_codec = stage == 4 ? ZERO_CODEC_INT4 : ZERO_CODEC_NONE;
         zero_plan_t *plan = plan_build(d);
         for (int32_t p = 0; p < plan->program_count; p++)
             for (int32_t o = 0; o < plan->programs[p].op_count; o++) {
                 zero_op_t *op = &plan->programs[p].ops[o];
                 uint8_t right = op->group;
-                bool collects = zero_op_collects(op);
+                bool collects = zero_op_collects(op) || op->kind == ZERO_OP_SUM;
+                sums += op->kind == ZERO_OP_SUM;
                 for (uint8_t g = 0; g <= 3; g++) {
                     if (g == right || (!collects && g < 3))
                         continue;
@@ -228,7 +235,63 @@ START_TEST(groups_of_operations)
                 op->group = right;
             }
         ck_assert_int_gt(changed, 0);
+        ck_assert_int_eq(sums > 0, stage == 4);
         ck_assert_int_eq(zero_plan_check(plan, &error), ZERO_OK);
+        zero_plan_destroy(plan);
+    }
+}
+END_TEST
+
+static void codec_differs(zero_plan_t *plan, const char *part)
+{
+    zero_error_t error = {.text = ""};
+    ck_assert_int_eq(zero_plan_check(plan, &error), ZERO_ERR_PLAN);
+    ck_assert_msg(has_names(error.text, part), "'%s' is not in '%s'", part, error.text);
+}
+
+/* What uses, norms and updates read has gone through the codec of the declaration: the whole of it, on every rank. */
+START_TEST(codes_are_those_of_the_declaration)
+{
+    for (int coded = 0; coded < 2; coded++) {
+        const zero_codec_t codec = coded ? ZERO_CODEC_INT8 : ZERO_CODEC_NONE;
+        plan_model(d);
+        d->spec.gather_codec = d->spec.reduce_codec = codec;
+        zero_plan_t *plan = plan_build(d);
+        d->spec.gather_codec = coded ? ZERO_CODEC_NONE : ZERO_CODEC_INT8;
+        codec_differs(plan, "parameters codec int8 none");
+        d->spec.gather_codec = codec;
+        d->spec.reduce_codec = coded ? ZERO_CODEC_NONE : ZERO_CODEC_INT8;
+        codec_differs(plan, "NORM codec int8 none");
+        zero_plan_destroy(plan);
+    }
+    static const zero_op_kind_t kinds[] = {ZERO_OP_CAST, ZERO_OP_ALL_TO_ALL, ZERO_OP_SUM};
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        plan_model(d);
+        d->spec.gather_codec = d->spec.reduce_codec = ZERO_CODEC_INT8;
+        zero_plan_t *plan = plan_build(d);
+        zero_op_t *op = plan->programs[zero_plan_program(plan, ZERO_PROGRAM_ONLY, 0, -1)].ops;
+        while (op->kind != kinds[k] || (op->kind == ZERO_OP_CAST && op->src_own == op->dst_own))
+            op++;
+        const zero_op_t right = *op;
+        const int32_t *buffer = plan->segments[op->segment].buffer;
+        if (op->kind == ZERO_OP_CAST) { /* the own slice of parameters is coded, and everything is decoded */
+            ck_assert_int_eq(op->dst, buffer[ZERO_ROLE_PARAM_CODES]);
+            op->src = op->dst;
+            op->src_own = op->dst_own;
+            codec_differs(plan, "");
+        } else if (op->kind == ZERO_OP_ALL_TO_ALL) {
+            op->dst = op->src;
+            codec_differs(plan, "ALL_TO_ALL");
+            *op = right;
+            op->count *= 2;
+            codec_differs(plan, "ALL_TO_ALL counts");
+        } else {
+            op->src = buffer[ZERO_ROLE_GRAD_CODES];
+            codec_differs(plan, "SUM grad-codes");
+            *op = right;
+            op->src_own = ZERO_EXTENT_SLICE;
+            codec_differs(plan, "SUM");
+        }
         zero_plan_destroy(plan);
     }
 }
@@ -262,5 +325,6 @@ TCase *plan_errors_case(void)
     tcase_add_test(tcase, collectives_take_slices);
     tcase_add_test(tcase, own_slices_are_of_own_parts);
     tcase_add_test(tcase, groups_of_operations);
+    tcase_add_test(tcase, codes_are_those_of_the_declaration);
     return tcase;
 }

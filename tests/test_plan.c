@@ -79,10 +79,12 @@ static void check_segments(const zero_plan_t *plan)
         ck_assert_int_eq(plan->placed[p].segment < 0, d->params[p].count == 0);
 }
 
-/* A buffer in the slot that all segments use in turn. */
-static bool shares_the_wire(const zero_buffer_t *x)
+/* A buffer in a slot that all segments use in turn. */
+static bool is_in_turn(const zero_buffer_t *x)
 {
-    return x->role == ZERO_ROLE_WIRE || x->role == ZERO_ROLE_WHOLE || x->role == ZERO_ROLE_MATRICES;
+    return x->role == ZERO_ROLE_WIRE || x->role == ZERO_ROLE_WHOLE || x->role == ZERO_ROLE_MATRICES ||
+           x->role == ZERO_ROLE_PARAM_CODES || x->role == ZERO_ROLE_GRAD_CODES || x->role == ZERO_ROLE_ARRIVED_CODES ||
+           x->role == ZERO_ROLE_WIRE_SHARD;
 }
 
 /* Byte ranges overlap only within a slot, and each kind is a page-aligned range. */
@@ -105,10 +107,10 @@ static void check_layout(const zero_plan_t *plan)
             bool overlap = a->tier == b->tier && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes &&
                            a->bytes > 0 && b->bytes > 0;
             bool staged = a->part >= 0 && b->part >= 0 && a->part != b->part; /* used one after the other */
-            bool reduced = shares_the_wire(a) && shares_the_wire(b);
-            ck_assert_msg(!overlap || (a->slot >= 0 && a->slot == b->slot && (a->role == b->role || staged || reduced)),
+            bool turns = is_in_turn(a) && is_in_turn(b);
+            ck_assert_msg(!overlap || (a->slot >= 0 && a->slot == b->slot && (a->role == b->role || staged || turns)),
                           "buffers %d and %d overlap", i, j);
-            if (overlap && !reduced && !staged) /* two units, never two segments of one unit */
+            if (overlap && !turns && !staged) /* two units, never two segments of one unit */
                 ck_assert_int_ne(plan->segments[a->segment].unit, plan->segments[b->segment].unit);
         }
 }
@@ -116,8 +118,8 @@ static void check_layout(const zero_plan_t *plan)
 /* Fills a unit's slot of parameters, or part of it. */
 static bool brings_parameters(const zero_plan_t *plan, const zero_op_t *op)
 {
-    return (op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COPY) && plan->buffers[op->dst].role == ZERO_ROLE_PARAM &&
-           plan->buffers[op->dst].slot >= 0;
+    return (op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_CAST) &&
+           plan->buffers[op->dst].role == ZERO_ROLE_PARAM && plan->buffers[op->dst].slot >= 0;
 }
 
 /* Tracks the unit in each slot of parameters. At a use, the slot contains the use's unit. No gather overwrites a unit
@@ -281,6 +283,32 @@ START_TEST(bytes_on_the_wire)
 }
 END_TEST
 
+/* Codes of 128 elements take 132 bytes, or 68. */
+START_TEST(bytes_of_codes)
+{
+    enum { LAYERS = 6, BLOCKS = 24 };
+    for (int world = 1; world <= 4; world++)
+        for (int codec = ZERO_CODEC_INT8; codec <= ZERO_CODEC_INT4; codec++) {
+            declare_init(d, world);
+            declare_stage(d, 3);
+            declare_chain(d, LAYERS, (int64_t)BLOCKS * 128, ZERO_BF16);
+            d->spec.window = 1;
+            d->spec.gather_codec = ZERO_CODEC_INT8;
+            d->spec.reduce_codec = (zero_codec_t)codec;
+            zero_plan_t *plan = build();
+            zero_traffic_t t;
+            zero_error_t error;
+            ck_assert_int_eq(zero_plan_traffic(plan, 1, &t, &error), ZERO_OK);
+            uint64_t blocks = (uint64_t)(world - 1) * BLOCKS / (uint64_t)world;
+            ck_assert_uint_eq(t.gathered, (2 * LAYERS - 1) * blocks * 132);
+            ck_assert_uint_eq(t.reduced, LAYERS * blocks * (codec == ZERO_CODEC_INT8 ? 132 : 68));
+            for (int32_t i = 0; i < plan->buffer_count; i++)
+                ck_assert(world > 1 || plan->buffers[i].format.codec == ZERO_CODEC_NONE);
+            zero_plan_destroy(plan);
+        }
+}
+END_TEST
+
 /* Bytes per parameter that stay between steps, without windows. */
 static double bytes_per_parameter(int world, int stage, int micro_steps, zero_reduce_t reduce, zero_dtype_t wire)
 {
@@ -432,6 +460,8 @@ START_TEST(hash_sees_every_declaration)
     CHANGES(d->spec.window = 3);
     CHANGES(d->spec.micro_steps = 2);
     CHANGES(d->spec.reduce_dtype = ZERO_BF16);
+    CHANGES(d->spec.gather_codec = ZERO_CODEC_INT8);
+    CHANGES(d->spec.reduce_codec = ZERO_CODEC_INT8);
     CHANGES(declare_stage(d, 2));
     CHANGES((d->spec.device.asynchronous = false, d->spec.channels = 1));
     CHANGES(declare_replicas(d, 2));
@@ -600,6 +630,17 @@ START_TEST(golden_text)
             d->spec.optimizer.tier = d->spec.gradients.tier = ZERO_TIER_HOST;
         compare(offload ? "replicas-stage2-bf16-every-offload" : "replicas-stage2-bf16-every");
     }
+    make_golden(2, 3, ZERO_BF16);
+    d->spec.window = 1;
+    d->spec.gather_codec = ZERO_CODEC_INT8;
+    d->spec.reduce_codec = ZERO_CODEC_INT4;
+    compare("codes-stage3-bf16");
+    make_golden(4, 3, ZERO_FP32);
+    declare_replicas(d, 2);
+    d->spec.micro_steps = 2;
+    d->spec.gather_codec = d->spec.reduce_codec = ZERO_CODEC_INT8;
+    d->spec.optimizer.tier = d->spec.gradients.tier = d->spec.parameters.tier = ZERO_TIER_HOST;
+    compare("codes-replicas-stage3-every-offload");
 }
 END_TEST
 
@@ -640,6 +681,7 @@ int main(void)
     tcase_add_test(tcase, random_plans_are_right);
     tcase_add_test(tcase, addresses_depend_on_nothing_but_the_plan);
     tcase_add_test(tcase, bytes_on_the_wire);
+    tcase_add_test(tcase, bytes_of_codes);
     tcase_add_test(tcase, bytes_per_parameter_at_each_stage);
     tcase_add_test(tcase, rings_and_reserves_are_counted);
     tcase_add_test(tcase, small_units_stay_full);

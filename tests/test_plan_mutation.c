@@ -2,8 +2,8 @@
 /* test_plan_mutation.c - the plan's checker against an independent interpreter.
  *
  * Plans of random declarations give the same result in every legal order of their streams, and for every placement.
- * The test then removes each WAIT, RECORD, RELEASE, COPY, CAST, ACCUMULATE, NORM and collective from such plans, one
- * at a time. If any order of the streams gives another result, or none, the checker must refuse the plan. The plans
+ * The test then removes each WAIT, RECORD, RELEASE, COPY, CAST, ACCUMULATE, NORM, SUM and collective from such plans,
+ * one at a time. If any order of the streams gives another result, or none, the checker must refuse the plan. The plans
  * that the checker refuses although no order shows a difference are counted and bounded.
  *
  * ZERO_CHECK_FULL=1 removes every such operation, from more plans; otherwise a sample.
@@ -141,9 +141,10 @@ static void mutate(const zero_plan_t *plan, int32_t index, int32_t at, uint64_t 
 
 START_TEST(what_matters_is_refused)
 {
-    static const zero_op_kind_t kinds[] = {ZERO_OP_WAIT,       ZERO_OP_RECORD, ZERO_OP_GATHER,         ZERO_OP_RELEASE,
-                                           ZERO_OP_COPY,       ZERO_OP_CAST,   ZERO_OP_REDUCE_SCATTER, ZERO_OP_COLLECT,
-                                           ZERO_OP_ACCUMULATE, ZERO_OP_NORM,   ZERO_OP_SPREAD};
+    static const zero_op_kind_t kinds[] = {
+        ZERO_OP_WAIT,   ZERO_OP_RECORD,         ZERO_OP_GATHER,  ZERO_OP_RELEASE,    ZERO_OP_COPY,
+        ZERO_OP_CAST,   ZERO_OP_REDUCE_SCATTER, ZERO_OP_COLLECT, ZERO_OP_ACCUMULATE, ZERO_OP_NORM,
+        ZERO_OP_SPREAD, ZERO_OP_ALL_TO_ALL,     ZERO_OP_SUM};
     enum { KINDS = sizeof kinds / sizeof *kinds };
     counts_t counts[ZERO_OP_COUNT] = {0};
     uint64_t state = 1;
@@ -180,7 +181,7 @@ START_TEST(what_matters_is_refused)
     ck_assert_int_eq(missed, 0);
     ck_assert_msg(only != NULL || counts[ZERO_OP_GATHER].matters > 0,
                   "no removal mattered: the interpreter sees nothing");
-    ck_assert_msg(strict * 20 <= tried,
+    ck_assert_msg(strict * 16 <= tried,
                   "the checker refuses %d of %d plans that no order of the streams showed to be wrong", strict, tried);
 }
 END_TEST

@@ -29,6 +29,10 @@ static const char *dtype_name(int value)
 {
     return zero_dtype_name((zero_dtype_t)value);
 }
+static const char *codec_name(int value)
+{
+    return zero_codec_name((zero_codec_t)value);
+}
 static const char *rule_name(int value)
 {
     return value >= 0 && value < ZERO_RULES ? zero_rule((zero_rule_t)value)->name : "?";
@@ -108,6 +112,10 @@ static const zero_field_t fields[] = {
     {PLAN(mesh.context), ZERO_FIELD_INT, 1, 1, 1, "1: context parallelism is not supported", NULL},
     {PLAN(mesh.tensor), ZERO_FIELD_INT, 1, 1, 1, "1: tensor parallelism is not supported", NULL},
     {PLAN(mesh.node), ZERO_FIELD_INT, 0, 0, ZERO_MAX_WORLD, "0, or the number of ranks of a node", NULL},
+    {PLAN(gather_codec), ZERO_FIELD_ENUM, ZERO_CODEC_NONE, 0, ZERO_CODEC_INT8, "ZERO_CODEC_NONE or ZERO_CODEC_INT8",
+     codec_name},
+    {PLAN(reduce_codec), ZERO_FIELD_ENUM, ZERO_CODEC_NONE, 0, ZERO_CODEC_INT4,
+     "ZERO_CODEC_NONE, ZERO_CODEC_INT8 or ZERO_CODEC_INT4", codec_name},
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 _Static_assert((int)FIELDS <= (int)ZERO_CONFIG_MOST, "ranks send a word for each field");
@@ -121,7 +129,7 @@ const zero_field_t *zero_config_field(int index)
 
 _Static_assert(sizeof(zero_sharding_t) == sizeof(int) && sizeof(zero_tier_t) == sizeof(int) &&
                    sizeof(zero_reduce_t) == sizeof(int) && sizeof(zero_dtype_t) == sizeof(int) &&
-                   sizeof(zero_rule_t) == sizeof(int),
+                   sizeof(zero_rule_t) == sizeof(int) && sizeof(zero_codec_t) == sizeof(int),
                "an enum is read and written as an int");
 
 typedef union value {

@@ -275,8 +275,17 @@ typedef enum zero_reduce { ZERO_REDUCE_EVERY = 0, ZERO_REDUCE_LAST = 1 } zero_re
 
 /* How data is coded on its way between ranks: in blocks of 128 elements, each with one fp32 scale,
  * which is the block's largest magnitude divided by 127 or 7. An element becomes the nearest
- * multiple of the scale (to even, if two are as near): 132 or 68 bytes per block. Coding loses
- * precision. A block with an element that is not finite decodes to NaN. */
+ * multiple of the scale (to even, if two are as near): 132 or 68 bytes per block. A block with an
+ * element that is not finite decodes to NaN.
+ *
+ * Coding loses precision, so losses differ from those without a codec; with the same codecs they
+ * have the same bits at every window, tier and offload ratio, and if no parameters are coded, at
+ * every stage. Gathered parameters are coded from the exact ones for each gather, and all ranks use
+ * the decoded ones, also in evaluations. Units that stay full (persist_bytes) are not coded. Master
+ * weights, updates, checkpoints and the functions that read and write parameters are exact.
+ * Gradients are coded once for each reduction, and once more if they are then reduced over
+ * replicas; each rank decodes those of its share and sums them in rank order in fp32. Both come
+ * from ZeRO++ (Wang et al. 2023, arXiv:2306.10209). */
 typedef enum zero_codec {
     ZERO_CODEC_NONE = 0,
     ZERO_CODEC_INT8, /* multiples from -127 to 127 */
@@ -438,6 +447,8 @@ typedef struct zero_config {
                               pass, and zero_load leaves those as they are that the checkpoint
                               lacks. The program keeps their values elsewhere (true) */
     zero_mesh_t mesh;      /* the arrangement of the ranks (one replica) */
+    zero_codec_t gather_codec; /* of parameters that are gathered for uses; int8 or none (none) */
+    zero_codec_t reduce_codec; /* of gradients that are reduced; sums are fp32 (none) */
 } zero_config_t;
 
 /* Sets the defaults of *config; size is sizeof(zero_config_t) in the caller's header. */

@@ -167,6 +167,12 @@ const char *zero_status_name(zero_status_t status)
     return NAME_OF(names, status, "unknown status");
 }
 
+const char *zero_codec_name(zero_codec_t codec)
+{
+    static const char *const names[] = {"none", "int8", "int4"};
+    return (unsigned)codec < sizeof names / sizeof *names ? names[codec] : "?";
+}
+
 const char *zero_dtype_name(zero_dtype_t dtype)
 {
     static const char *const names[ZERO_DTYPE_COUNT] = {

@@ -115,6 +115,9 @@ static inline void zero_element_set(void *x, int64_t i, zero_dtype_t dtype, floa
     }
 }
 
+/* "none", "int8" or "int4"; "?" for another number. */
+const char *zero_codec_name(zero_codec_t codec);
+
 /* How elements are stored: in blocks of `block` elements, block_bytes each. Plain formats have one element per block.
  */
 typedef struct zero_format {

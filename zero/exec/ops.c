@@ -33,23 +33,21 @@ static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *nativ
 {
     int channel = channel_of(x, op);
     zero_comm_t *comm = zero_exec_note(x, channel, op);
-    uint64_t received = comm->bytes_received, reduced = comm->bytes_reduced;
+    uint64_t before = comm->bytes_received + comm->bytes_reduced;
     const zero_format_t *format = &x->plan->buffers[op->dst].format;
     void *dst = operand(x, op, op->dst, op->dst_own), *src = operand(x, op, op->src, op->src_own);
+    bool gathers = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT;
     zero_status_t status =
-        op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT
-            ? zero_comm_all_gather(comm, src, dst, zero_format_bytes(format, op->count), native, error)
+        gathers ? zero_comm_all_gather(comm, src, dst, zero_format_bytes(format, op->count), native, error)
+        : op->kind == ZERO_OP_ALL_TO_ALL
+            ? zero_comm_all_to_all(comm, src, dst, zero_format_bytes(format, op->count), native, error)
             : zero_comm_reduce_scatter(comm, src, dst, op->count, format->dtype, native, error);
-    received = comm->bytes_received - received;
-    reduced = comm->bytes_reduced - reduced;
-    count(x, op->stream, ZERO_COUNT_GATHERED, received);
-    count(x, op->stream, ZERO_COUNT_REDUCED, reduced);
+    uint64_t bytes = comm->bytes_received + comm->bytes_reduced - before;
+    count(x, op->stream, gathers ? ZERO_COUNT_GATHERED : ZERO_COUNT_REDUCED, bytes);
     if (x->plan->spec->groups[op->group].axes == ZERO_AXIS_NODE)
-        count(x, op->stream, ZERO_COUNT_NODE_GATHERED, received);
-    if (x->plan->spec->groups[op->group].axes == ZERO_AXIS_REPLICA) {
-        count(x, op->stream, ZERO_COUNT_REPLICA_GATHERED, received);
-        count(x, op->stream, ZERO_COUNT_REPLICA_REDUCED, reduced);
-    }
+        count(x, op->stream, ZERO_COUNT_NODE_GATHERED, bytes);
+    if (x->plan->spec->groups[op->group].axes == ZERO_AXIS_REPLICA)
+        count(x, op->stream, gathers ? ZERO_COUNT_REPLICA_GATHERED : ZERO_COUNT_REPLICA_REDUCED, bytes);
     return zero_exec_note_done(x, channel, !comm->uncompared, status, error);
 }
 
@@ -358,7 +356,15 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
                   plan->buffers[op->dst].tier == ZERO_TIER_HOST ? ZERO_COUNT_TO_HOST : ZERO_COUNT_TO_DEVICE, op->bytes);
         return ZERO_OK;
     case ZERO_OP_CAST:
-        flat->cast(dst, to->dtype, src, from->dtype, op->count, threads, native);
+        if (to->codec != ZERO_CODEC_NONE)
+            flat->encode(dst, to->codec, src, from->dtype, op->count, threads, native);
+        else if (from->codec != ZERO_CODEC_NONE)
+            flat->decode(dst, to->dtype, src, from->codec, 1, op->count, threads, native);
+        else
+            flat->cast(dst, to->dtype, src, from->dtype, op->count, threads, native);
+        return ZERO_OK;
+    case ZERO_OP_SUM:
+        flat->decode(dst, to->dtype, src, from->codec, plan->spec->groups[op->group].size, op->count, threads, native);
         return ZERO_OK;
     case ZERO_OP_FILL:
         flat->fill_zero(dst, zero_format_bytes(to, op->count), threads, native);

@@ -91,6 +91,11 @@ zero_status_t zero_build_window(zero_builder_t *b);
 zero_status_t zero_build_node(zero_builder_t *b);
 /* Whether a pass has gathered the unit before this entry of what it gathers. */
 bool zero_build_gathers(const zero_pass_plan_t *plan, int32_t unit, int32_t before);
+/* The buffers of codes for a segment's parameters, if they are gathered for uses, and for its gradients, if they are
+ * reduced; and then their slots (codes.c). */
+zero_status_t zero_build_param_codes(zero_builder_t *b, int32_t segment);
+zero_status_t zero_build_grad_codes(zero_builder_t *b, int32_t segment);
+zero_status_t zero_build_code_slots(zero_builder_t *b);
 /* The programs, without RECORD and WAIT. */
 zero_status_t zero_build_programs(zero_builder_t *b);
 /* Inserts RECORD and WAIT; sets the event of HOST_WAIT. */
@@ -130,6 +135,11 @@ zero_extent_t zero_build_own(const zero_builder_t *b, int32_t buffer, zero_exten
 static inline bool zero_build_sums_there(const zero_builder_t *b, const zero_segment_t *s)
 {
     return b->sum_locally && s->dtype != ZERO_FP32;
+}
+/* Whether the gradients of a segment are reduced as codes. */
+static inline bool zero_build_codes_gradients(const zero_builder_t *b, const zero_segment_t *s)
+{
+    return b->spec->reduce_codec != ZERO_CODEC_NONE && zero_plan_is_shared(s);
 }
 /* Whether the norm of a segment is computed on the host tier, as far as its gradients are there: the reduction leaves
  * no complete gradients on the device. */

@@ -24,6 +24,8 @@ typedef enum zero_content_kind {
                            * how far */
     ZERO_HOLDS_GRADIENT,  /* of micro-steps [first, end) of step `version`; of the last one, the first `uses` uses; of
                            * the first one, not the first `skipped` uses */
+    ZERO_HOLDS_SHARES, /* as GRADIENT, of each rank that differs on the axes `state`, in their order: the elements that
+                        * are this rank's share among them */
     ZERO_HOLDS_NORM, /* of the first `base` elements of a segment's slice, in step `version`, after `end` micro-steps */
     ZERO_HOLDS_SCALARS /* of step `version` */
 } zero_content_kind_t;
@@ -40,6 +42,7 @@ typedef enum zero_direction {
 typedef struct zero_content {
     uint8_t kind, dtype, state;
     uint8_t reduced; /* the axes over which it is summed */
+    uint8_t coded;   /* the codec that has rounded it */
     int32_t segment, version;
     int32_t first, end, uses, skipped;
     int64_t base;
@@ -161,6 +164,8 @@ zero_status_t zero_check_ordered(const zero_checker_t *c, int stream, const zero
 bool zero_check_is_complete(const zero_checker_t *c, const zero_content_t *x);
 /* Whether x holds gradients of this step. */
 zero_status_t zero_check_read_gradient(const zero_checker_t *c, const zero_operand_t *x, zero_content_t *content);
+/* Fails unless x has been rounded by this codec alone. */
+zero_status_t zero_check_codec(const zero_checker_t *c, const zero_content_t *x, zero_codec_t codec, const char *what);
 /* Whether x holds this step's direction of a segment, made as far as this. */
 bool zero_check_is_direction(const zero_checker_t *c, int32_t segment, const zero_content_t *x,
                              zero_direction_t as_far_as);
@@ -170,6 +175,8 @@ zero_status_t zero_check_norm(zero_checker_t *c, const zero_op_t *op);
 zero_status_t zero_check_exchange(zero_checker_t *c, const zero_op_t *op);
 zero_status_t zero_check_update(zero_checker_t *c, const zero_op_t *op);
 zero_status_t zero_check_whole(zero_checker_t *c, const zero_op_t *op);
+zero_status_t zero_check_all_to_all(zero_checker_t *c, const zero_op_t *op);
+zero_status_t zero_check_sum(zero_checker_t *c, const zero_op_t *op);
 zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op);
 
 #endif

@@ -315,8 +315,8 @@ void zero_check_set_open(zero_checker_t *c, const zero_operand_t *x, int reads, 
 static bool same(const zero_content_t *a, const zero_content_t *b)
 {
     return a->kind == b->kind && a->dtype == b->dtype && a->state == b->state && a->reduced == b->reduced &&
-           a->segment == b->segment && a->version == b->version && a->first == b->first && a->end == b->end &&
-           a->uses == b->uses && a->skipped == b->skipped && a->base == b->base;
+           a->coded == b->coded && a->segment == b->segment && a->version == b->version && a->first == b->first &&
+           a->end == b->end && a->uses == b->uses && a->skipped == b->skipped && a->base == b->base;
 }
 
 zero_status_t zero_check_content(const zero_checker_t *c, const zero_operand_t *x, zero_content_t *content)

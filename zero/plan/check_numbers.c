@@ -166,7 +166,8 @@ static zero_status_t check_op_ranges(const zero_checker_t *c, const zero_op_t *o
         return zero_check_fail(c, "one of its numbers is out of range");
     if (op->program != (int32_t)(c->program - plan->programs))
         return zero_check_fail(c, "it names program %d as its own", op->program);
-    if (op->group != 0 && (!zero_op_collects(op) || op->group >= plan->spec->group_count))
+    bool of_group = zero_op_collects(op) || op->kind == ZERO_OP_SUM;
+    if (op->group != 0 && (!of_group || op->group >= plan->spec->group_count))
         return zero_check_fail(c, "it uses group %d: there are %d, and only collectives use another than the first",
                                op->group, plan->spec->group_count);
     return ZERO_OK;
@@ -187,12 +188,12 @@ static int slice_of(const zero_checker_t *c, const zero_spec_group_t *group, int
                                               : -1;
 }
 
-/* Checks that the ranks of a collective work on the same elements, that each has the next ones of them, and that they
- * have a communicator. */
+/* Checks that the ranks of a collective, or of the SUM after one, work on the same elements, and that each has the next
+ * ones of them; in an all-to-all, all of them. */
 static zero_status_t check_collective(const zero_checker_t *c, const zero_op_t *op)
 {
     const zero_spec_group_t *group = &c->plan->spec->groups[op->group];
-    bool gathers = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT;
+    bool gathers = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT, trades = op->kind == ZERO_OP_ALL_TO_ALL;
     zero_span_t all = zero_check_span(c, gathers ? op->dst : op->src, gathers ? op->dst_own : op->src_own, -1);
     for (int i = 0; i<group->size; i += group->size> 2 ? group->size - 1 : 1) {
         zero_checker_t other = {.plan = c->plan, .index = slice_of(c, group, i)};
@@ -201,7 +202,9 @@ static zero_status_t check_collective(const zero_checker_t *c, const zero_op_t *
             its = zero_check_span(&other, gathers ? op->src : op->dst, gathers ? op->src_own : op->dst_own, -1);
             same = zero_check_span(&other, gathers ? op->dst : op->src, gathers ? op->dst_own : op->src_own, -1);
         }
-        if (other.index < 0 || its.count * group->size != all.count || its.begin != all.begin + i * its.count ||
+        int shares = trades ? 1 : group->size;
+        if (other.index < 0 || its.count * shares != all.count ||
+            its.begin != all.begin + (trades ? 0 : i * its.count) || all.count % group->size != 0 ||
             same.begin != all.begin || same.count != all.count)
             return zero_check_fail(c,
                                    "rank %d of its group of %d has %lld elements from %lld, which are not its share "
@@ -209,7 +212,7 @@ static zero_status_t check_collective(const zero_checker_t *c, const zero_op_t *
                                    i, group->size, (long long)its.count, (long long)its.begin, (long long)all.count,
                                    (long long)all.begin);
     }
-    return op->stream == ZERO_STREAM_GATHER || op->stream == ZERO_STREAM_REDUCE
+    return op->stream == ZERO_STREAM_GATHER || op->stream == ZERO_STREAM_REDUCE || !zero_op_collects(op)
                ? ZERO_OK
                : zero_check_fail(c, "it communicates on a stream without a communicator");
 }
@@ -223,8 +226,9 @@ static zero_status_t check_operands(const zero_checker_t *c, const zero_op_t *op
     const zero_extent_t own[] = {op->src_own, op->dst_own};
     const zero_part_t *part = op->part >= 0 ? &plan->parts[op->part] : NULL;
     zero_tier_t memory = op->stream == ZERO_STREAM_HOST ? ZERO_TIER_HOST : ZERO_TIER_DEVICE;
-    bool computes = zero_op_collects(op) || op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL ||
-                    op->kind == ZERO_OP_ACCUMULATE || op->kind == ZERO_OP_NORM || op->kind == ZERO_OP_WHOLE;
+    bool computes = zero_op_collects(op) || op->kind == ZERO_OP_SUM || op->kind == ZERO_OP_CAST ||
+                    op->kind == ZERO_OP_FILL || op->kind == ZERO_OP_ACCUMULATE || op->kind == ZERO_OP_NORM ||
+                    op->kind == ZERO_OP_WHOLE;
     int64_t count = 0;
     if (part != NULL ? part->segment != op->segment : updates(op))
         return zero_check_fail(c, "it names no part of its segment");
@@ -243,6 +247,8 @@ static zero_status_t check_operands(const zero_checker_t *c, const zero_op_t *op
     }
     if (op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT)
         count = zero_check_span(c, op->src, op->src_own, -1).count;
+    else if (op->kind == ZERO_OP_ALL_TO_ALL)
+        count /= plan->spec->groups[op->group].size;
     return op->count == count ? ZERO_OK
                               : zero_check_fail(c, "it counts %lld elements; its operand has %lld",
                                                 (long long)op->count, (long long)count);
@@ -292,7 +298,7 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
         break;
     }
     if ((status = check_operands(c, op)) != ZERO_OK ||
-        (zero_op_collects(op) && (status = check_collective(c, op)) != ZERO_OK))
+        ((zero_op_collects(op) || op->kind == ZERO_OP_SUM) && (status = check_collective(c, op)) != ZERO_OK))
         return status;
     bool moves = op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE;
     int64_t count = 0;
@@ -335,7 +341,7 @@ static zero_status_t check_layout(const zero_checker_t *c)
         if (x->offset % ZERO_ALIGN_BYTES != 0 || x->offset < begin || x->offset > end || x->bytes > end - x->offset ||
             end > plan->arena_bytes[x->tier] || x->format.block < 1 || ZERO_ALIGN_ELEMENTS % x->format.block != 0 ||
             x->format.block_bytes < 1 || x->bytes != zero_format_bytes(&x->format, x->elements) ||
-            (zero_format_is_coded(&x->format) && x->part < 0))
+            (zero_format_is_coded(&x->format) && x->part < 0 && x->format.codec == ZERO_CODEC_NONE))
             status =
                 zero_check_fail(c, "buffer %d is outside its kind's range, is not aligned, or has a wrong size", i);
         if (x->bytes > 0)

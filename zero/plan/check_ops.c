@@ -23,6 +23,14 @@ zero_status_t zero_check_ordered(const zero_checker_t *c, int stream, const zero
 
 /* ---- gradients -------------------------------------------------------------------------------------------------- */
 
+zero_status_t zero_check_codec(const zero_checker_t *c, const zero_content_t *x, zero_codec_t codec, const char *what)
+{
+    return x->coded == (uint8_t)codec
+               ? ZERO_OK
+               : zero_check_fail(c, "%s went through codec %s instead of %s", what,
+                                 zero_codec_name((zero_codec_t)x->coded), zero_codec_name(codec));
+}
+
 bool zero_check_is_complete(const zero_checker_t *c, const zero_content_t *x)
 {
     return x->uses == c->grad_total[zero_check_unit(c, x->segment)];
@@ -129,10 +137,15 @@ static zero_status_t do_copy(zero_checker_t *c, const zero_op_t *op)
                                    file ? "blocks of the file" : "pages of memory", (unsigned long long)at);
     }
     const zero_format_t *from = &plan->buffers[op->src].format, *to = &plan->buffers[op->dst].format;
-    if (op->kind == ZERO_OP_CAST ? zero_format_is_coded(from) || zero_format_is_coded(to) : !zero_format_same(from, to))
+    bool codes = to->codec != ZERO_CODEC_NONE, decodes = from->codec != ZERO_CODEC_NONE;
+    if (op->kind == ZERO_OP_CAST
+            ? (codes && decodes) || zero_format_is_coded(from) != decodes || zero_format_is_coded(to) != codes
+            : !zero_format_same(from, to))
         return zero_check_fail(c, "it copies between different formats");
     if (src.count != op->count || src.begin != dst.begin)
         return zero_check_fail(c, "its operands differ in size, or are of different elements");
+    if (op->kind == ZERO_OP_CAST && codes)
+        content.coded = (uint8_t)to->codec;
     content.dtype = (uint8_t)to->dtype;
     content.base = dst.base;
     zero_check_did_read(c, op->stream, &src);
@@ -164,6 +177,9 @@ static zero_status_t do_accumulate(zero_checker_t *c, const zero_op_t *op)
         return zero_check_fail(c, "its operands differ in size, or the sum is not fp32");
     bool follows = zero_check_is_complete(c, &sum) ? more.first == sum.end && more.skipped == 0
                                                    : more.first == sum.end - 1 && more.skipped == sum.uses;
+    if (more.coded != sum.coded)
+        return zero_check_fail(c, "it adds gradients of codec %s to others of codec %s",
+                               zero_codec_name((zero_codec_t)more.coded), zero_codec_name((zero_codec_t)sum.coded));
     if (more.reduced != sum.reduced || more.segment != sum.segment || !follows)
         return zero_check_fail(
             c,
@@ -195,6 +211,8 @@ static zero_status_t do_save(zero_checker_t *c, const zero_op_t *op)
     if (!kept || content.version != c->version[op->segment])
         return zero_check_fail(c, "it saves %s, which is not that of the last update",
                                zero_check_buffer_name(c, op->src, name, sizeof name));
+    if ((status = zero_check_codec(c, &content, ZERO_CODEC_NONE, "what it saves")) != ZERO_OK)
+        return status;
     int which = content.kind == ZERO_HOLDS_PARAM ? 0 : content.kind == ZERO_HOLDS_MASTER ? 1 : 2 + content.state;
     c->written[op->segment * ZERO_CHECK_SAVED + which] += src.count;
     zero_check_did_read(c, op->stream, &src);
@@ -202,6 +220,17 @@ static zero_status_t do_save(zero_checker_t *c, const zero_op_t *op)
 }
 
 /* ---- the caller's uses ------------------------------------------------------------------------------------------ */
+
+/* The codec through which the parameters of a segment go that a use reads: they are gathered if a rank keeps only some
+ * of them, and coded if replicas have several ranks. */
+static zero_codec_t codec_of(const zero_checker_t *c, int32_t segment)
+{
+    const zero_segment_t *s = &c->plan->segments[segment];
+    int32_t kept = s->buffer[ZERO_ROLE_PARAM_SHARD];
+    bool gathered = kept >= 0 && c->plan->buffers[kept].elements < s->elements;
+    return gathered && c->plan->spec->world > c->plan->spec->mesh.replicas ? c->plan->spec->gather_codec
+                                                                           : ZERO_CODEC_NONE;
+}
 
 /* The pass of this program; NULL for ANY. */
 static const zero_spec_pass_t *pass_of(const zero_checker_t *c)
@@ -253,6 +282,8 @@ static zero_status_t do_use(zero_checker_t *c, const zero_op_t *op)
                 return status;
             if (content.kind != ZERO_HOLDS_PARAM || content.version != c->version[s])
                 return zero_check_fail(c, "its parameters are not the current ones");
+            if ((status = zero_check_codec(c, &content, codec_of(c, s), "its parameters")) != ZERO_OK)
+                return status;
             zero_check_set_open(c, &param, 1, 0);
         }
         if ((op->flags & ZERO_GRAD) && plan->segments[s].trainable) {
@@ -349,6 +380,10 @@ zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op)
         return do_gather(c, op);
     case ZERO_OP_REDUCE_SCATTER:
         return do_reduce_scatter(c, op);
+    case ZERO_OP_ALL_TO_ALL:
+        return zero_check_all_to_all(c, op);
+    case ZERO_OP_SUM:
+        return zero_check_sum(c, op);
     case ZERO_OP_COPY:
     case ZERO_OP_READ:
     case ZERO_OP_WRITE:

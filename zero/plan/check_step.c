@@ -26,6 +26,9 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_
     if (content.first != 0 || content.end != end)
         return zero_check_fail(c, "it reads %s, which has gradients of micro-steps %d to %d instead of 1 to %d", name,
                                content.first + 1, content.end, end);
+    zero_codec_t codec = zero_plan_is_shared(&plan->segments[segment]) ? plan->spec->reduce_codec : ZERO_CODEC_NONE;
+    if ((status = zero_check_codec(c, &content, codec, name)) != ZERO_OK)
+        return status;
     /* A norm may also read the source that FINAL is cast from: the values are the same. */
     return content.dtype == plan->segments[segment].final || (norm && content.dtype == plan->segments[segment].wire)
                ? ZERO_OK

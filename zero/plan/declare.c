@@ -52,13 +52,31 @@ static zero_status_t check_state(const zero_spec_state_t *state, zero_error_t *e
     return ZERO_OK;
 }
 
+/* Refuses codecs without effect, if there are ranks to send to. */
+static zero_status_t check_codecs(const zero_spec_t *spec, zero_error_t *error)
+{
+    if (spec->world == 1)
+        return ZERO_OK;
+    if (spec->gather_codec != ZERO_CODEC_NONE && spec->parameters.sharding == ZERO_FULL)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "config.gather_codec is %s, but config.parameters.sharding is ZERO_FULL, so that no use "
+                         "gathers parameters: shard them, or set config.gather_codec to ZERO_CODEC_NONE",
+                         zero_codec_name(spec->gather_codec));
+    if (spec->reduce_codec != ZERO_CODEC_NONE && spec->reduce_dtype != ZERO_FP32)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "config.reduce_codec is %s, but config.reduce_dtype is %s: codes are decoded and summed in "
+                         "fp32; set config.reduce_dtype to ZERO_FP32, or config.reduce_codec to ZERO_CODEC_NONE",
+                         zero_codec_name(spec->reduce_codec), zero_dtype_name(spec->reduce_dtype));
+    return ZERO_OK;
+}
+
 zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *error)
 {
     if (spec->world < 1 || spec->world > ZERO_MAX_WORLD)
         return zero_fail(error, ZERO_ERR_ARG, "config.comm has %d ranks: 1 to %d are possible", spec->world,
                          ZERO_MAX_WORLD);
     zero_status_t status = check_rows(spec, error);
-    if (status != ZERO_OK)
+    if (status != ZERO_OK || (status = check_codecs(spec, error)) != ZERO_OK)
         return status;
     if ((status = check_state(&spec->state, error)) != ZERO_OK ||
         (status = check_state(&spec->whole_state, error)) != ZERO_OK)

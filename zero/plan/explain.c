@@ -49,11 +49,16 @@ static void explain_table(const out_t *o, const zero_plan_t *plan)
         print(o, ": %d replicas of %d shard%s", spec->mesh.replicas, zero_plan_shards(spec),
               zero_plan_shards(spec) == 1 ? "" : "s");
     print(o, "\n");
-    print(o, "  parameters  %s, %s, window %d, units below %lld bytes stay full\n",
+    print(o, "  parameters  %s, %s, window %d, units below %lld bytes stay full",
           sharding(spec, &spec->parameters, spec->parameters.tier == ZERO_TIER_DEVICE ? shards : copies).s,
           zero_tier_name(spec->parameters.tier), spec->window, (long long)spec->persist_bytes);
-    print(o, "  gradients   %s, %s, %s on the wire\n", sharding(spec, &spec->gradients, copies).s,
-          zero_tier_name(spec->gradients.tier), zero_dtype_name(spec->reduce_dtype));
+    if (spec->gather_codec != ZERO_CODEC_NONE && spec->world > 1)
+        print(o, ", gathered as %s codes", zero_codec_name(spec->gather_codec));
+    print(o, "\n");
+    bool coded = spec->reduce_codec != ZERO_CODEC_NONE && spec->world > 1;
+    print(o, "  gradients   %s, %s, %s%s on the wire\n", sharding(spec, &spec->gradients, copies).s,
+          zero_tier_name(spec->gradients.tier),
+          coded ? zero_codec_name(spec->reduce_codec) : zero_dtype_name(spec->reduce_dtype), coded ? " codes" : "");
     print(o, "  optimizer   %s, %s", sharding(spec, &spec->optimizer, copies).s, zero_tier_name(spec->optimizer.tier));
     if (spec->optimizer.tier != ZERO_TIER_DEVICE && spec->offload_ratio < 1)
         print(o, " for %g of it", spec->offload_ratio);
@@ -101,9 +106,11 @@ static void explain_units(const out_t *o, const zero_plan_t *plan)
                   x->trainable ? "trainable" : "frozen", (long long)x->elements, (long long)x->slice);
             if (plan->spec->mesh.replicas > 1)
                 print(o, " of shard %lld", (long long)x->shard);
+            bool coded = plan->spec->reduce_codec != ZERO_CODEC_NONE && zero_plan_is_shared(x);
             if (x->trainable)
-                print(o, ", gradients %s on the wire, %s for the update", zero_dtype_name(x->wire),
-                      zero_dtype_name(x->final));
+                print(o, ", gradients %s%s on the wire, %s for the update",
+                      coded ? zero_codec_name(plan->spec->reduce_codec) : zero_dtype_name(x->wire),
+                      coded ? " codes" : "", zero_dtype_name(x->final));
             print(o, "\n");
             for (int32_t p = 0; p < plan->spec->param_count; p++)
                 if (plan->placed[p].segment == s)
@@ -177,7 +184,9 @@ static void explain_memory(const out_t *o, const zero_plan_t *plan)
                 print(o, "    %10llu  %10llu  ", (unsigned long long)x->offset, (unsigned long long)x->bytes);
                 print_buffer(o, plan, i);
                 if (x->segment >= 0)
-                    print(o, "  %s", zero_dtype_name(x->format.dtype));
+                    print(o, "  %s",
+                          x->format.codec != ZERO_CODEC_NONE ? zero_codec_name(x->format.codec)
+                                                             : zero_dtype_name(x->format.dtype));
                 if (x->slot >= 0)
                     print(o, "  slot %d", x->slot);
                 print(o, "\n");

@@ -53,7 +53,8 @@ uint64_t zero_spec_hash_passes(const zero_spec_t *spec)
 
 static void add_format(uint64_t *hash, const zero_format_t *format)
 {
-    zero_hash_word(hash, (uint64_t)format->dtype | (uint64_t)format->block << 8 | (uint64_t)format->block_bytes << 32);
+    zero_hash_word(hash, (uint64_t)format->dtype | (uint64_t)format->codec << 4 | (uint64_t)format->block << 8 |
+                             (uint64_t)format->block_bytes << 32);
 }
 
 static void add_state(uint64_t *hash, const zero_spec_state_t *state)
@@ -125,6 +126,7 @@ static uint64_t *counted_in(const zero_plan_t *plan, const zero_op_t *op, zero_t
         return &t->gathered;
     case ZERO_OP_REDUCE_SCATTER:
     case ZERO_OP_SPREAD:
+    case ZERO_OP_ALL_TO_ALL:
         return &t->reduced;
     case ZERO_OP_READ:
         return &t->read;

@@ -301,7 +301,7 @@ zero_status_t zero_build_parts(zero_builder_t *b)
         return zero_fail(b->error, ZERO_ERR_MEMORY, "the optimizer state has more than 2^30 parts");
     if ((status = zero_build_alloc(b, &plan->parts, (size_t)count, sizeof *plan->parts)) != ZERO_OK ||
         (status = zero_build_alloc(b, &b->order, (size_t)b->spec->unit_count, sizeof *b->order)) != ZERO_OK ||
-        (status = zero_build_alloc(b, &b->slots, 3 * (size_t)b->spec->unit_count + 1 + 2 * ZERO_TIER_COUNT * RING,
+        (status = zero_build_alloc(b, &b->slots, 3 * (size_t)b->spec->unit_count + 3 + 2 * ZERO_TIER_COUNT * RING,
                                    sizeof *b->slots)) != ZERO_OK)
         return status;
     for (int32_t s = 0; s < plan->segment_count; s++)

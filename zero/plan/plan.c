@@ -26,6 +26,9 @@ const char *zero_role_name(zero_role_t role, int state)
         [ZERO_ROLE_MATRICES] = "matrices",
         [ZERO_ROLE_DIRECTION] = "direction",
         [ZERO_ROLE_STAGED_GRAD] = "staged-grad",
+        [ZERO_ROLE_PARAM_CODES] = "param-codes",
+        [ZERO_ROLE_GRAD_CODES] = "grad-codes",
+        [ZERO_ROLE_ARRIVED_CODES] = "arrived-codes",
     };
     if ((role == ZERO_ROLE_STATE || role == ZERO_ROLE_STAGED_STATE) && (unsigned)state < ZERO_MAX_STATES)
         return states[role == ZERO_ROLE_STAGED_STATE][state];
@@ -62,6 +65,8 @@ const char *zero_op_name(zero_op_kind_t kind)
         [ZERO_OP_WHOLE] = "WHOLE",
         [ZERO_OP_SPREAD] = "SPREAD",
         [ZERO_OP_APPLY] = "APPLY",
+        [ZERO_OP_ALL_TO_ALL] = "ALL_TO_ALL",
+        [ZERO_OP_SUM] = "SUM",
         [ZERO_OP_READ] = "READ",
         [ZERO_OP_WRITE] = "WRITE",
         [ZERO_OP_SAVE] = "SAVE",
@@ -168,8 +173,8 @@ zero_status_t zero_plan_build(zero_plan_t **out, const zero_spec_t *spec, zero_e
         (status = zero_build_alloc(&b, &b.passes, (size_t)spec->pass_count, sizeof *b.passes)) != ZERO_OK ||
         (status = zero_build_segments(&b)) != ZERO_OK || (status = zero_build_parts(&b)) != ZERO_OK ||
         (status = zero_build_window(&b)) != ZERO_OK || (status = zero_build_node(&b)) != ZERO_OK ||
-        (status = zero_build_programs(&b)) != ZERO_OK || (status = zero_build_sync(&b)) != ZERO_OK ||
-        (status = zero_build_layout(&b)) != ZERO_OK) {
+        (status = zero_build_code_slots(&b)) != ZERO_OK || (status = zero_build_programs(&b)) != ZERO_OK ||
+        (status = zero_build_sync(&b)) != ZERO_OK || (status = zero_build_layout(&b)) != ZERO_OK) {
         zero_plan_destroy(b.plan);
     } else {
         zero_build_hash(&b);

@@ -84,6 +84,7 @@ typedef struct zero_spec {
     zero_reduce_t reduce;
     int micro_steps;
     zero_dtype_t reduce_dtype;
+    zero_codec_t gather_codec, reduce_codec;
     int64_t persist_bytes;
     zero_spec_state_t state;
     bool whole; /* the optimizer updates matrices whole, and keeps other state for them */
@@ -141,13 +142,14 @@ typedef enum zero_role {
     ZERO_ROLE_PARAM_SHARD,  /* the source of a PARAM in a slot: a shard, on another tier a slice or the whole
                              * segment */
     ZERO_ROLE_STAGED_PARAM, /* PARAM_SHARD in host memory (a slot), if PARAM_SHARD is on nvme */
-    ZERO_ROLE_NODE_SHARD,   /* this rank's part of PARAM among the ranks of its node, from the first gather of a
-                             * micro-step for the later ones */
+    ZERO_ROLE_NODE_SHARD,   /* this rank's part of PARAM (if there are such, of PARAM_CODES) among the ranks of its
+                             * node, from the first gather of a micro-step for the later ones */
     ZERO_ROLE_GRAD,         /* full: what the caller writes; a buffer of its own, or a slot */
     ZERO_ROLE_WIRE, /* full: gradients in the wire's dtype, if it differs from GRAD's; a slot, or FINAL if FINAL is
                      * full */
     ZERO_ROLE_WIRE_SHARD, /* a reduced slice that is still to be cast, accumulated or moved; it was reduced in place:
-                           * WIRE, or GRAD */
+                           * WIRE, or GRAD. If gradients are coded: fp32, in a slot; also a shard that is still to be
+                           * reduced over replicas */
     ZERO_ROLE_SUM,   /* full, fp32: local sum over micro-steps, if gradients are reduced once per step and GRAD is not
                       * the sum */
     ZERO_ROLE_WHOLE, /* full, fp32, a slot: where FINAL is gathered if it is on the host tier and updates are full */
@@ -155,8 +157,12 @@ typedef enum zero_role {
                       * full, all of it is valid). On the host tier it may begin after the elements whose state
                       * stays on the device. If micro-steps are reduced over shards, and their sum over replicas:
                       * at least a shard, which is that sum first */
-    ZERO_ROLE_MATRICES, /* full, fp32, a slot: directions of parameters that are updated whole, on their way to and
+    ZERO_ROLE_MATRICES,      /* full, fp32, a slot: directions of parameters that are updated whole, on their way to and
                          * from the owners */
+    ZERO_ROLE_PARAM_CODES,   /* full, coded by gather_codec, a slot: parameters on their way to PARAM */
+    ZERO_ROLE_GRAD_CODES,    /* full, coded by reduce_codec, a slot: this rank's gradients */
+    ZERO_ROLE_ARRIVED_CODES, /* the same size, a slot: of the ranks of a group in their order, each one's codes of this
+                              * rank's share */
     ZERO_SEGMENT_ROLES,
     /* Roles of a part, see zero_part_t: */
     ZERO_ROLE_MASTER = ZERO_SEGMENT_ROLES,
@@ -183,7 +189,8 @@ typedef struct zero_segment {
     int64_t slice;            /* elements that each rank owns: a multiple of ZERO_ALIGN_ELEMENTS */
     int64_t shard;            /* elements of a shard: slice times the number of replicas */
     int64_t node;             /* elements of a rank's part among those of its node; all without nodes */
-    zero_dtype_t wire, final; /* dtypes of gradients: on the wire, and as norm and update read them */
+    zero_dtype_t wire, final; /* dtypes of gradients: on the wire (of codes: decoded), and as norm and update read
+                               * them */
     int32_t buffer[ZERO_SEGMENT_ROLES];
     int32_t first_run, run_count;
     int32_t first_part, part_count;
@@ -265,22 +272,26 @@ typedef enum zero_op_kind {
     ZERO_OP_REDUCE_SCATTER, /* dst (slice or shard, or that of a larger buffer) = sum over the ranks of the group of
                              * these elements of src */
     ZERO_OP_COPY,           /* dst = src, the same bytes */
-    ZERO_OP_CAST,           /* dst = src, rounded */
+    ZERO_OP_CAST,           /* dst = src, rounded; either may be coded by a codec */
     ZERO_OP_FILL,           /* dst = 0 */
     ZERO_OP_ACCUMULATE,     /* dst (fp32) += src */
     ZERO_OP_NORM,           /* norms[segment] of this rank = sum of squares of src (FINAL's values, own slice). With
                              * ZERO_NORM_CONTINUES it adds to the sum of the elements before */
-    ZERO_OP_EXCHANGE, /* sends norms (src) and status words to all ranks, through the exchange buffer; computes the
+    ZERO_OP_EXCHANGE,   /* sends norms (src) and status words to all ranks, through the exchange buffer; computes the
                        * step's scalars, dst */
-    ZERO_OP_UPDATE,   /* of a part: FINAL or UPDATE_GRAD (src) and scalars -> MASTER, state (STAGED if there is
+    ZERO_OP_UPDATE,     /* of a part: FINAL or UPDATE_GRAD (src) and scalars -> MASTER, state (STAGED if there is
                        * such), and the parameter or UPDATE_PARAM (dst). Of parameters that are updated whole: ->
                        * state, and MATRICES or DIRECTION (dst) */
-    ZERO_OP_COLLECT,  /* parameters that are updated whole: as GATHER, in MATRICES */
-    ZERO_OP_WHOLE,    /* MATRICES: calls the caller's function on each matrix that this rank owns, and zeroes the
+    ZERO_OP_COLLECT,    /* parameters that are updated whole: as GATHER, in MATRICES */
+    ZERO_OP_WHOLE,      /* MATRICES: calls the caller's function on each matrix that this rank owns, and zeroes the
                        * others */
-    ZERO_OP_SPREAD,   /* the owners' results, summed over ranks: as REDUCE_SCATTER, in MATRICES */
-    ZERO_OP_APPLY,    /* of a part of parameters that are updated whole: MATRICES or DIRECTION (src) and scalars ->
+    ZERO_OP_SPREAD,     /* the owners' results, summed over ranks: as REDUCE_SCATTER, in MATRICES */
+    ZERO_OP_APPLY,      /* of a part of parameters that are updated whole: MATRICES or DIRECTION (src) and scalars ->
                        * MASTER, and dst as for UPDATE */
+    ZERO_OP_ALL_TO_ALL, /* dst = for each rank of the group, in order, the share of its src that is this rank's. src and
+                         * dst have the same elements, and the shares are equal */
+    ZERO_OP_SUM,        /* of what ALL_TO_ALL brought (src), for the same group: dst (this rank's share) = the sum over
+                         * the ranks in their order, decoded and added in fp32 */
     ZERO_OP_READ,
     ZERO_OP_WRITE,     /* dst = src, one of which is on the nvme tier. On IO */
     ZERO_OP_SAVE,      /* writes this rank's own elements of src (parameters, master weights or optimizer state) to the
@@ -300,15 +311,16 @@ const char *zero_op_name(zero_op_kind_t kind);
 typedef struct zero_op {
     uint8_t kind, stream;
     uint8_t src_own, dst_own;
-    uint8_t group;               /* collectives, EXCHANGE: an index of spec->groups; else 0 */
+    uint8_t group;               /* collectives, SUM, EXCHANGE: an index of spec->groups; else 0 */
     uint8_t flags;               /* USE, RELEASE: ZERO_READ | ZERO_GRAD; NORM: ZERO_NORM_CONTINUES */
     int32_t unit, segment, part; /* -1: none */
     int32_t use;                 /* USE, RELEASE: index in the pass; else the use that the operation serves, or -1 */
     int32_t event;               /* RECORD, WAIT, HOST_WAIT */
     int32_t src, dst;            /* buffers, -1: none */
     int32_t program;             /* index of the program that contains it */
-    int64_t count;               /* elements: GATHER and REDUCE_SCATTER: of the smaller operand; SAVE: of src, before
-                                  * those of other ranks are left out; else those it touches */
+    int64_t count;               /* elements: GATHER and REDUCE_SCATTER: of the smaller operand; ALL_TO_ALL: of a share;
+                                  * SUM: of dst; SAVE: of src, before those of other ranks are left out; else those it
+                                  * touches */
     uint64_t bytes; /* collectives: what a rank receives from others; copies between tiers, reads and writes: what they
                      * move */
 } zero_op_t;
@@ -381,7 +393,7 @@ static inline int zero_plan_works_on(const zero_plan_t *plan, const zero_op_t *o
 static inline bool zero_op_collects(const zero_op_t *op)
 {
     return op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER || op->kind == ZERO_OP_COLLECT ||
-           op->kind == ZERO_OP_SPREAD;
+           op->kind == ZERO_OP_SPREAD || op->kind == ZERO_OP_ALL_TO_ALL;
 }
 
 /* The buffer's address if the tiers' arenas were consecutive. Used to compare byte ranges of buffers. */

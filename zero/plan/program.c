@@ -6,21 +6,32 @@
 /* Which gather of a unit it is, in a micro-step; in other passes each is the only one. */
 typedef enum turn { ONLY, FIRST, AGAIN } turn_t;
 
+/* Turns what was gathered into parameters, if it is codes. */
+static void decode_params(zero_program_writer_t *w, int32_t s, int32_t use)
+{
+    const int32_t *buffer = w->b->plan->segments[s].buffer;
+    if (buffer[ZERO_ROLE_PARAM_CODES] >= 0)
+        zero_write_segment(w, ZERO_OP_CAST, ZERO_STREAM_GATHER, s, use, buffer[ZERO_ROLE_PARAM_CODES],
+                           ZERO_EXTENT_WHOLE, buffer[ZERO_ROLE_PARAM], ZERO_EXTENT_WHOLE);
+}
+
 static void gather_unit(zero_program_writer_t *w, int32_t unit, int32_t use, turn_t turn)
 {
     const zero_builder_t *b = w->b;
     FOR_SEGMENTS(b, unit, s)
     {
-        int32_t node = b->plan->segments[s].buffer[ZERO_ROLE_NODE_SHARD];
+        const int32_t *buffer = b->plan->segments[s].buffer;
+        int32_t node = buffer[ZERO_ROLE_NODE_SHARD], codes = buffer[ZERO_ROLE_PARAM_CODES],
+                param = buffer[ZERO_ROLE_PARAM], from = buffer[ZERO_ROLE_PARAM_SHARD],
+                gathered = codes >= 0 ? codes : param;
         if (node >= 0 && turn == AGAIN) {
             zero_write_collective(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, ZERO_AXIS_NODE, node, ZERO_EXTENT_NODE,
-                                  b->plan->segments[s].buffer[ZERO_ROLE_PARAM], ZERO_EXTENT_WHOLE);
+                                  gathered, ZERO_EXTENT_WHOLE);
+            decode_params(w, s, use);
             continue;
         }
-        int32_t param = b->plan->segments[s].buffer[ZERO_ROLE_PARAM],
-                from = b->plan->segments[s].buffer[ZERO_ROLE_PARAM_SHARD];
-        if (b->plan->segments[s].buffer[ZERO_ROLE_STAGED_PARAM] >= 0) {
-            int32_t staged = b->plan->segments[s].buffer[ZERO_ROLE_STAGED_PARAM];
+        if (buffer[ZERO_ROLE_STAGED_PARAM] >= 0) {
+            int32_t staged = buffer[ZERO_ROLE_STAGED_PARAM];
             zero_write_segment(w, ZERO_OP_READ, ZERO_STREAM_IO, s, use, from, b->keeps, staged, b->keeps);
             from = staged;
         }
@@ -28,11 +39,16 @@ static void gather_unit(zero_program_writer_t *w, int32_t unit, int32_t use, tur
             zero_write_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, from, b->keeps, param, b->keeps);
             from = param;
         }
+        if (codes >= 0) {
+            zero_write_segment(w, ZERO_OP_CAST, ZERO_STREAM_GATHER, s, use, from, b->keeps, codes, b->keeps);
+            from = codes;
+        }
         if (b->shard_parameters)
-            zero_write_gather(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, from, b->keeps, param);
+            zero_write_gather(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, from, b->keeps, gathered);
         if (node >= 0 && turn == FIRST)
-            zero_write_segment(w, ZERO_OP_COPY, ZERO_STREAM_GATHER, s, use, param, ZERO_EXTENT_NODE, node,
+            zero_write_segment(w, ZERO_OP_COPY, ZERO_STREAM_GATHER, s, use, gathered, ZERO_EXTENT_NODE, node,
                                ZERO_EXTENT_NODE);
+        decode_params(w, s, use);
     }
 }
 
@@ -174,15 +190,16 @@ static void accumulate_away(zero_program_writer_t *w, int32_t s, int32_t use, mi
  * one. */
 static void sum_shards_away(zero_program_writer_t *w, int32_t s, int32_t use, micro_t micro, int32_t source)
 {
-    int32_t final = w->b->plan->segments[s].buffer[ZERO_ROLE_FINAL];
-    zero_write_collective(w, ZERO_OP_REDUCE_SCATTER, ZERO_STREAM_REDUCE, s, use, ZERO_AXIS_SHARD, source,
-                          ZERO_EXTENT_WHOLE, source, ZERO_EXTENT_SHARD);
-    take_away(w, use, w->b->segments[s].written, source, final, micro.first);
+    const int32_t *buffer = w->b->plan->segments[s].buffer;
+    int32_t reduced = buffer[ZERO_ROLE_WIRE_SHARD];
+    zero_write_sum(w, ZERO_OP_REDUCE_SCATTER, s, use, ZERO_AXIS_SHARD, source, ZERO_EXTENT_WHOLE, reduced,
+                   ZERO_EXTENT_SHARD);
+    take_away(w, use, w->b->segments[s].written, reduced, buffer[ZERO_ROLE_FINAL], micro.first);
     if (!micro.last)
         return;
-    bring_sum(w, s, use, source);
-    zero_write_reduce(w, ZERO_OP_REDUCE_SCATTER, s, use, source, ZERO_EXTENT_SHARD, source);
-    finish_away(w, s, use, source);
+    bring_sum(w, s, use, reduced);
+    zero_write_reduce(w, ZERO_OP_REDUCE_SCATTER, s, use, reduced, ZERO_EXTENT_SHARD, reduced);
+    finish_away(w, s, use, reduced);
 }
 
 /* reduce_segment() for gradients that are summed and updated on another tier. */
@@ -207,7 +224,9 @@ static void reduce_away(zero_program_writer_t *w, int32_t s, int32_t use, micro_
         deliver(w, s, use, sum);
         return;
     }
-    source = buffer[ZERO_ROLE_WIRE_SHARD];
+    int32_t reduced = buffer[ZERO_ROLE_WIRE_SHARD];
+    if (buffer[ZERO_ROLE_WIRE] >= 0)
+        source = buffer[ZERO_ROLE_WIRE];
     if (there)
         bring_sum(w, s, use, source);
     else if (buffer[ZERO_ROLE_WIRE] >= 0)
@@ -218,26 +237,32 @@ static void reduce_away(zero_program_writer_t *w, int32_t s, int32_t use, micro_
         return;
     }
     if (zero_plan_is_shared(segment))
-        zero_write_reduce(w, ZERO_OP_REDUCE_SCATTER, s, use, source, ZERO_EXTENT_WHOLE, source);
+        zero_write_reduce(w, ZERO_OP_REDUCE_SCATTER, s, use, source, ZERO_EXTENT_WHOLE, reduced);
     if (b->units[segment->unit].several && !b->sum_locally && !b->sum_shards)
-        accumulate_away(w, s, use, micro, source);
+        accumulate_away(w, s, use, micro, reduced);
     else
-        finish_away(w, s, use, source);
+        finish_away(w, s, use, reduced);
 }
 
 /* ---- reductions ------------------------------------------------------------------------------------------------- */
+
+/* Where gradients are reduced that are not complete then: in place, or if they are coded, beside the codes. */
+static int32_t reduced_in(const zero_segment_t *segment, int32_t source)
+{
+    return segment->buffer[ZERO_ROLE_GRAD_CODES] >= 0 ? segment->buffer[ZERO_ROLE_WIRE_SHARD] : source;
+}
 
 /* Reduces source, a micro-step's gradients, over shards and adds them to FINAL; after the last one reduces that over
  * replicas. */
 static void sum_shards(zero_program_writer_t *w, int32_t s, int32_t use, micro_t micro, int32_t source)
 {
     const zero_segment_t *segment = &w->b->plan->segments[s];
-    int32_t final = segment->buffer[ZERO_ROLE_FINAL];
+    int32_t final = segment->buffer[ZERO_ROLE_FINAL], reduced = reduced_in(segment, source);
     bool rounds = segment->wire != segment->final, direct = micro.first && !rounds;
-    zero_write_collective(w, ZERO_OP_REDUCE_SCATTER, ZERO_STREAM_REDUCE, s, use, ZERO_AXIS_SHARD, source,
-                          ZERO_EXTENT_WHOLE, direct ? final : source, ZERO_EXTENT_SHARD);
+    zero_write_sum(w, ZERO_OP_REDUCE_SCATTER, s, use, ZERO_AXIS_SHARD, source, ZERO_EXTENT_WHOLE,
+                   direct ? final : reduced, ZERO_EXTENT_SHARD);
     if (!direct)
-        zero_write_segment(w, micro.first ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, s, use, source,
+        zero_write_segment(w, micro.first ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, s, use, reduced,
                            ZERO_EXTENT_SHARD, final, ZERO_EXTENT_SHARD);
     if (!micro.last)
         return;
@@ -284,9 +309,10 @@ static void reduce_segment(zero_program_writer_t *w, int32_t s, int32_t use, mic
             zero_write_segment(w, ZERO_OP_COPY, ZERO_STREAM_REDUCE, s, use, source, ZERO_EXTENT_SLICE, final,
                                ZERO_EXTENT_SLICE);
     } else {
+        int32_t reduced = reduced_in(segment, source);
         if (zero_plan_is_shared(segment))
-            zero_write_reduce(w, ZERO_OP_REDUCE_SCATTER, s, use, source, ZERO_EXTENT_WHOLE, source);
-        zero_write_segment(w, begins ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, s, use, source,
+            zero_write_reduce(w, ZERO_OP_REDUCE_SCATTER, s, use, source, ZERO_EXTENT_WHOLE, reduced);
+        zero_write_segment(w, begins ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, s, use, reduced,
                            ZERO_EXTENT_SLICE, final, ZERO_EXTENT_SLICE);
     }
     if (micro.last)

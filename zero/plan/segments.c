@@ -127,13 +127,15 @@ static zero_status_t place_away(zero_builder_t *b, int32_t index)
 {
     zero_segment_t *s = &b->plan->segments[index];
     int32_t *buffer = s->buffer;
-    bool several = b->units[s->unit].several, rounds_there = zero_build_sums_there(b, s) && !zero_plan_is_shared(s);
+    bool several = b->units[s->unit].several, there = zero_build_sums_there(b, s),
+         rounds_there = there && !zero_plan_is_shared(s), coded = zero_build_codes_gradients(b, s);
     int64_t stays = b->gather_gradients ? 0 : b->segments[index].stays;
     zero_status_t status = in_slot(b, index, ZERO_ROLE_GRAD, s->dtype);
 
-    if (status == ZERO_OK && s->dtype != s->wire && !rounds_there)
+    if (status == ZERO_OK && s->dtype != s->wire && !rounds_there && (!coded || there))
         status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire);
-    buffer[ZERO_ROLE_WIRE_SHARD] = buffer[buffer[ZERO_ROLE_WIRE] >= 0 ? ZERO_ROLE_WIRE : ZERO_ROLE_GRAD];
+    if (!coded)
+        buffer[ZERO_ROLE_WIRE_SHARD] = buffer[buffer[ZERO_ROLE_WIRE] >= 0 ? ZERO_ROLE_WIRE : ZERO_ROLE_GRAD];
     if (status == ZERO_OK && several && b->gather_gradients && !b->sum_locally && !b->sum_shards) {
         if (s->wire == ZERO_FP32)
             buffer[ZERO_ROLE_WHOLE] = buffer[ZERO_ROLE_WIRE_SHARD];
@@ -166,7 +168,7 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
 {
     zero_segment_t *s = &b->plan->segments[index];
     int32_t *buffer = s->buffer;
-    bool several = b->units[s->unit].several;
+    bool several = b->units[s->unit].several, coded = zero_build_codes_gradients(b, s);
     int64_t final_elements = !b->shard_optimizer ? s->elements : b->sum_shards ? s->shard : s->slice;
     zero_status_t status = ZERO_OK;
 
@@ -175,6 +177,8 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
     s->wire = no_wire ? (b->sum_locally ? ZERO_FP32 : s->dtype) : b->spec->reduce_dtype;
     s->final = several ? ZERO_FP32 : s->wire;
 
+    if ((status = zero_build_grad_codes(b, index)) != ZERO_OK)
+        return status;
     if (b->segments[index].away)
         return place_away(b, index);
     if (b->sum_locally) {
@@ -197,12 +201,12 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
             buffer[ZERO_ROLE_FINAL] = buffer[ZERO_ROLE_GRAD];
         else if ((status = own(b, index, ZERO_ROLE_FINAL, ZERO_TIER_DEVICE, s->final, final_elements)) != ZERO_OK)
             return status;
-        if (s->dtype != s->wire && !several && final_elements == s->elements)
+        if (s->dtype != s->wire && !coded && !several && final_elements == s->elements)
             buffer[ZERO_ROLE_WIRE] = buffer[ZERO_ROLE_FINAL];
-        else if (s->dtype != s->wire && (status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire)) != ZERO_OK)
+        else if (s->dtype != s->wire && !coded && (status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire)) != ZERO_OK)
             return status;
     }
-    if (several && (!b->sum_locally || s->final != s->wire)) /* reduced in place, then cast or added */
+    if (several && !coded && (!b->sum_locally || s->final != s->wire)) /* reduced in place, then cast or added */
         buffer[ZERO_ROLE_WIRE_SHARD] = buffer[ZERO_ROLE_WIRE] >= 0 ? buffer[ZERO_ROLE_WIRE] : buffer[ZERO_ROLE_GRAD];
     return ZERO_OK;
 }
@@ -222,6 +226,8 @@ static zero_status_t place_segment(zero_builder_t *b, int32_t index)
         (status = zero_build_buffer(b, index, ZERO_ROLE_PARAM_SHARD, ZERO_KIND_PARAMETERS, b->spec->parameters.tier,
                                     zero_format_plain(s->dtype), zero_build_elements(s, b->keeps),
                                     &buffer[ZERO_ROLE_PARAM_SHARD])) != ZERO_OK)
+        return status;
+    if (slotted && (status = zero_build_param_codes(b, index)) != ZERO_OK)
         return status;
     if (slotted && b->spec->parameters.tier == ZERO_TIER_NVME &&
         (status = zero_build_buffer(b, index, ZERO_ROLE_STAGED_PARAM, ZERO_KIND_STAGING, ZERO_TIER_HOST,

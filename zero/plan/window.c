@@ -291,9 +291,11 @@ zero_status_t zero_build_node(zero_builder_t *b)
             int32_t *buffer = &b->plan->segments[s].buffer[ZERO_ROLE_NODE_SHARD];
             if (*buffer >= 0 || !zero_build_gathers(plan, plan->enter[e], e))
                 continue;
-            zero_status_t status =
-                zero_build_buffer(b, s, ZERO_ROLE_NODE_SHARD, ZERO_KIND_PARAMETERS, ZERO_TIER_DEVICE,
-                                  zero_format_plain(b->plan->segments[s].dtype), b->plan->segments[s].node, buffer);
+            int32_t codes = b->plan->segments[s].buffer[ZERO_ROLE_PARAM_CODES];
+            zero_status_t status = zero_build_buffer(b, s, ZERO_ROLE_NODE_SHARD, ZERO_KIND_PARAMETERS, ZERO_TIER_DEVICE,
+                                                     codes >= 0 ? b->plan->buffers[codes].format
+                                                                : zero_format_plain(b->plan->segments[s].dtype),
+                                                     b->plan->segments[s].node, buffer);
             if (status != ZERO_OK)
                 return status;
             b->plan->buffers[*buffer].own = ZERO_EXTENT_NODE;

@@ -57,12 +57,13 @@ void zero_write_collective(zero_program_writer_t *w, zero_op_kind_t kind, zero_s
 {
     const zero_builder_t *b = w->b;
     const zero_segment_t *s = &b->plan->segments[segment];
-    int group = zero_plan_group(b->spec, axes), others = b->spec->groups[group].size - 1;
+    int group = zero_plan_group(b->spec, axes), size = b->spec->groups[group].size;
     int64_t from = zero_build_elements(s, src_extent), to = zero_build_elements(s, dst_extent);
     zero_op_t op = on_segment(b, kind, stream, segment, use, src, src_extent, dst, dst_extent);
     op.group = (uint8_t)group;
-    op.count = from < to ? from : to;
-    op.bytes = zero_format_bytes(&b->plan->buffers[src].format, others * op.count);
+    op.count = kind == ZERO_OP_ALL_TO_ALL ? from / size : from < to ? from : to;
+    if (zero_op_collects(&op))
+        op.bytes = zero_format_bytes(&b->plan->buffers[src].format, (size - 1) * op.count);
     zero_write_op(w, op);
 }
 
@@ -87,13 +88,15 @@ void zero_write_gather(zero_program_writer_t *w, zero_op_kind_t kind, zero_strea
 void zero_write_reduce(zero_program_writer_t *w, zero_op_kind_t kind, int32_t segment, int32_t use, int32_t src,
                        zero_extent_t src_extent, int32_t dst)
 {
-    bool both = is_both(w);
-    if (both && src_extent == ZERO_EXTENT_WHOLE)
-        zero_write_collective(w, kind, ZERO_STREAM_REDUCE, segment, use, ZERO_AXIS_SHARD, src, ZERO_EXTENT_WHOLE, src,
-                              ZERO_EXTENT_SHARD);
-    zero_write_collective(w, kind, ZERO_STREAM_REDUCE, segment, use,
-                          both ? ZERO_AXIS_REPLICA : w->b->spec->groups[0].axes, src,
-                          both ? ZERO_EXTENT_SHARD : ZERO_EXTENT_WHOLE, dst, ZERO_EXTENT_SLICE);
+    const int32_t *buffer = w->b->plan->segments[segment].buffer;
+    bool both = is_both(w), coded = buffer[ZERO_ROLE_GRAD_CODES] >= 0 && kind == ZERO_OP_REDUCE_SCATTER;
+    if (both && src_extent == ZERO_EXTENT_WHOLE) {
+        int32_t between = coded ? buffer[ZERO_ROLE_WIRE_SHARD] : src;
+        zero_write_sum(w, kind, segment, use, ZERO_AXIS_SHARD, src, ZERO_EXTENT_WHOLE, between, ZERO_EXTENT_SHARD);
+        src = between;
+    }
+    zero_write_sum(w, kind, segment, use, both ? ZERO_AXIS_REPLICA : w->b->spec->groups[0].axes, src,
+                   both ? ZERO_EXTENT_SHARD : ZERO_EXTENT_WHOLE, dst, ZERO_EXTENT_SLICE);
 }
 
 void zero_write_part(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t part, int32_t use,

@@ -17,7 +17,8 @@ void zero_write_op(zero_program_writer_t *w, zero_op_t op);
 /* An operation on buffers of one segment. A slice or a shard of a larger buffer is this rank's own. */
 void zero_write_segment(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment,
                         int32_t use, int32_t src, zero_extent_t src_extent, int32_t dst, zero_extent_t dst_extent);
-/* A collective on these axes. The larger of src and dst has the elements of all ranks of the group. */
+/* A collective on these axes, or the SUM after one. The larger of src and dst has the elements of all ranks of the
+ * group. */
 void zero_write_collective(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment,
                            int32_t use, uint8_t axes, int32_t src, zero_extent_t src_extent, int32_t dst,
                            zero_extent_t dst_extent);
@@ -29,6 +30,10 @@ void zero_write_gather(zero_program_writer_t *w, zero_op_kind_t kind, zero_strea
  * other elements are undefined after it. kind: REDUCE_SCATTER or SPREAD. */
 void zero_write_reduce(zero_program_writer_t *w, zero_op_kind_t kind, int32_t segment, int32_t use, int32_t src,
                        zero_extent_t src_extent, int32_t dst);
+/* One reduction on these axes, on the stream of reductions: a collective of this kind, or if it reduces gradients that
+ * are coded, what replaces it. dst is not src then (codes.c). */
+void zero_write_sum(zero_program_writer_t *w, zero_op_kind_t kind, int32_t segment, int32_t use, uint8_t axes,
+                    int32_t src, zero_extent_t src_extent, int32_t dst, zero_extent_t dst_extent);
 /* An operation on a part: of a segment's buffer it takes only that part. */
 void zero_write_part(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t part, int32_t use,
                      int32_t src, int32_t dst);
