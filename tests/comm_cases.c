@@ -421,8 +421,12 @@ int comm_thread_cases(zero_comm_t *c)
     return result;
 }
 
+enum { LINKS = 4, LINK_MOST = 1500003 };
+
 typedef struct link_arg {
     zero_comm_t *link;
+    place_t place;
+    zero_stream_t *stream;
     int sender;    /* its rank in link */
     unsigned seed; /* of the link */
     int result;
@@ -431,18 +435,29 @@ typedef struct link_arg {
 static void *link_main(void *p)
 {
     enum { TRANSFERS = 60 };
-    static const uint64_t bytes[] = {4096, 1, 700001, 0, 65536, 129, 1500003};
+    static const uint64_t bytes[] = {4096, 1, 700001, 0, 65536, 129, LINK_MOST};
     link_arg_t *a = p;
     int result = 0;
     for (unsigned i = 0; i < TRANSFERS && !result; i++)
-        result = transfer_case(a->link, &on_host, bytes[(i + a->seed) % 7], a->sender, a->seed + i);
+        result = transfer_case(a->link, &a->place, bytes[(i + a->seed) % 7], a->sender, a->seed + i);
     a->result = result;
     return NULL;
 }
 
-int comm_link_cases(zero_comm_t *c)
+/* Makes a stream and memory of the device for a link. */
+static int open_place(link_arg_t *a, zero_device_t *device)
 {
-    enum { LINKS = 4 };
+    a->place.device = device;
+    if (!device)
+        return 0;
+    EXPECT_OK(device->ops->stream_create(device, ZERO_STREAM_GATHER, &a->stream, error));
+    a->place.native = device->ops->native(a->stream);
+    EXPECT_OK(device->ops->arena_create(device, ZERO_TIER_DEVICE, LINK_MOST + 1, &a->place.arena, error));
+    return 0;
+}
+
+int comm_link_cases(zero_comm_t *c, zero_device_t *device)
+{
     link_arg_t a[LINKS];
     pthread_t threads[LINKS];
     int count = 0, result = 0;
@@ -457,7 +472,9 @@ int comm_link_cases(zero_comm_t *c)
             if (!mine)
                 continue;
             EXPECT(count < LINKS && link->size == 2 && link->rank == (c->rank == next));
-            a[count++] = (link_arg_t){.link = link, .sender = back, .seed = 100 * (unsigned)(2 * e + back)};
+            a[count] = (link_arg_t){.link = link, .sender = back, .seed = 100 * (unsigned)(2 * e + back)};
+            if (open_place(&a[count++], device))
+                return 1;
         }
     EXPECT(count == LINKS);
     for (int i = 0; i < LINKS; i++)
@@ -466,8 +483,13 @@ int comm_link_cases(zero_comm_t *c)
         pthread_join(threads[i], NULL);
         result |= a[i].result;
     }
-    for (int i = 0; i < LINKS; i++)
+    for (int i = 0; i < LINKS; i++) {
         zero_comm_destroy(a[i].link);
+        if (a[i].stream)
+            device->ops->stream_destroy(a[i].stream);
+        if (a[i].place.arena)
+            device->ops->arena_destroy(a[i].place.arena);
+    }
     return result;
 }
 

@@ -30,8 +30,9 @@ int comm_differ_cases(zero_comm_t *c, int kind);
 /* Four splits of c used from four threads at once. Needs a communicator whose transport allows threads. */
 int comm_thread_cases(zero_comm_t *c);
 /* The ranks of c form a ring with two links between neighbours, one in each direction. Each rank moves data over its
- * four links from four threads at once. Needs two ranks or more, and the same of the transport. */
-int comm_link_cases(zero_comm_t *c);
+ * four links from four threads at once. Needs two ranks or more, and the same of the transport. device: has the data,
+ * and a stream for each link; NULL: host memory. */
+int comm_link_cases(zero_comm_t *c, zero_device_t *device);
 /* The ranks of a link make calls of which one at least is a transfer, and which do not meet. Both must
  * find the difference, or get the error of the other. a and b: how sentences name the two ranks. */
 enum { COMM_UNMET_KINDS = 9 };

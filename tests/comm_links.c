@@ -76,7 +76,7 @@ static int ring_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     zero_comm_t *c;
     (void)rank, (void)world, (void)arg;
     EXPECT_OK(zero_comm_shm(&c, b, NULL, error));
-    if (comm_link_cases(c))
+    if (comm_link_cases(c, NULL))
         return 1;
     zero_comm_destroy(c);
     return 0;

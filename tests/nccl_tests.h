@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nccl_tests.h - ranks that communicate through the emulated NCCL (test_nccl.c), and their failures (nccl_faults.c). */
+/* nccl_tests.h - ranks that communicate through the emulated NCCL (test_nccl.c), their failures (nccl_faults.c) and
+ * transfers (nccl_links.c). */
 #ifndef ZERO_TESTS_NCCL_TESTS_H
 #define ZERO_TESTS_NCCL_TESTS_H
 
@@ -46,5 +47,6 @@ nccl_counts_t nccl_counts(void);
 int nccl_windows(void);
 
 TCase *nccl_faults_case(void);
+TCase *nccl_links_case(void);
 
 #endif

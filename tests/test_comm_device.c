@@ -111,6 +111,30 @@ START_TEST(staged_does_all_in_many_pieces)
 }
 END_TEST
 
+static int links_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    zero_comm_t *c;
+    zero_device_t *device;
+    zero_stream_t *stream;
+    void *native;
+    (void)rank, (void)world;
+    if (open_device(*(int *)arg, &device, &stream, &native) || open_staged(&c, b, device, 0) ||
+        comm_link_cases(c, device))
+        return 1;
+    device->ops->stream_destroy(stream);
+    zero_comm_destroy(c);
+    zero_device_destroy(device);
+    return 0;
+}
+
+START_TEST(links_work_side_by_side)
+{
+    int kind = CUDA + _i;
+    if (emulated_plugins())
+        ck_assert_int_eq(ranks_run(3, 100, links_rank, &kind), 0);
+}
+END_TEST
+
 enum { SLICE = 100000 };
 
 /* A collective may leave copies on its stream. They are done before a collective on another stream uses the pinned
@@ -301,6 +325,7 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, staged_does_all, 1, 5);
     tcase_add_loop_test(t, staged_does_all_in_many_pieces, LAZY, DEVICES);
+    tcase_add_loop_test(t, links_work_side_by_side, 0, 2);
     tcase_add_test(t, streams_take_turns);
     tcase_add_test(t, refusals_are_everyones);
     tcase_add_test(t, whole_transfers_are_compared);

@@ -54,7 +54,7 @@ static int thread_cases(const zero_comm_options_t *o)
 {
     zero_comm_t *c;
     EXPECT_OK(zero_comm_mpi(&c, NULL, o, error));
-    int result = comm_thread_cases(c) || comm_link_cases(c);
+    int result = comm_thread_cases(c) || comm_link_cases(c, NULL);
     zero_comm_destroy(c);
     return result;
 }

@@ -510,6 +510,7 @@ int main(void)
     tcase_add_test(t, callers_memory_makes_no_windows);
     suite_add_tcase(suite, t);
     suite_add_tcase(suite, nccl_faults_case());
+    suite_add_tcase(suite, nccl_links_case());
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
