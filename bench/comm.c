@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* comm.c - our all-gather and reduce-scatter next to MPI's, in one run: `mpiexec -n N bench/comm [hot|cold [FROM TO]]`
+/* comm.c - our all-gather, reduce-scatter and transfer next to MPI's, in one run: `mpiexec -n N bench/comm [hot|cold [FROM TO]]`
  * (bytes). bench/comm.sh runs it with several settings of Open MPI and prints the ratios.
  *
  * Prints a line per case: name of the collective, ranks, bytes of the whole buffer (received by an all-gather, sent by
- * a reduce-scatter), microseconds of ours and of MPI's. Each time is the median over the repetitions of the slowest
+ * a reduce-scatter, or by each even rank to the next one), microseconds of ours and of MPI's. Each time is the median over the repetitions of the slowest
  * rank's time. Ours and MPI's alternate, and take turns in going first. Both start from one barrier. Each rank writes
  * its send buffer before the barrier, as training does. hot: the same buffers every time. cold: alternating buffers,
  * larger than the caches together and written long before. Buffers use huge pages if available, as the engine's do. */
@@ -21,10 +21,10 @@
 enum { MOST = 64 << 20, COLD = 256 << 20, HUGE = 2 << 20, REPEATS = 400 };
 
 /* Updates gather whole parameters in place. */
-static const char *const collectives[] = {"all-gather", "gather-in-place", "reduce-scatter"};
+static const char *const collectives[] = {"all-gather", "gather-in-place", "reduce-scatter", "send"};
 enum { WHICH = 2 * sizeof collectives / sizeof *collectives }; /* for each collective ours, then MPI's */
 
-static zero_comm_t *comm;
+static zero_comm_t *comm, *pair; /* pair: NULL on an odd last rank */
 static zero_error_t error;
 
 static double now(void)
@@ -73,6 +73,7 @@ static double timed(int which, float *send, void *recv, size_t bytes, int cold)
     double all[64], slowest = 0, start;
     if (which / 2 == 1)
         send = (float *)recv + (size_t)comm->rank * (slice / 4);
+    const int to = comm->rank ^ 1;
     for (size_t i = 0; i < (which / 2 < 2 ? slice : bytes) / 4 && !cold; i++)
         send[i] += 0.25f;
     check(zero_comm_exchange(comm, &slowest, all, sizeof slowest, &error));
@@ -91,8 +92,19 @@ static double timed(int which, float *send, void *recv, size_t bytes, int cold)
     case 4:
         check(zero_comm_reduce_scatter(comm, send, recv, (int64_t)slice / 4, ZERO_FP32, NULL, &error));
         break;
-    default:
+    case 5:
         MPI_Reduce_scatter_block(send, recv, (int)slice / 4, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+        break;
+    case 6:
+        if (pair)
+            check(comm->rank & 1 ? zero_comm_recv(pair, recv, bytes, NULL, &error)
+                                 : zero_comm_send(pair, send, bytes, NULL, &error));
+        break;
+    default:
+        if (pair && comm->rank & 1)
+            MPI_Recv(recv, (int)bytes, MPI_BYTE, to, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+        else if (pair)
+            MPI_Send(send, (int)bytes, MPI_BYTE, to, 0, MPI_COMM_WORLD);
         break;
     }
     double own = now() - start;
@@ -109,6 +121,7 @@ int main(int argc, char **argv)
            to = argc > 3 ? strtoull(argv[3], NULL, 10) : MOST;
     MPI_Init(&argc, &argv);
     check(zero_comm_mpi(&comm, NULL, NULL, &error));
+    check(zero_comm_link(comm, (comm->rank ^ 1) < comm->size ? comm->rank / 2 : -1, 0, &pair, &error));
     float *send = aligned_alloc(HUGE, room), *recv = aligned_alloc(HUGE, room);
     if (!send || !recv || comm->size > 64) {
         fprintf(stderr, "bench/comm: no memory for two buffers of %zu bytes, or more than 64 ranks\n", room);
@@ -144,6 +157,7 @@ int main(int argc, char **argv)
     }
     free(send);
     free(recv);
+    zero_comm_destroy(pair);
     zero_comm_destroy(comm);
     MPI_Finalize();
     return 0;
