@@ -439,10 +439,8 @@ static zero_status_t make_rings(mpi_comm_t *c, uint64_t budget, int size, const 
         if (status == ZERO_OK)
             status = zero_host_populate(c->staging, c->staging_bytes, &why);
     }
-    status = zero_oob_agree(oob, status, &why);
-    if (status == ZERO_OK)
-        status = zero_node_open(&c->local.node, c->local.peers, oob, members, rank, peer, here, place, size, ring,
-                                c->local.control.options.timeout_s, &why);
+    status = zero_node_open(&c->local.node, c->local.peers, oob, members, rank, peer, here, place, size, ring,
+                            c->local.control.options.timeout_s, status, &why);
     if (status)
         return zero_pass(error, status, &why);
     /* In a split, ranks of the other parts take part too. Their value can only lower the minimum, which is safe and

@@ -47,10 +47,10 @@ typedef struct zero_node {
 } zero_node_t;
 
 /* Sets node->peers and timeout_s, and makes the shared rings of ring_bytes bytes per rank. Collective over oob. Copies
- * rank and peer. */
+ * rank and peer. status and error: as in zero_oob_agree, the outcome of what this rank did before. */
 zero_status_t zero_node_open(zero_node_t *node, zero_peers_t *peers, const zero_oob_t *oob, const int *members,
                              const int *rank, const int *peer, int count, int index, int size, uint64_t ring_bytes,
-                             double timeout_s, zero_error_t *error);
+                             double timeout_s, zero_status_t status, zero_error_t *error);
 /* Marks this rank as having left. */
 void zero_node_close(zero_node_t *node);
 

@@ -80,10 +80,9 @@ static bool can_read(const zero_node_t *n, const int *members, const info_t *all
 
 zero_status_t zero_node_open(zero_node_t *n, zero_peers_t *peers, const zero_oob_t *oob, const int *members,
                              const int *rank, const int *peer, int count, int index, int size, uint64_t ring_bytes,
-                             double timeout_s, zero_error_t *error)
+                             double timeout_s, zero_status_t status, zero_error_t *error)
 {
     zero_error_t why = {0};
-    zero_status_t status = ZERO_OK;
     info_t own = {.nonce = zero_splitmix64((uint64_t)getpid() ^ (uint64_t)(zero_now() * 1e9)),
                   .address = (uintptr_t)&own.nonce},
            *all;
@@ -96,15 +95,15 @@ zero_status_t zero_node_open(zero_node_t *n, zero_peers_t *peers, const zero_oob
     n->flat =
         zero_flat_cpu(); /* kept, because it asks for the type of the processor, which is slow in a virtual machine */
     all = calloc((size_t)oob->world, sizeof *all);
-    if (!n->rank || !n->peer || !n->consumed || !n->source || !all)
+    if (status)
+        zero_pass(&why, status, error);
+    else if (!n->rank || !n->peer || !n->consumed || !n->source || !all)
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", size);
     else {
         memcpy(n->rank, rank, (size_t)count * sizeof *rank);
         memcpy(n->peer, peer, (size_t)count * sizeof *peer);
     }
-    status = zero_oob_agree(oob, status, &why);
-    if (status == ZERO_OK)
-        status = zero_shared_open(&n->shared, oob, members, count, index, ring_bytes, &why);
+    status = zero_shared_open(&n->shared, oob, members, count, index, ring_bytes, status, &why);
     sched_getaffinity(0, sizeof own.cpus, &own.cpus);
     if (status == ZERO_OK)
         status = oob->all_gather(oob->ctx, &own, all, sizeof own, &why);

@@ -52,7 +52,7 @@ zero_status_t zero_peers_open(zero_peers_t **out, const zero_oob_t *oob, const i
     }
     status = zero_oob_agree(oob, status, &why);
     if (status == ZERO_OK)
-        status = zero_shared_open(&f->pages, oob, members, count, index, sizeof(zero_peer_page_t), &why);
+        status = zero_shared_open(&f->pages, oob, members, count, index, sizeof(zero_peer_page_t), ZERO_OK, &why);
     if (status) {
         if (f)
             zero_peers_drop(f);

@@ -35,7 +35,7 @@ zero_status_t zero_oob_agree_on(const zero_oob_t *oob, zero_status_t status, int
 {
     zero_error_t own = {.status = status, .rank = -1}, *all = calloc((size_t)oob->world, sizeof *all);
     *failed = -1;
-    if (status && error)
+    if (status)
         zero_pass(&own, status, error);
     if (!all)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory to connect %d ranks", oob->world);
@@ -174,33 +174,31 @@ static void unmap(zero_shared_t *s)
     }
 }
 
-/* Tries one kind of part. All ranks return the same. */
+/* Tries one kind of part. All ranks return the same. status and why: as in zero_oob_agree. */
 static zero_status_t attempt(zero_shared_t *s, const zero_oob_t *oob, const int *members, bool dev_shm, bool *again,
-                             zero_error_t *error)
+                             zero_status_t status, zero_error_t *why)
 {
     info_t own = {.fd = -1}, *infos = NULL;
     char name[64];
-    zero_error_t why = {0};
     bool refused = false, *all_refused = NULL;
-    zero_status_t status = ZERO_OK;
 
     infos = calloc((size_t)oob->world, sizeof *infos);
     all_refused = calloc((size_t)oob->world, sizeof *all_refused);
-    if (!infos || !all_refused)
-        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to connect %d ranks", oob->world);
-    else if (s->count > 1)
-        status = make_part(s, &own, dev_shm, &why);
-    status = zero_oob_agree(oob, status, &why);
+    if (status == ZERO_OK && (!infos || !all_refused))
+        status = zero_fail(why, ZERO_ERR_MEMORY, "no memory to connect %d ranks", oob->world);
+    if (status == ZERO_OK && s->count > 1)
+        status = make_part(s, &own, dev_shm, why);
+    status = zero_oob_agree(oob, status, why);
     if (status == ZERO_OK)
-        status = oob->all_gather(oob->ctx, &own, infos, sizeof own, &why);
+        status = oob->all_gather(oob->ctx, &own, infos, sizeof own, why);
     if (status)
         goto done;
     for (int i = 0; i < s->count && s->count > 1 && status == ZERO_OK; i++)
         if (i == s->index)
             s->pid[i] = own.pid;
         else
-            status = map_part(s, i, &own, &infos[members[i]], dev_shm, &refused, &why);
-    status = zero_oob_agree(oob, status, &why);
+            status = map_part(s, i, &own, &infos[members[i]], dev_shm, &refused, why);
+    status = zero_oob_agree(oob, status, why);
     zero_error_t ignored;
     if (status && !dev_shm && oob->all_gather(oob->ctx, &refused, all_refused, sizeof refused, &ignored) == ZERO_OK)
         for (int r = 0; r < oob->world; r++)
@@ -208,8 +206,6 @@ static zero_status_t attempt(zero_shared_t *s, const zero_oob_t *oob, const int 
     /* All ranks have read the nonce; clear it, since a part begins as zeros. */
     if (status == ZERO_OK && s->count > 1)
         memset(s->part[s->index], 0, sizeof own.nonce);
-    if (status == ZERO_OK)
-        status = zero_oob_agree(oob, ZERO_OK, &why);
 done:
     if (own.fd >= 0) {
         close(own.fd);
@@ -222,26 +218,25 @@ done:
         unmap(s);
     free(all_refused);
     free(infos);
-    return zero_pass(error, status, &why);
+    return status;
 }
 
 zero_status_t zero_shared_open(zero_shared_t *s, const zero_oob_t *oob, const int *members, int count, int index,
-                               uint64_t bytes, zero_error_t *error)
+                               uint64_t bytes, zero_status_t status, zero_error_t *error)
 {
     zero_error_t why = {0};
-    zero_status_t status = ZERO_OK;
     bool again = false;
+    if (status)
+        zero_pass(&why, status, error);
     *s = (zero_shared_t){.count = count, .index = index};
     s->part = calloc((size_t)count, sizeof *s->part);
     s->pid = calloc((size_t)count, sizeof *s->pid);
-    if (!s->part || !s->pid || !zero_round_up(bytes, zero_host_page(), &s->bytes))
+    if (status == ZERO_OK && (!s->part || !s->pid || !zero_round_up(bytes, zero_host_page(), &s->bytes)))
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to share %llu bytes with %d ranks",
                            (unsigned long long)bytes, count);
-    status = zero_oob_agree(oob, status, &why);
-    if (status == ZERO_OK)
-        status = attempt(s, oob, members, false, &again, &why);
+    status = attempt(s, oob, members, false, &again, status, &why);
     if (status && again)
-        status = attempt(s, oob, members, true, &again, &why);
+        status = attempt(s, oob, members, true, &again, ZERO_OK, &why);
     if (status == ZERO_OK)
         return ZERO_OK;
     zero_shared_close(s);

@@ -22,9 +22,10 @@ typedef struct zero_shared {
 /* Collective over oob: makes the parts that the ranks members[0 .. count) share. members[index] is this rank. A part
  * has bytes bytes, rounded up to pages; it is zeroed and resident. Every rank of oob calls this; a rank that shares
  * nothing passes count 1. Either all ranks succeed, or all return the sentence of the first rank that failed. The
- * sentence of ZERO_ERR_MEMORY has the numbers. */
+ * sentence of ZERO_ERR_MEMORY has the numbers. status and error: as in zero_oob_agree, the outcome of what this rank
+ * did before. Another exchange must come before the ranks use the parts. */
 zero_status_t zero_shared_open(zero_shared_t *shared, const zero_oob_t *oob, const int *members, int count, int index,
-                               uint64_t bytes, zero_error_t *error);
+                               uint64_t bytes, zero_status_t status, zero_error_t *error);
 void zero_shared_close(zero_shared_t *shared);
 
 /* Collective: returns ZERO_OK if every rank passes ZERO_OK, otherwise on all ranks the status and sentence of the first

@@ -145,6 +145,7 @@ zero_status_t zero_shm_open(zero_comm_t *c, zero_peers_t *peers, const zero_oob_
     uint64_t ring_bytes = 0;
     int size = c->size, *ranks = calloc((size_t)size, sizeof *ranks), *indices = calloc((size_t)size, sizeof *indices);
     zero_local_t *l = calloc(1, sizeof *l);
+    zero_node_t node;
     if (!l || !ranks || !indices || !world || !(l->control.world = calloc((size_t)size, sizeof *world)))
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", size);
     else {
@@ -160,10 +161,8 @@ zero_status_t zero_shm_open(zero_comm_t *c, zero_peers_t *peers, const zero_oob_
         zero_comm_caps_set(c, "shm", ring_bytes);
         c->caps.node_ranks = size;
     }
-    status = zero_oob_agree(oob, status, &why);
-    if (status == ZERO_OK)
-        status = zero_node_open(&l->node, peers, oob, members, ranks, indices, size, c->rank, size, ring_bytes,
-                                options->timeout_s, &why);
+    status = zero_node_open(&node, peers, oob, members, ranks, indices, size, c->rank, size, ring_bytes,
+                            options->timeout_s, status, &why);
     free(ranks);
     free(indices);
     if (status) {
@@ -174,6 +173,7 @@ zero_status_t zero_shm_open(zero_comm_t *c, zero_peers_t *peers, const zero_oob_
         return zero_pass(error, status, &why);
     }
     l->peers = peers;
+    l->node = node;
     c->control = &l->control;
     c->data = &shm_data;
     return ZERO_OK;
