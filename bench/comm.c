@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* comm.c - our all-gather, reduce-scatter and transfer next to MPI's, in one run: `mpiexec -n N bench/comm [hot|cold [FROM TO]]`
- * (bytes). bench/comm.sh runs it with several settings of Open MPI and prints the ratios.
+/* comm.c - our all-gather, reduce-scatter and transfer next to MPI's, in one run: `mpiexec -n N bench/comm [hot|cold
+ * [FROM TO]]` (bytes). bench/comm.sh runs it with several settings of Open MPI and prints the ratios.
  *
  * Prints a line per case: name of the collective, ranks, bytes of the whole buffer (received by an all-gather, sent by
- * a reduce-scatter, or by each even rank to the next one), microseconds of ours and of MPI's. Each time is the median over the repetitions of the slowest
- * rank's time. Ours and MPI's alternate, and take turns in going first. Both start from one barrier. Each rank writes
- * its send buffer before the barrier, as training does. hot: the same buffers every time. cold: alternating buffers,
- * larger than the caches together and written long before. Buffers use huge pages if available, as the engine's do. */
+ * a reduce-scatter, or by each even rank to the next one), microseconds of ours and of MPI's. Each time is the median
+ * over the repetitions of the slowest rank's time. Ours and MPI's alternate, and take turns in going first. Both start
+ * from one barrier. Each rank writes its send buffer before the barrier, as training does. hot: the same buffers every
+ * time. cold: alternating buffers, larger than the caches together and written long before. Buffers use huge pages if
+ * available, as the engine's do. */
 #define _GNU_SOURCE
 #include "zero/comm/comm.h"
 
