@@ -118,7 +118,7 @@ static int measure(const char *name, int layers, int matrices, int64_t count, in
     for (int i = 0; i < 5; i++) {
         zero_plan_t *plan;
         double begin = now();
-        if (zero_plan_build(&plan, &m.spec, &error) != ZERO_OK) {
+        if (zero_plan_build(&plan, &m.spec, 0, &error) != ZERO_OK) {
             fprintf(stderr, "%s: %s\n", name, error.text);
             return 1;
         }

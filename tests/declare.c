@@ -39,6 +39,7 @@ void declare_world(declare_t *d, int world)
 
 void declare_replicas(declare_t *d, int replicas)
 {
+    d->spec.mesh.pipe = 1;
     d->spec.mesh.replicas = replicas;
     d->spec.mesh.node = 0;
     zero_plan_set_groups(&d->spec);

@@ -106,7 +106,7 @@ static span_t span_of(const machine_t *m, int rank, int32_t buffer, zero_extent_
     const zero_buffer_t *x = &m->plan->buffers[buffer];
     bool coded = x->format.codec != ZERO_CODEC_NONE;
     uint64_t bytes = zero_format_bytes(&x->format, BLOCK);
-    zero_span_t at = zero_plan_span(m->plan, zero_plan_index(m->plan->spec, rank), buffer, own, part);
+    zero_span_t at = zero_plan_span(m->plan, rank, buffer, own, part);
     return (span_t){.cells = m->ranks[rank].cells,
                     .at = zero_plan_place(m->plan, x) + at.offset,
                     .bytes = bytes,
@@ -287,7 +287,7 @@ static void make_whole(machine_t *m, int rank, const zero_op_t *op)
         for (int64_t b = begin; b < end; b++)
             sum += mix(get(&all, b), (uint64_t)b);
         for (int64_t b = begin; b < end; b++)
-            put(&all, b, zero_plan_rank(m->plan->spec, at->owner) == rank ? mix(sum, (uint64_t)b) : 0);
+            put(&all, b, zero_plan_rank(m->plan, op->segment, at->owner) == rank ? mix(sum, (uint64_t)b) : 0);
     }
 }
 

@@ -13,7 +13,7 @@ static void refused(zero_status_t wanted, const char *part)
 {
     zero_plan_t *plan = NULL;
     zero_error_t error = {.text = ""};
-    zero_status_t status = zero_plan_build(&plan, &d->spec, &error);
+    zero_status_t status = zero_plan_build(&plan, &d->spec, 0, &error);
     ck_assert_msg(status == wanted && error.status == wanted, "%s: %s, %s", part, zero_status_name(status), error.text);
     ck_assert_msg(has_names(error.text, part), "'%s' is not in '%s'", part, error.text);
     ck_assert_ptr_null(plan);

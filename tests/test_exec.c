@@ -47,7 +47,7 @@ static int groups_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
     d->spec.channels = 1;
     d->spec.groups[0].caps = comm->caps;
     zero_plan_set_groups(&d->spec);
-    TRY(zero_plan_build(&plan, &d->spec, &error));
+    TRY(zero_plan_build(&plan, &d->spec, 0, &error));
     int32_t programs[] = {zero_plan_program(plan, ZERO_PROGRAM_ANY, any, 0),
                           zero_plan_program(plan, ZERO_PROGRAM_ANY, any, 1)};
     TRY(zero_plan_check(plan, &error));
@@ -56,7 +56,7 @@ static int groups_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
     config.comm = comm;
     config.device = device;
     config.timeout_s = 30;
-    TRY(zero_exec_create(&x, plan, &config, &error));
+    TRY(zero_exec_create(&x, (const zero_plan_t *const *)&plan, &config, &error));
     for (int u = 0; u < 2; u++) {
         const zero_segment_t *s = &plan->segments[u];
         uint64_t bytes = (uint64_t)s->shard * sizeof(float), others = (uint64_t)(world / 2 - 1) * bytes;

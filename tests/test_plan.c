@@ -15,7 +15,7 @@ zero_plan_t *plan_build(const declare_t *declared)
 {
     zero_plan_t *plan;
     zero_error_t error = {.text = ""};
-    ck_assert_msg(zero_plan_build(&plan, &declared->spec, &error) == ZERO_OK, "%s", error.text);
+    ck_assert_msg(zero_plan_build(&plan, &declared->spec, 0, &error) == ZERO_OK, "%s", error.text);
     ck_assert_msg(zero_plan_check(plan, &error) == ZERO_OK, "%s", error.text);
     return plan;
 }
@@ -41,7 +41,7 @@ static void check_segments(const zero_plan_t *plan)
         ck_assert_int_eq(s->slice * d->spec.world, s->elements);
         int64_t end = 0, params = 0;
         for (int r = 0; r < d->spec.world; r++) { /* slices are adjacent, and each element has one owner */
-            zero_span_t slice = zero_plan_span(plan, r, s->buffer[ZERO_ROLE_PARAM], true, -1);
+            zero_span_t slice = zero_plan_span(plan, zero_plan_rank(plan, i, r), s->buffer[ZERO_ROLE_PARAM], true, -1);
             ck_assert_int_eq(slice.begin, end);
             ck_assert_int_eq(slice.count, s->slice);
             ck_assert_int_eq(zero_plan_owner(plan, i, end), r);

@@ -29,7 +29,7 @@ static zero_plan_t *build(declare_t *d)
 {
     zero_plan_t *plan;
     zero_error_t error = {.text = ""};
-    ck_assert_msg(zero_plan_build(&plan, &d->spec, &error) == ZERO_OK, "%s", error.text);
+    ck_assert_msg(zero_plan_build(&plan, &d->spec, 0, &error) == ZERO_OK, "%s", error.text);
     ck_assert_msg(zero_plan_check(plan, &error) == ZERO_OK, "%s", error.text);
     return plan;
 }

@@ -38,6 +38,11 @@ static const char *rule_name(int value)
     return value >= 0 && value < ZERO_RULES ? zero_rule((zero_rule_t)value)->name : "?";
 }
 
+static const char *schedule_name(int value)
+{
+    return zero_schedule_name((zero_schedule_t)value);
+}
+
 /* ---- the table -------------------------------------------------------------------------------------------------- */
 
 #define RANK(member) #member, ZERO_SCOPE_RANK, offsetof(zero_config_t, member), 0
@@ -107,7 +112,7 @@ static const zero_field_t fields[] = {
     {RANKS(hysteresis), ZERO_FIELD_INT, 1, 1, INT_MAX, "at least 1: the number of skipped steps", NULL},
     {RANKS(min_loss_scale), ZERO_FIELD_REAL, 0x1p-24, NORMAL, "a positive number that fp32 can hold", NULL},
     {PLAN(saves_frozen), ZERO_FIELD_SWITCH, true, false, true, NULL, NULL},
-    {PLAN(mesh.pipe), ZERO_FIELD_INT, 1, 1, 1, "1: pipeline stages are not supported", NULL},
+    {PLAN(mesh.pipe), ZERO_FIELD_INT, 1, 1, ZERO_MAX_WORLD, "at least 1: the number of stages of a pipeline", NULL},
     {PLAN(mesh.replicas), ZERO_FIELD_INT, 1, 1, ZERO_MAX_WORLD, "at least 1: the number of replicas", NULL},
     {PLAN(mesh.context), ZERO_FIELD_INT, 1, 1, 1, "1: context parallelism is not supported", NULL},
     {PLAN(mesh.tensor), ZERO_FIELD_INT, 1, 1, 1, "1: tensor parallelism is not supported", NULL},
@@ -116,6 +121,8 @@ static const zero_field_t fields[] = {
      codec_name},
     {PLAN(reduce_codec), ZERO_FIELD_ENUM, ZERO_CODEC_NONE, 0, ZERO_CODEC_INT4,
      "ZERO_CODEC_NONE, ZERO_CODEC_INT8 or ZERO_CODEC_INT4", codec_name},
+    {PLAN(schedule), ZERO_FIELD_ENUM, ZERO_SCHEDULE_1F1B, 0, ZERO_SCHEDULES - 1, "one of zero_schedule_t",
+     schedule_name},
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 _Static_assert((int)FIELDS <= (int)ZERO_CONFIG_MOST, "ranks send a word for each field");
@@ -129,7 +136,8 @@ const zero_field_t *zero_config_field(int index)
 
 _Static_assert(sizeof(zero_sharding_t) == sizeof(int) && sizeof(zero_tier_t) == sizeof(int) &&
                    sizeof(zero_reduce_t) == sizeof(int) && sizeof(zero_dtype_t) == sizeof(int) &&
-                   sizeof(zero_rule_t) == sizeof(int) && sizeof(zero_codec_t) == sizeof(int),
+                   sizeof(zero_rule_t) == sizeof(int) && sizeof(zero_codec_t) == sizeof(int) &&
+                   sizeof(zero_schedule_t) == sizeof(int),
                "an enum is read and written as an int");
 
 typedef union value {

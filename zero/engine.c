@@ -32,7 +32,7 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
         return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate an engine of %zu bytes", sizeof *e);
     }
     e->config = *config;
-    e->pass = e->any_unit = e->use_pass = -1;
+    e->pass = e->any_unit = e->use_pass = e->task = -1;
     zero_spec_t *spec = &e->spec;
     zero_comm_caps_t *caps = &spec->groups[0].caps;
     if (config->plan_world > 0) {
@@ -55,11 +55,8 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     spec->channels = spec->device.asynchronous ? 2 : 1;
     spec->piece = ZERO_PIECE;
     zero_config_to_spec(config, spec);
-    e->index = 0;
-    if (e->world % spec->mesh.replicas == 0) { /* otherwise refused below */
-        zero_plan_set_groups(spec);
-        e->index = zero_plan_index(spec, e->rank);
-    }
+    if (e->world % spec->mesh.pipe == 0 && e->world / spec->mesh.pipe % spec->mesh.replicas == 0)
+        zero_plan_set_groups(spec); /* otherwise refused below */
     const zero_rule_options_t numbers = zero_rule_options(config);
     zero_rule_t rule = zero_rule_of(config->rule, false);
     spec->state.count = rule == ZERO_RULE_CUSTOM ? config->update_states : zero_rule_states(rule, &numbers);
@@ -90,7 +87,9 @@ static void destroy_spec(zero_spec_t *spec)
     for (int32_t i = 0; i < spec->pass_count; i++) {
         free(spec->passes[i].name);
         free(spec->passes[i].uses);
+        free(spec->passes[i].tasks);
     }
+    free(spec->chunks);
     free(spec->units);
     free(spec->params);
     free(spec->passes);
@@ -129,7 +128,7 @@ void zero_destroy(zero_engine_t *engine)
     }
     zero_exec_destroy(engine->exec);
     zero_saver_destroy(engine->saver);
-    zero_plan_destroy(engine->plan);
+    zero_engine_free_plans(engine);
     zero_engine_free_tensors(engine);
     destroy_spec(&engine->spec);
     pthread_mutex_destroy(&engine->callback_lock);

@@ -10,8 +10,8 @@
 
 struct zero_engine {
     zero_config_t config;
-    int rank, world, index; /* index: of this rank's slice */
-    zero_spec_t spec;       /* complete at commit; owned */
+    int rank, world;
+    zero_spec_t spec; /* complete at commit; owned */
     int32_t unit_capacity, param_capacity, pass_capacity, reserve_capacity;
     int32_t use_capacity; /* of the pass to which a use was last added */
     int32_t use_pass;
@@ -20,7 +20,9 @@ struct zero_engine {
     struct zero_tensor *tensors;
     int32_t tensor_count, *tiles, *tile_of; /* tile_of: by parameter, its place in tiles */
 
-    zero_plan_t *plan;              /* NULL before commit */
+    zero_plan_t **plans;            /* of the stages of the pipeline, or one; NULL before commit */
+    zero_plan_t *plan;              /* of this rank's stage: one of them */
+    uint64_t plan_hash;             /* of all plans; 0 before commit */
     zero_exec_t *exec;              /* NULL before commit, and with plan_world */
     zero_exec_t *_Atomic committed; /* exec, for zero_abort during another call */
     bool commit_tried;
@@ -31,6 +33,8 @@ struct zero_engine {
     int micro_done;           /* micro-steps of this step that have ended */
     bool last_open, step_due; /* the open micro-step is the last of its step; the last one has ended and zero_step is
                                * due */
+    int32_t task;             /* the task of the pass that has begun; -1: none has, or the pass is not run by tasks */
+    bool by_tasks;            /* the open pass began with zero_tasks_begin */
     bool gradients_complete;  /* reduced, and not yet overwritten by the next step or an update */
 
     atomic_uintptr_t busy;            /* the thread inside a public function, or 0 */
@@ -69,8 +73,15 @@ zero_status_t zero_engine_leave(zero_engine_t *engine, zero_status_t status);
 bool zero_engine_has_unit(zero_engine_t *engine, zero_unit_t unit);
 bool zero_engine_has_pass(zero_engine_t *engine, zero_pass_t pass);
 
+/* Begins a pass, by tasks or by units; ends it. */
+zero_status_t zero_engine_begin(zero_engine_t *engine, zero_pass_t pass, uint32_t flags, bool by_tasks);
+zero_status_t zero_engine_end(zero_engine_t *engine);
+
 /* ZERO_ERR_ORDER in the middle of a step. what is the function's name. */
 zero_status_t zero_engine_between_steps(zero_engine_t *engine, const char *what);
+
+/* Frees the plans. */
+void zero_engine_free_plans(zero_engine_t *engine);
 
 /* Frees what zero_save_open made. Accepts NULL. Once the exec is destroyed. */
 void zero_saver_destroy(struct zero_saver *saver);

@@ -2,12 +2,40 @@
 /* engine_commit.c - turns declarations into a plan that runs; memory, traffic and text of the plan. */
 #include "zero/engine_tensors.h"
 
+#include <stdlib.h>
+
+void zero_engine_free_plans(zero_engine_t *engine)
+{
+    for (int p = 0; p < engine->spec.mesh.pipe && engine->plans; p++)
+        zero_plan_destroy(engine->plans[p]);
+    free(engine->plans);
+    engine->plans = NULL;
+    engine->plan = NULL;
+    engine->plan_hash = 0;
+}
+
+/* Every rank builds and checks the plans of all stages. */
 static zero_status_t plan(zero_engine_t *engine, zero_error_t *error)
 {
+    const int pipes = engine->spec.mesh.pipe;
     zero_status_t status = zero_engine_find_tensors(engine, error);
     if (status == ZERO_OK)
-        status = zero_plan_build(&engine->plan, &engine->spec, error);
-    return status == ZERO_OK ? zero_plan_check(engine->plan, error) : status;
+        status = zero_plan_set_tied(&engine->spec, error);
+    if (status == ZERO_OK && !(engine->plans = calloc((size_t)pipes, sizeof *engine->plans)))
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for %d plans", pipes);
+    uint64_t hash = 0;
+    for (int p = 0; p < pipes && status == ZERO_OK; p++) {
+        status = zero_plan_build(&engine->plans[p], &engine->spec, p, error);
+        if (status == ZERO_OK)
+            status = zero_plan_check(engine->plans[p], error);
+        if (status == ZERO_OK)
+            zero_hash_word(&hash, engine->plans[p]->hash);
+    }
+    if (status != ZERO_OK)
+        return status;
+    engine->plan = engine->plans[zero_plan_pipe(&engine->spec, engine->rank)];
+    engine->plan_hash = pipes == 1 ? engine->plan->hash : hash;
+    return zero_plan_check_pipe((const zero_plan_t *const *)engine->plans, pipes, error);
 }
 
 static bool pass_uses(const zero_spec_pass_t *pass, int32_t unit, uint32_t flags)
@@ -124,15 +152,14 @@ zero_status_t zero_commit(zero_engine_t *engine)
         own.update_ctx = engine;
         own.matrix = matrix;
         own.matrix_ctx = engine;
-        status = zero_exec_create(&engine->exec, engine->plan, &own, &error);
+        status = zero_exec_create(&engine->exec, (const zero_plan_t *const *)engine->plans, &own, &error);
     }
     atomic_store(&engine->committed, engine->exec);
     if (status == ZERO_OK) {
         warn(engine);
         return zero_engine_leave(engine, ZERO_OK);
     }
-    zero_plan_destroy(engine->plan);
-    engine->plan = NULL;
+    zero_engine_free_plans(engine);
     engine->failed = zero_pass(&engine->error, status, &error);
     return status;
 }
@@ -154,15 +181,30 @@ static zero_status_t check_memory(zero_engine_t *engine, const zero_memory_t *me
     return zero_struct_check(memory, ZERO_UP_TO(zero_memory_t, external), "zero_memory_t", &engine->error);
 }
 
+static zero_status_t check_rank(zero_engine_t *engine, const char *what, int rank)
+{
+    return rank >= 0 && rank < engine->world
+               ? ZERO_OK
+               : zero_fail(&engine->error, ZERO_ERR_ARG, "%s of rank %d: there are ranks 0 to %d", what, rank,
+                           engine->world - 1);
+}
+
 zero_status_t zero_forecast(zero_engine_t *engine, zero_memory_t *memory)
+{
+    return zero_forecast_at(engine, engine ? engine->rank : 0, memory);
+}
+
+zero_status_t zero_forecast_at(zero_engine_t *engine, int rank, zero_memory_t *memory)
 {
     ZERO_ENTRY(entry);
     zero_status_t status = enter_planned(&entry, engine, "zero_forecast");
-    if (status != ZERO_OK || (status = check_memory(engine, memory)) != ZERO_OK)
+    if (status != ZERO_OK || (status = check_memory(engine, memory)) != ZERO_OK ||
+        (status = check_rank(engine, "zero_forecast", rank)) != ZERO_OK)
         return status;
+    const zero_plan_t *plan = engine->plans[zero_plan_pipe(&engine->spec, rank)];
     zero_memory_t own = {.size = sizeof own};
     for (int tier = 0; tier < ZERO_TIER_COUNT; tier++)
-        memcpy(own.bytes[tier], engine->plan->kind_bytes[tier], sizeof engine->plan->kind_bytes[tier]);
+        memcpy(own.bytes[tier], plan->kind_bytes[tier], sizeof plan->kind_bytes[tier]);
     zero_struct_init(memory, memory->size, &own, sizeof own);
     return ZERO_OK;
 }
@@ -181,13 +223,18 @@ zero_status_t zero_measure(zero_engine_t *engine, zero_memory_t *memory)
 
 zero_status_t zero_forecast_traffic(zero_engine_t *engine, int micro_steps, zero_traffic_t *traffic)
 {
+    return zero_forecast_traffic_at(engine, engine ? engine->rank : 0, micro_steps, traffic);
+}
+
+zero_status_t zero_forecast_traffic_at(zero_engine_t *engine, int rank, int micro_steps, zero_traffic_t *traffic)
+{
     ZERO_ENTRY(entry);
     zero_status_t status = enter_planned(&entry, engine, "zero_forecast_traffic");
-    if (status != ZERO_OK)
+    if (status != ZERO_OK || (status = check_rank(engine, "zero_forecast_traffic", rank)) != ZERO_OK)
         return status;
     if (!traffic)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_forecast_traffic has no address for the result");
-    return zero_plan_traffic(engine->plan, micro_steps, traffic, &engine->error);
+    return zero_plan_traffic(engine->plans[zero_plan_pipe(&engine->spec, rank)], micro_steps, traffic, &engine->error);
 }
 
 zero_status_t zero_explain(zero_engine_t *engine, zero_write_fn write, void *ctx)
@@ -198,11 +245,12 @@ zero_status_t zero_explain(zero_engine_t *engine, zero_write_fn write, void *ctx
         return status;
     if (!write)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_explain has no write function");
-    zero_plan_explain(engine->plan, write, ctx);
+    for (int p = 0; p < engine->spec.mesh.pipe; p++)
+        zero_plan_explain(engine->plans[p], write, ctx);
     return ZERO_OK;
 }
 
 uint64_t zero_plan_hash(const zero_engine_t *engine)
 {
-    return engine && engine->plan ? engine->plan->hash : 0;
+    return engine ? engine->plan_hash : 0;
 }

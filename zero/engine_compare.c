@@ -72,7 +72,7 @@ static row_t facts_of(const zero_engine_t *engine)
     row.fact[FACT_CHANNELS] = (uint64_t)spec->channels;
     row.fact[FACT_RING] = spec->groups[0].caps.ring_bytes;
     zero_hash_text(&row.fact[FACT_VERSION], ZERO_VERSION);
-    row.fact[FACT_PLAN_HASH] = engine->plan ? engine->plan->hash : 0;
+    row.fact[FACT_PLAN_HASH] = engine->plan_hash;
     return row;
 }
 

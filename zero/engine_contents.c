@@ -286,12 +286,11 @@ static int copy_values(void *ctx, zero_param_t param, int64_t begin, int64_t cou
 /* Elements that a rank sends per exchange. */
 enum { EXCHANGE_ELEMENTS = 16384 };
 
-/* The elements of a segment that are in a slice. */
+/* The elements of a segment that are in a slice; none for -1. */
 static zero_range_t slice_of(const zero_engine_t *engine, int32_t segment, int index)
 {
-    zero_span_t span = zero_plan_span(engine->plan, index, engine->plan->segments[segment].buffer[ZERO_ROLE_PARAM],
-                                      ZERO_EXTENT_SLICE, -1);
-    return (zero_range_t){span.begin, span.begin + span.count};
+    const int64_t slice = engine->plan->segments[segment].slice;
+    return index < 0 ? (zero_range_t){0, 0} : (zero_range_t){index * slice, (index + 1) * slice};
 }
 
 /* Gathers a tensor: in each round, every rank sends the next elements of what it owns to all others. */
@@ -317,7 +316,8 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
         longest = theirs.end - theirs.begin > longest ? theirs.end - theirs.begin : longest;
     }
     for (int64_t done = 0; done < longest && status == ZERO_OK; done += EXCHANGE_ELEMENTS) {
-        zero_range_t own = zero_range_both(whole, slice_of(engine, segment, engine->index));
+        const int index = zero_plan_index(engine->plan, segment, engine->rank);
+        zero_range_t own = zero_range_both(whole, slice_of(engine, segment, index));
         own = zero_range_both(own, (zero_range_t){own.begin + done, own.begin + done + EXCHANGE_ELEMENTS});
         target_t target = {mine, own.begin - whole.begin};
         if (own.begin < own.end && (status = read_range(engine, param, state, own, copy_values, &target)) != ZERO_OK)
@@ -326,7 +326,7 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
             status = zero_exec_exchange(engine->exec, mine, all, EXCHANGE_ELEMENTS * sizeof *mine, &engine->error);
         for (int i = first; i <= last && out && status == ZERO_OK; i++) {
             zero_range_t theirs = zero_range_both(whole, slice_of(engine, segment, i));
-            size_t rank = (size_t)zero_plan_rank(&engine->spec, i);
+            size_t rank = (size_t)zero_plan_rank(engine->plan, segment, i);
             theirs =
                 zero_range_both(theirs, (zero_range_t){theirs.begin + done, theirs.begin + done + EXCHANGE_ELEMENTS});
             if (theirs.begin < theirs.end)
@@ -362,7 +362,7 @@ zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_sta
 static zero_status_t recompute_norm(zero_engine_t *engine, int32_t s)
 {
     const zero_segment_t *segment = &engine->plan->segments[s];
-    const zero_range_t own = slice_of(engine, s, engine->index);
+    const zero_range_t own = slice_of(engine, s, zero_plan_index(engine->plan, s, engine->rank));
     const size_t element = zero_dtype_size(segment->final);
     double sum = 0, square, scratch;
     zero_status_t status;

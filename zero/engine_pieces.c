@@ -20,7 +20,7 @@ float *zero_engine_buffers(zero_engine_t *engine, int64_t elements, float **seco
 static zero_engine_piece_t piece_of(const zero_engine_t *engine, int32_t buffer, bool own, int32_t part)
 {
     zero_span_t span =
-        zero_plan_span(engine->plan, engine->index, buffer, own ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE, part);
+        zero_plan_span(engine->plan, engine->rank, buffer, own ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE, part);
     return (zero_engine_piece_t){buffer, {span.begin, span.begin + span.count}, span.offset};
 }
 
@@ -28,6 +28,8 @@ bool zero_engine_next_piece(const zero_engine_t *engine, const zero_segment_t *s
                             int32_t i, zero_engine_piece_t *piece)
 {
     const int32_t *buffer = segment->buffer;
+    if (!zero_plan_has(engine->plan, segment))
+        return false;
     if (state == ZERO_STATE_PARAM) {
         *piece = piece_of(engine, buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM],
                           own, -1);

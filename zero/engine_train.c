@@ -26,15 +26,18 @@ static zero_program_kind_t training_program(const zero_engine_t *engine, bool la
     return last ? ZERO_PROGRAM_LAST : ZERO_PROGRAM_MIDDLE;
 }
 
-static zero_status_t micro_begin(zero_engine_t *engine, zero_pass_t pass, uint32_t flags)
+zero_status_t zero_engine_begin(zero_engine_t *engine, zero_pass_t pass, uint32_t flags, bool by_tasks)
 {
     if (!zero_engine_has_pass(engine, pass))
         return ZERO_ERR_ARG;
     if (engine->pass >= 0)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "pass '%s' is still open: call zero_micro_end first",
-                         pass_name(engine));
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "pass '%s' is still open: call %s first", pass_name(engine),
+                         engine->by_tasks ? "zero_task_next until ZERO_TASKS_END" : "zero_micro_end");
     const zero_spec_pass_t *p = &engine->spec.passes[pass];
     bool train = p->kind == ZERO_PASS_TRAIN, last = flags & ZERO_LAST;
+    if (p->task_count > 0 && !by_tasks)
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "pass '%s' has tasks: begin it with zero_tasks_begin",
+                         p->name);
     if (flags & ~(uint32_t)(train ? ZERO_LAST : 0))
         return zero_fail(&engine->error, ZERO_ERR_ARG,
                          "pass '%s' begins with flags 0x%x: only ZERO_LAST exists, and only for a training pass",
@@ -58,6 +61,8 @@ static zero_status_t micro_begin(zero_engine_t *engine, zero_pass_t pass, uint32
             return status;
     }
     engine->pass = pass;
+    engine->by_tasks = by_tasks;
+    engine->task = -1;
     engine->last_open = last;
     if (train)
         engine->gradients_complete = false;
@@ -68,7 +73,16 @@ zero_status_t zero_micro_begin(zero_engine_t *engine, zero_pass_t pass, uint32_t
 {
     ZERO_ENTRY(entry);
     zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_micro_begin");
-    return status == ZERO_OK ? zero_engine_leave(engine, micro_begin(engine, pass, flags)) : status;
+    return status == ZERO_OK ? zero_engine_leave(engine, zero_engine_begin(engine, pass, flags, false)) : status;
+}
+
+/* Whether this rank's stage has the unit's parameters. */
+static bool is_here(const zero_engine_t *engine, zero_unit_t unit)
+{
+    for (int32_t s = 0; s < engine->plan->segment_count; s++)
+        if (engine->plan->segments[s].unit == unit && !zero_plan_has(engine->plan, &engine->plan->segments[s]))
+            return false;
+    return true;
 }
 
 static zero_status_t acquire(zero_engine_t *engine, zero_unit_t unit)
@@ -77,8 +91,16 @@ static zero_status_t acquire(zero_engine_t *engine, zero_unit_t unit)
         return zero_fail(&engine->error, ZERO_ERR_ORDER,
                          "unit '%s' is acquired outside a micro-step: call zero_micro_begin first",
                          unit_name(engine, unit));
+    if (engine->by_tasks && engine->task < 0)
+        return zero_fail(&engine->error, ZERO_ERR_ORDER,
+                         "unit '%s' is acquired before the first task: call zero_task_next first",
+                         unit_name(engine, unit));
     if (!any_order(engine))
         return zero_exec_use(engine->exec, unit, &engine->error);
+    if (!is_here(engine, unit))
+        return zero_fail(&engine->error, ZERO_ERR_ORDER,
+                         "unit '%s' is acquired on rank %d, whose pipeline stage %d does not use it",
+                         unit_name(engine, unit), engine->rank, engine->plan->pipe);
     if (engine->any_unit >= 0)
         return zero_fail(&engine->error, ZERO_ERR_ORDER,
                          "unit '%s' is acquired while unit '%s' is held: pass '%s' holds one unit at a time",
@@ -119,7 +141,7 @@ zero_status_t zero_release(zero_engine_t *engine, zero_unit_t unit)
     return status == ZERO_OK ? zero_engine_leave(engine, release(engine, unit)) : status;
 }
 
-static zero_status_t micro_end(zero_engine_t *engine)
+zero_status_t zero_engine_end(zero_engine_t *engine)
 {
     if (engine->pass < 0)
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "no micro-step is open: call zero_micro_begin first");
@@ -143,7 +165,11 @@ zero_status_t zero_micro_end(zero_engine_t *engine)
 {
     ZERO_ENTRY(entry);
     zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_micro_end");
-    return status == ZERO_OK ? zero_engine_leave(engine, micro_end(engine)) : status;
+    if (status == ZERO_OK && engine->pass >= 0 && engine->by_tasks)
+        return zero_fail(&engine->error, ZERO_ERR_ORDER,
+                         "zero_micro_end is called in pass '%s', which runs by tasks: zero_task_next ends it",
+                         pass_name(engine));
+    return status == ZERO_OK ? zero_engine_leave(engine, zero_engine_end(engine)) : status;
 }
 
 static zero_status_t step(zero_engine_t *engine, double lr)

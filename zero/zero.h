@@ -260,7 +260,11 @@ typedef struct zero_row {
  * sharded over the shards of a replica, the optimizer over all ranks: gradients are reduced over
  * shards, and once a step over replicas (hybrid sharding). Consecutive ranks share a replica, so
  * the ranks of a fast network should be one. Full rows stay full. With parameters on another tier,
- * each rank keeps only its own slice there. The other members but node are reserved: 1.
+ * each rank keeps only its own slice there. context and tensor are reserved: 1.
+ *
+ * pipe is the number of stages of a pipeline, which divides the number of ranks: rank = (stage *
+ * replicas + replica) * shards + shard. All of the above then holds within a stage. See "pipelines"
+ * below.
  *
  * node is the number of consecutive ranks on a fast network, where a replica has several such
  * nodes. Then the ranks of a node keep all parameters between them, too, from the first gather of a
@@ -291,6 +295,22 @@ typedef enum zero_codec {
     ZERO_CODEC_INT8, /* multiples from -127 to 127 */
     ZERO_CODEC_INT4  /* multiples from -7 to 7 */
 } zero_codec_t;
+
+/* The order in which a stage of a pipeline does its forward (F) and backward (B) tasks. With P
+ * stages, m micro-steps and V chunks on each stage, a stage idles for (P - 1) / (V m + P - 1) of
+ * the time, if all tasks take the same time; with ZERO_SCHEDULE_NAIVE for (P - 1) / P. */
+typedef enum zero_schedule {
+    ZERO_SCHEDULE_1F1B =
+        0,               /* after a few F, one F and one B in turn (Narayanan et al. 2019). Stage p
+                               keeps the activations of at most P - p micro-steps */
+    ZERO_SCHEDULE_GPIPE, /* all F, then all B (Huang et al. 2019). Keeps those of all micro-steps */
+    ZERO_SCHEDULE_NAIVE, /* F and B of a micro-step before the next: one stage works at a time */
+    ZERO_SCHEDULE_INTERLEAVED, /* 1F1B with several chunks a stage, in groups of P micro-steps
+                                  (Narayanan et al. 2021, arXiv:2104.04473) */
+    ZERO_SCHEDULES
+} zero_schedule_t;
+/* Returns "1f1b", "gpipe", "naive" or "interleaved"; "?" for an invalid schedule. */
+ZERO_API const char *zero_schedule_name(zero_schedule_t schedule);
 
 /* The optimizer. Each keeps fp32 master weights, and the state that follows its name. AdamW, Adam
  * and SGD compute as PyTorch's do. */
@@ -449,6 +469,7 @@ typedef struct zero_config {
     zero_mesh_t mesh;      /* the arrangement of the ranks (one replica) */
     zero_codec_t gather_codec; /* of parameters that are gathered for uses; int8 or none (none) */
     zero_codec_t reduce_codec; /* of gradients that are reduced; sums are fp32 (none) */
+    zero_schedule_t schedule;  /* of a pipeline (1F1B) */
 } zero_config_t;
 
 /* Sets the defaults of *config; size is sizeof(zero_config_t) in the caller's header. */
@@ -566,6 +587,47 @@ ZERO_API zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zer
 ZERO_API zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t tier,
                                     uint64_t bytes, zero_reserve_t *reserve);
 
+/* ---- engine: pipelines ---------------------------------------------------------------------- */
+
+/* With config.mesh.pipe P above 1, the model is cut into chunks, and each stage computes some of
+ * them. (P may be 1, with one chunk.) Chunk c receives its input from chunk c - 1 and hands its
+ * output to chunk c + 1; a backward pass hands the gradient of the input back. All ranks declare
+ * all units and chunks. Of a unit, a rank has memory only if its stage uses it. At most two stages
+ * use the same unit, such as a tied embedding; its gradients are then summed over both.
+ *
+ *     declare   zero_chunks, zero_chunk_link, zero_chunk_reserve; in each pass, zero_task_add
+ *               before the zero_use_add calls of a task: of the training pass, the forward tasks of
+ *               chunks 0, 1, ... and the backward tasks of ..., 1, 0; of an evaluation the forward
+ *               tasks
+ *     train     for each step:
+ *                   zero_tasks_begin
+ *                   until zero_task_next says ZERO_TASKS_END: the work of its task, with
+ *                       zero_acquire and zero_release as in a micro-step
+ *                   zero_step
+ *
+ * A step has exactly config.micro_steps micro-steps. Their tasks come in the order of
+ * config.schedule. zero_commit proves that no order of sends and receives lets stages wait for each
+ * other forever, and that no task finds another micro-step's data. */
+
+typedef enum zero_phase { ZERO_FORWARD = 0, ZERO_BACKWARD = 1, ZERO_TASKS_END = 2 } zero_phase_t;
+
+/* Declares count chunks. Stage c modulo P computes chunk c. count is P, or with
+ * ZERO_SCHEDULE_INTERLEAVED a multiple of P. */
+ZERO_API zero_status_t zero_chunks(zero_engine_t *engine, int32_t count);
+/* Declares what a chunk hands to the next one in each micro-step: elements of a dtype, at least 1.
+ * Every chunk but the last has a link. */
+ZERO_API zero_status_t zero_chunk_link(zero_engine_t *engine, int32_t chunk, int64_t elements,
+                                       zero_dtype_t dtype);
+/* Reserves memory of a chunk on the device or the host tier, as zero_reserve does. Of
+ * ZERO_KIND_ACTIVATIONS, for each micro-step whose forward task has begun and whose backward task
+ * has not ended. Of ZERO_KIND_WORKSPACE, for any task: a stage has as much as the largest of its
+ * chunks needs. Several calls add up. */
+ZERO_API zero_status_t zero_chunk_reserve(zero_engine_t *engine, int32_t chunk, zero_kind_t kind,
+                                          zero_tier_t tier, uint64_t bytes);
+/* Begins a task of a pass: the zero_use_add calls that follow are of it, up to the next task. */
+ZERO_API zero_status_t zero_task_add(zero_engine_t *engine, zero_pass_t pass, int32_t chunk,
+                                     zero_phase_t phase);
+
 /* Builds the plan, checks it, compares its hash over the ranks, and allocates memory. Parameters
  * and state are zero afterwards. With plan_world it only plans and checks. Rank 0 logs a warning
  * for declarations that are legal but probably a mistake: ZERO_GRAD for a frozen unit, a unit that
@@ -612,6 +674,55 @@ ZERO_API zero_status_t zero_release(zero_engine_t *engine, zero_unit_t unit);
 /* Ends the micro-step or run. Remaining uses are skipped; their gathers and reductions still run.
  * When: inside a pass, with no unit held. */
 ZERO_API zero_status_t zero_micro_end(zero_engine_t *engine);
+
+/* A task of this rank's stage. Buffers have constant addresses, a few for each chunk; NULL: the
+ * task has no such buffer. */
+typedef struct zero_task {
+    size_t size;             /* set by the caller */
+    int32_t chunk, micro;    /* micro: the micro-step, from 0 */
+    zero_phase_t phase;      /* ZERO_TASKS_END: there is none left, and the other members are 0 */
+    const void *input;       /* what the chunk before handed over; the backward task has it, too */
+    void *output;            /* of a forward task: what the next chunk receives */
+    const void *output_grad; /* of a backward task: the gradient of output */
+    void *input_grad;        /* of a backward task: the gradient of input, which it must write */
+    void *kept, *kept_host;  /* what zero_chunk_reserve has reserved, for this micro-step alone */
+    void *workspace, *workspace_host; /* the same for all tasks; contents stay */
+} zero_task_t;
+
+/* Begins the tasks of all micro-steps of a step, or of a run of an evaluation pass.
+ * Collective, as are all calls up to zero_step.
+ * When: with chunks; no pass is open, and zero_step is not due. */
+ZERO_API zero_status_t zero_tasks_begin(zero_engine_t *engine, zero_pass_t pass);
+/* Ends the task before it, which sends what that has written, and begins the next one of this
+ * rank's stage: waits until its input, or output_grad, has arrived (a GPU: its compute stream
+ * waits). At the end of the tasks it ends the pass.
+ * When: after zero_tasks_begin, with no unit held. */
+ZERO_API zero_status_t zero_task_next(zero_engine_t *engine, zero_task_t *task);
+
+/* Returns the number of stages, or this rank's stage; 1 and 0 without a pipeline. */
+ZERO_API int zero_pipe_size(const zero_engine_t *engine);
+ZERO_API int zero_pipe_index(const zero_engine_t *engine);
+/* Returns the number of ranks that need different data in a step, and this rank's place among them:
+ * those of a stage. Ranks of other stages with the same place work on the same data. */
+ZERO_API int zero_data_size(const zero_engine_t *engine);
+ZERO_API int zero_data_index(const zero_engine_t *engine);
+
+/* Divides layers among stages, so that the largest sum of a stage's costs is as small as possible,
+ * and then the costs as equal as possible. For several chunks a stage, stages counts chunks.
+ * cost: of each layer, above 0; NULL: all cost the same. first and last are added to those of the
+ * first and the last stage: an embedding, a head. Fills stage[layers], with every stage in order.
+ * May fail with: ZERO_ERR_ARG, without a sentence, if there are fewer layers than stages;
+ * ZERO_ERR_MEMORY. */
+ZERO_API zero_status_t zero_map_even(int32_t layers, int32_t stages, const double *cost,
+                                     double first, double last, int32_t *stage);
+
+/* Checks that count entries, layer[i] on stage[i], put each of the layers on one stage, that each
+ * stage has some, and that stages have consecutive layers in order. Fills stage_of[layers].
+ * May fail with: ZERO_ERR_ARG; the sentence names all layers that are missing, that come twice, and
+ * that do not exist. */
+ZERO_API zero_status_t zero_map_check(int32_t layers, int32_t stages, const int32_t *layer,
+                                      const int32_t *stage, int32_t count, int32_t *stage_of,
+                                      zero_error_t *error);
 
 /* Computes the norm, clips, updates, and publishes the parameters. lr is at least 0 and the same on
  * every rank. If the norm is not finite, the step is skipped: nothing is updated. Returns early
@@ -668,8 +779,10 @@ ZERO_API zero_status_t zero_wait(zero_engine_t *engine);
 typedef struct zero_traffic {
     uint64_t gathered, reduced, to_host, to_device, read, written;
     uint64_t replica_gathered, replica_reduced; /* of these, what comes from other replicas */
-    uint64_t node_gathered; /* what is gathered inside a node (config.mesh.node) */
-    uint64_t reserved[3];   /* 0 */
+    uint64_t node_gathered;        /* what is gathered inside a node (config.mesh.node) */
+    uint64_t activations_received; /* through links of a pipeline */
+    uint64_t gradients_received;
+    uint64_t reserved[1]; /* 0 */
 } zero_traffic_t;
 
 /* What an engine has done since it was committed, where a member does not say otherwise. */
@@ -861,6 +974,8 @@ typedef struct zero_memory {
  * are rank 0's.
  * When: after zero_commit. */
 ZERO_API zero_status_t zero_forecast(zero_engine_t *engine, zero_memory_t *memory);
+/* The same for any rank: ranks of other pipeline stages need other bytes. Asks no other rank. */
+ZERO_API zero_status_t zero_forecast_at(zero_engine_t *engine, int rank, zero_memory_t *memory);
 /* Fills *memory with the resident bytes of each arena as the system reports them. Memory from a
  * caller's allocator counts as it was allocated.
  * When: after zero_commit. */
@@ -871,6 +986,9 @@ ZERO_API zero_status_t zero_measure(zero_engine_t *engine, zero_memory_t *memory
  * When: after zero_commit. */
 ZERO_API zero_status_t zero_forecast_traffic(zero_engine_t *engine, int micro_steps,
                                              zero_traffic_t *traffic);
+/* The same for any rank. */
+ZERO_API zero_status_t zero_forecast_traffic_at(zero_engine_t *engine, int rank, int micro_steps,
+                                                zero_traffic_t *traffic);
 
 /* Receives a piece of the plan's text. */
 typedef void (*zero_write_fn)(void *ctx, const char *text, size_t bytes);

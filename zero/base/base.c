@@ -201,8 +201,9 @@ const char *zero_kind_name(zero_kind_t kind)
 
 const char *zero_stream_name(zero_stream_id_t id)
 {
-    static const char *const names[ZERO_STREAM_COUNT] = {"compute", "gather", "reduce", "update",
-                                                         "copy",    "host",   "io",     "save"};
+    static const char *const names[ZERO_STREAM_COUNT] = {"compute",   "gather",  "reduce",    "update",
+                                                         "copy",      "host",    "io",        "save",
+                                                         "from-prev", "to-next", "from-next", "to-prev"};
     return names[id];
 }
 

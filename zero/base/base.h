@@ -183,6 +183,10 @@ typedef enum zero_stream_id {
     ZERO_STREAM_HOST,        /* optimizer updates of state on other tiers */
     ZERO_STREAM_IO,          /* reads and writes of the nvme tier */
     ZERO_STREAM_SAVE,        /* writes of a checkpoint */
+    ZERO_STREAM_FROM_PREV,   /* links of a pipeline: activations from the stage before, */
+    ZERO_STREAM_TO_NEXT,     /* and to the next one; */
+    ZERO_STREAM_FROM_NEXT,   /* gradients of them from the next stage, */
+    ZERO_STREAM_TO_PREV,     /* and to the one before */
     ZERO_STREAM_COUNT
 } zero_stream_id_t;
 

@@ -195,9 +195,11 @@ zero_status_t zero_cpu_stream_create(zero_device_t *d, zero_stream_id_t id, zero
         goto no_memory;
     atomic_store(&s->progress->refs, 1);
     s->progress->id = id;
-    /* ZERO_STREAM_IO and ZERO_STREAM_SAVE have threads on an inline device too, so that I/O overlaps with other work.
-     * These threads never wait for the other streams: their work is complete when an item is queued here. */
-    bool worker = d->options.threaded ? id != ZERO_STREAM_COMPUTE : id == ZERO_STREAM_IO || id == ZERO_STREAM_SAVE;
+    /* These streams have threads on an inline device too, so that I/O overlaps with other work, and no transfer to or
+     * from another rank keeps the caller from the next one. The threads never wait for the other streams: their work is
+     * complete when an item is queued here. */
+    bool apart = id == ZERO_STREAM_IO || id == ZERO_STREAM_SAVE || id >= ZERO_STREAM_FROM_PREV,
+         worker = d->options.threaded ? id != ZERO_STREAM_COMPUTE : apart;
     s->progress->alone = !d->options.threaded && !worker;
     s->delay_seed = d->options.delay_seed;
     if (worker) {

@@ -4,10 +4,10 @@
  * Streams have CUDA's semantics: operations of one stream run in issue order; record() takes a snapshot of a stream's
  * position into an event; wait() makes a stream's later operations run after the event's latest record at the time of
  * the call (never recorded: no wait). The inline CPU device runs each operation at once on the calling thread, except
- * on ZERO_STREAM_IO and ZERO_STREAM_SAVE, which have a thread each. The threaded CPU device gives each stream except
- * ZERO_STREAM_COMPUTE a worker thread; operations, records and waits of compute happen on the calling thread, and a
- * wait blocks it.
- */
+ * on ZERO_STREAM_IO, ZERO_STREAM_SAVE and the streams of links, which have a thread each. The threaded CPU device gives
+ * each stream except ZERO_STREAM_COMPUTE a worker thread; operations, records and waits of compute happen on the
+ * calling thread, and a wait blocks it.
+ * */
 #ifndef ZERO_DEVICE_DEVICE_H
 #define ZERO_DEVICE_DEVICE_H
 

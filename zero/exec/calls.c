@@ -65,8 +65,12 @@ zero_comm_t *zero_exec_note(zero_exec_t *x, int channel, const zero_op_t *op)
     zero_comm_t *comm = x->comms[c->group][channel];
     if (x->world == 1)
         return comm;
-    t->cursor = op ? (int32_t)(op - x->plan->programs[t->program].ops) : -1;
+    /* Stages have different programs. */
+    bool one_program = op && !(x->plan->spec->groups[op->group].axes & (ZERO_AXIS_PIPE | ZERO_AXIS_TIE));
+    t->cursor = one_program ? (int32_t)(op - x->plan->programs[t->program].ops) : -1;
     c->note.key = zero_splitmix64(t->digest ^ (uint64_t)(uint32_t)t->cursor);
+    if (op && !one_program)
+        c->note.key = zero_splitmix64(c->note.key ^ ((uint64_t)op->kind << 32 | (uint32_t)op->segment));
     if (op && op->kind == ZERO_OP_EXCHANGE) { /* the numbers of zero_set_step matter here */
         t->step = x->scalars->step + 1;
         t->applied = x->scalars->applied;
@@ -110,8 +114,9 @@ static zero_status_t on_channel(zero_exec_t *x, int channel, const void *arg, ze
 {
     record_call(x, &x->channel_calls[channel], arg);
     atomic_fetch_add_explicit(&x->calls_recorded[channel], 1, memory_order_release);
-    /* With one channel and one group, the first collective compares the calls. */
-    bool compares = x->channel_count > 1 ? x->options.check_order : x->plan->spec->group_count > 1;
+    /* With one channel and one group of all ranks, the first collective compares the calls. */
+    bool compares =
+        x->channel_count > 1 ? x->options.check_order : x->plan->spec->group_count > 1 || x->plan->spec->mesh.pipe > 1;
     if (channel > 0 || !compares)
         return ZERO_OK;
     zero_error_t local; /* large, and written only on failure */

@@ -12,20 +12,35 @@ zero_status_t zero_exec_check(zero_exec_t *x, zero_error_t *error)
 }
 
 typedef struct place_text {
-    char s[160];
+    char s[240];
 } place_text_t;
 
-/* "REDUCE_SCATTER of unit 'h3' (operation 12 of 80 of program 'last')" */
-static place_text_t place_of(const zero_exec_t *x, int32_t program, int32_t cursor)
+/* " of the forward task of chunk 1, micro-step 3"; "": the operation is of no task */
+static place_text_t task_of(const zero_plan_t *plan, const zero_program_t *p, const zero_op_t *op)
 {
-    const zero_program_t *p = &x->plan->programs[program];
+    place_text_t t = {""};
+    if (!zero_op_is_of_task(op))
+        return t;
+    const zero_plan_task_t *task = &plan->passes[p->pass].tasks[op->use];
+    snprintf(t.s, sizeof t.s, " of the %s task of chunk %d, micro-step %d",
+             task->phase == ZERO_FORWARD ? "forward" : "backward", task->chunk, task->micro + 1);
+    return t;
+}
+
+/* "REDUCE_SCATTER of unit 'h3' (operation 12 of 80 of program 'last')" */
+static place_text_t place_of(const zero_plan_t *plan, int32_t program, int32_t cursor)
+{
+    const zero_program_t *p = &plan->programs[program];
     const zero_op_t *op = &p->ops[cursor];
-    bool unit = op->unit >= 0 && op->unit < x->plan->spec->unit_count;
+    bool unit = op->unit >= 0 && op->unit < plan->spec->unit_count;
+    char stage[32] = "";
     place_text_t t;
-    snprintf(t.s, sizeof t.s, "%s%s%.60s%s (operation %d of %d of program '%s')",
+    if (plan->spec->mesh.pipe > 1)
+        snprintf(stage, sizeof stage, " of stage %d", plan->pipe);
+    snprintf(t.s, sizeof t.s, "%s%s%.60s%s%.80s (operation %d of %d of program '%s'%s)",
              zero_op_name((zero_op_kind_t)op->kind), unit ? " of unit '" : "",
-             unit ? x->plan->spec->units[op->unit].name : "", unit ? "'" : "", cursor + 1, p->op_count,
-             zero_program_name(p->kind));
+             unit ? plan->spec->units[op->unit].name : "", unit ? "'" : "", task_of(plan, p, op).s, cursor + 1,
+             p->op_count, zero_program_name(p->kind), stage);
     return t;
 }
 
@@ -47,17 +62,18 @@ static void add_cursors(const zero_exec_t *x, zero_error_t *error)
         uint64_t word = zero_comm_progress(comm, r);
         int32_t program = (int32_t)(word >> WORD_CURSOR_BITS) & ((1 << WORD_PROGRAM_BITS) - 1),
                 cursor = (int32_t)word & ((1 << WORD_CURSOR_BITS) - 1);
-        char text[240];
-        if (word == 0 || program >= x->plan->program_count || cursor > x->plan->programs[program].op_count)
+        char text[320];
+        const zero_plan_t *plan = x->plans[zero_plan_pipe(x->plan->spec, r)];
+        if (word == 0 || program >= plan->program_count || cursor > plan->programs[program].op_count)
             continue;
-        const zero_program_t *p = &x->plan->programs[program];
+        const zero_program_t *p = &plan->programs[program];
         if (cursor == p->op_count)
             snprintf(text, sizeof text, "rank %d is in step %llu after program '%s'", r,
                      (unsigned long long)(word >> (WORD_PROGRAM_BITS + WORD_CURSOR_BITS)), zero_program_name(p->kind));
         else
             snprintf(text, sizeof text, "rank %d is in step %llu at %s", r,
                      (unsigned long long)(word >> (WORD_PROGRAM_BITS + WORD_CURSOR_BITS)),
-                     place_of(x, program, cursor).s);
+                     place_of(plan, program, cursor).s);
         if (!error)
             zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "%s", text);
         else if (strlen(error->text) + strlen(text) + 2 < sizeof error->text)
@@ -73,7 +89,7 @@ zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t
     place_text_t where = {""};
     zero_error_t why = *error, *failure = &x->failed.error;
     if (op)
-        where = place_of(x, op->program, (int32_t)(op - x->plan->programs[op->program].ops));
+        where = place_of(x->plan, op->program, (int32_t)(op - x->plan->programs[op->program].ops));
     if (error->status == ZERO_ERR_PEER || error->status == ZERO_ERR_MISMATCH) /* these name their ranks */
         *failure = why;
     else
@@ -126,11 +142,7 @@ static bool uses_stream(const zero_plan_t *plan, int stream)
         return true;
     if (stream == ZERO_STREAM_GATHER && plan->spec->channels > 1 && plan->spec->world > 1)
         return true; /* calls are compared there */
-    for (int32_t p = 0; p < plan->program_count; p++)
-        for (int32_t i = 0; i < plan->programs[p].op_count; i++)
-            if (plan->programs[p].ops[i].stream == stream)
-                return true;
-    return false;
+    return zero_plan_uses(plan, (zero_stream_id_t)stream);
 }
 
 /* Moves host memory near the cores that use it, and locks offloaded state so that it is not swapped out. Devices other
@@ -169,8 +181,8 @@ static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
 
     x->use_capacity = 1;
     for (int32_t p = 0; p < spec->pass_count; p++)
-        if (spec->passes[p].use_count > x->use_capacity)
-            x->use_capacity = spec->passes[p].use_count;
+        if (plan->passes[p].use_count > x->use_capacity)
+            x->use_capacity = plan->passes[p].use_count;
     x->events = calloc((size_t)plan->event_count + 1, sizeof *x->events);
     x->base = calloc((size_t)plan->buffer_count + 1, sizeof *x->base);
     x->addends = calloc((size_t)x->world * ZERO_EXEC_SUM, sizeof *x->addends);
@@ -207,13 +219,15 @@ static zero_status_t attach(zero_exec_t *x, zero_error_t *error)
     uint64_t bytes = x->plan->arena_bytes[ZERO_TIER_DEVICE];
     zero_status_t status = ZERO_OK;
     for (int g = 0; g < x->plan->spec->group_count && arena; g++)
-        for (int c = 0; c < x->channel_count && status == ZERO_OK; c++)
-            status = zero_exec_agree(
-                x->comm, zero_comm_attach(x->comms[g][c], x->device->ops->arena_base(arena), bytes, error), error);
+        for (int c = 0; c < x->channel_count && status == ZERO_OK; c++) {
+            if (x->comms[g][c])
+                status = zero_comm_attach(x->comms[g][c], x->device->ops->arena_base(arena), bytes, error);
+            status = zero_exec_agree(x->comm, status, error);
+        }
     return status;
 }
 
-zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, const zero_config_t *config,
+zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *const *plans, const zero_config_t *config,
                                zero_error_t *error)
 {
     zero_device_t *device = config->device;
@@ -224,16 +238,16 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, cons
     *exec = NULL;
     if (!x)
         return zero_exec_no_memory(comm, sizeof *x, error);
-    x->plan = plan;
+    x->plans = plans;
+    x->plan = plans[zero_plan_pipe(plans[0]->spec, comm->rank)];
     x->device = device;
     x->comm = comm;
     x->options = *config;
     x->rank = comm->rank;
     x->world = comm->size;
-    x->index = zero_plan_index(plan->spec, x->rank);
     x->program = -1;
     x->pending_weight = -1;
-    x->channel_count = plan->spec->channels;
+    x->channel_count = x->plan->spec->channels;
     for (int c = 0; c < ZERO_CHANNELS; c++)
         x->channel_calls[c].report.step = 1;
 
@@ -245,10 +259,12 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, cons
         goto fail;
     if ((status = zero_exec_agree(comm, allocate(x, &local), &local)) != ZERO_OK)
         goto fail;
-    for (int g = 0; g < plan->spec->group_count; g++)
+    for (int g = 0; g < x->plan->spec->group_count; g++)
         for (int c = 0; c < x->channel_count && status == ZERO_OK; c++)
             status =
-                zero_comm_split(comm, zero_plan_member(plan->spec, g, x->rank, 0), x->rank, &x->comms[g][c], &local);
+                zero_comm_split(comm, zero_plan_member(x->plan->spec, g, x->rank, 0), x->rank, &x->comms[g][c], &local);
+    if (status == ZERO_OK)
+        status = zero_exec_open_links(x, &local);
     if ((status = zero_exec_agree(comm, status, &local)) != ZERO_OK)
         goto fail;
     if ((status = attach(x, &local)) != ZERO_OK)
@@ -283,6 +299,8 @@ void zero_exec_destroy(zero_exec_t *x)
     for (int g = 0; g < ZERO_MAX_GROUPS; g++)
         for (int c = 0; c < ZERO_CHANNELS; c++)
             zero_comm_destroy(x->comms[g][c]);
+    for (int l = 0; l < ZERO_EXEC_LINKS; l++)
+        zero_comm_destroy(x->links[l]);
     zero_nvme_destroy(x->nvme);
     zero_exec_guard_destroy(x);
     zero_exec_save_destroy(x);
@@ -454,7 +472,9 @@ zero_status_t zero_exec_stats(zero_exec_t *x, zero_stats_t *stats, zero_error_t 
                                       .written = counted(x, ZERO_COUNT_WRITTEN),
                                       .replica_gathered = counted(x, ZERO_COUNT_REPLICA_GATHERED),
                                       .replica_reduced = counted(x, ZERO_COUNT_REPLICA_REDUCED),
-                                      .node_gathered = counted(x, ZERO_COUNT_NODE_GATHERED)};
+                                      .node_gathered = counted(x, ZERO_COUNT_NODE_GATHERED),
+                                      .activations_received = counted(x, ZERO_COUNT_ACTIVATIONS_RECEIVED),
+                                      .gradients_received = counted(x, ZERO_COUNT_GRADIENTS_RECEIVED)};
     stats->comm_seconds = 1e-9 * (double)counted(x, ZERO_COUNT_COMM_NS);
     stats->kernel_seconds = 1e-9 * (double)counted(x, ZERO_COUNT_KERNEL_NS);
     /* A device that is not asynchronous runs collectives on the calling thread. */

@@ -30,10 +30,11 @@ typedef struct zero_exec_call {
     int32_t program; /* PASS, STEP: its index; else -1 */
 } zero_exec_call_t;
 
-/* Creates arenas, streams, events and channels for a checked plan. Collective over config->comm (duplicated by split,
- * one per group and channel). *config is copied; plan, device and comm are borrowed. If the plan does not fit, every
- * rank gets ZERO_ERR_MEMORY with the numbers before anything is reserved. */
-zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, const zero_config_t *config,
+/* Creates arenas, streams, events and channels for this rank's plan among those of all pipeline stages. Collective over
+ * config->comm (duplicated by split, one per group and channel, and one per link). *config is copied; plans, device and
+ * comm are borrowed. If a plan does not fit, every rank gets ZERO_ERR_MEMORY with the numbers before anything is
+ * reserved. */
+zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *const *plans, const zero_config_t *config,
                                zero_error_t *error);
 void zero_exec_destroy(zero_exec_t *exec);
 
@@ -48,6 +49,8 @@ zero_status_t zero_exec_use(zero_exec_t *exec, int32_t unit, zero_error_t *error
 /* Runs the RELEASE of that use (once earlier ones in the plan are released too) and the operations after it, up to the
  * next USE, the RELEASE of a held use, or an operation that would make the caller wait. */
 zero_status_t zero_exec_release(zero_exec_t *exec, int32_t unit, zero_error_t *error);
+/* Runs the rest of the task that has begun, and operations up to and including the next TASK. No unit may be held. */
+zero_status_t zero_exec_next_task(zero_exec_t *exec, zero_error_t *error);
 /* Runs the rest of the program. */
 zero_status_t zero_exec_end(zero_exec_t *exec, zero_error_t *error);
 

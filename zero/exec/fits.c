@@ -48,15 +48,26 @@ static uint64_t sum_of(const room_t *r, int tier, bool alone)
     return sum;
 }
 
-static shortage_t shortage_of(const room_t *r)
+/* The bytes of a tier that the ranks which share it need together. They are taken to be consecutive, which matters only
+ * if the stages of a pipeline need different bytes. */
+static uint64_t shared_of(const room_t *rooms, int world, int rank, int tier)
 {
+    uint64_t sum = 0;
+    int sharing = rooms[rank].sharing[tier], first = rank - rank % sharing;
+    for (int r = first; r < first + sharing; r++) /* the last ones may have fewer neighbours */
+        if (!zero_add_u64(sum, sum_of(&rooms[r < world ? r : rank], tier, false), &sum))
+            return UINT64_MAX;
+    return sum;
+}
+
+static shortage_t shortage_of(const room_t *rooms, int world, int rank)
+{
+    const room_t *r = &rooms[rank];
     if (sum_of(r, ZERO_TIER_DEVICE, true) > r->limit)
         return LIMIT;
-    for (int t = 0; t < (r->one_memory ? 1 : ZERO_TIER_NVME); t++) {
-        uint64_t total, need = sum_of(r, t, false);
-        if (need > 0 && (!zero_mul_u64(need, (uint64_t)r->sharing[t], &total) || total > r->available[t]))
+    for (int t = 0; t < (r->one_memory ? 1 : ZERO_TIER_NVME); t++)
+        if (sum_of(r, t, false) > 0 && shared_of(rooms, world, rank, t) > r->available[t])
             return t == ZERO_TIER_DEVICE ? DEVICE_TIER : HOST_TIER;
-    }
     return NOTHING;
 }
 
@@ -86,14 +97,29 @@ static text_t kinds_of(const room_t *r, int tier, bool alone)
     }
 }
 
-/* A rank's room with another plan of the same model. Plans differ by the same bytes on every rank. */
-static room_t with_plan(const zero_exec_t *x, const room_t *room, const zero_plan_t *other)
+/* Adds to a rank's room what another plan of its stage needs more than its plan (modulo 2^64), or takes it away. Plans
+ * differ by the same bytes on every rank of a stage. */
+static void change_room(const zero_exec_t *x, room_t *room, int rank, zero_plan_t *const *others, bool add)
 {
-    room_t r = *room;
+    int stage = zero_plan_pipe(x->plan->spec, rank);
+    const zero_plan_t *from = x->plans[stage], *to = others[stage];
     for (int t = 0; t < ZERO_TIER_NVME; t++)
-        for (int k = 0; k < ZERO_KIND_COUNT; k++)
-            r.bytes[t][k] += other->kind_bytes[t][k] - x->plan->kind_bytes[t][k]; /* modulo 2^64 */
-    return r;
+        for (int k = 0; k < ZERO_KIND_COUNT; k++) {
+            uint64_t more = to->kind_bytes[t][k] - from->kind_bytes[t][k];
+            room->bytes[t][k] += add ? more : 0 - more;
+        }
+}
+
+/* Builds the plans of all stages. Returns false if one is impossible; none is left then. */
+static bool build_plans(const zero_exec_t *x, const zero_spec_t *spec, zero_plan_t **plans)
+{
+    zero_error_t ignored;
+    int stages = x->plan->spec->mesh.pipe, built = 0;
+    while (built < stages && zero_plan_build(&plans[built], spec, built, &ignored) == ZERO_OK)
+        built++;
+    for (int p = 0; p < built && built < stages; p++)
+        zero_plan_destroy(plans[p]);
+    return built == stages;
 }
 
 /* The caller's words for a change, or else the library's. */
@@ -106,41 +132,45 @@ static text_t words_of(const zero_exec_t *x, const zero_change_t *change)
     return t;
 }
 
-/* What a rank needs with another plan, of the tier that it has too little of. *fits: whether all ranks then have
+/* What a rank needs with other plans, of the tier that it has too little of. *fits: whether all ranks then have
  * enough. */
-static uint64_t need_with(const zero_exec_t *x, const zero_plan_t *other, const room_t *rooms, const room_t *short_one,
+static uint64_t need_with(const zero_exec_t *x, zero_plan_t *const *others, room_t *rooms, int rank,
                           shortage_t shortage, bool *fits)
 {
     *fits = true;
-    for (int r = 0; r < x->world && *fits; r++) {
-        room_t room = with_plan(x, &rooms[r], other);
-        *fits = shortage_of(&room) == NOTHING;
-    }
-    room_t room = with_plan(x, short_one, other);
-    return sum_of(&room, shortage == HOST_TIER ? ZERO_TIER_HOST : ZERO_TIER_DEVICE, shortage == LIMIT);
+    for (int r = 0; r < x->world; r++)
+        change_room(x, &rooms[r], r, others, true);
+    for (int r = 0; r < x->world && *fits; r++)
+        *fits = shortage_of(rooms, x->world, r) == NOTHING;
+    uint64_t need = sum_of(&rooms[rank], shortage == HOST_TIER ? ZERO_TIER_HOST : ZERO_TIER_DEVICE, shortage == LIMIT);
+    for (int r = 0; r < x->world; r++)
+        change_room(x, &rooms[r], r, others, false);
+    return need;
 }
 
-/* "set X, with which it needs Y". rooms: one per rank. */
-static text_t advice(const zero_exec_t *x, const room_t *rooms, const room_t *short_one, shortage_t shortage)
+/* "set X, with which it needs Y". rooms: one per rank, the same afterwards. */
+static text_t advice(const zero_exec_t *x, room_t *rooms, int rank, shortage_t shortage)
 {
     const zero_change_t none = zero_plan_no_change(x->plan->spec);
     zero_change_t best = none;
     uint64_t least = UINT64_MAX;
     bool fits = false;
-    for (int i = 0; i < ZERO_CHANGES && !fits; i++) {
+    int stages = x->plan->spec->mesh.pipe;
+    zero_plan_t **others = calloc((size_t)stages, sizeof *others);
+    for (int i = 0; i < ZERO_CHANGES && !fits && others != NULL; i++) {
         zero_spec_t spec;
-        zero_plan_t *other;
-        zero_error_t ignored;
         zero_change_t change;
-        if (!zero_plan_change(x->plan->spec, i, &spec, &change) || zero_plan_build(&other, &spec, &ignored) != ZERO_OK)
+        if (!zero_plan_change(x->plan->spec, i, &spec, &change) || !build_plans(x, &spec, others))
             continue;
-        uint64_t need = need_with(x, other, rooms, short_one, shortage, &fits);
-        zero_plan_destroy(other);
+        uint64_t need = need_with(x, others, rooms, rank, shortage, &fits);
+        for (int p = 0; p < stages; p++)
+            zero_plan_destroy(others[p]);
         if (fits || need < least) {
             least = need;
             best = change;
         }
     }
+    free(others);
     text_t change = words_of(x, &best), out = change;
     if (fits)
         snprintf(out.s, sizeof out.s, "%s, with which it needs %s", change.s, text_of(least).s);
@@ -188,12 +218,12 @@ static void measure_room(const zero_exec_t *x, int device_ranks, room_t *room)
     }
 }
 
-static zero_status_t fail_does_not_fit(const zero_exec_t *x, const room_t *rooms, int rank, shortage_t shortage,
+static zero_status_t fail_does_not_fit(const zero_exec_t *x, room_t *rooms, int rank, shortage_t shortage,
                                        zero_error_t *error)
 {
     const room_t *r = &rooms[rank];
     int tier = shortage == HOST_TIER ? ZERO_TIER_HOST : ZERO_TIER_DEVICE;
-    text_t kinds = kinds_of(r, tier, shortage == LIMIT), change = advice(x, rooms, r, shortage);
+    text_t kinds = kinds_of(r, tier, shortage == LIMIT), change = advice(x, rooms, rank, shortage);
     text_t need = text_of(sum_of(r, tier, shortage == LIMIT)), with = {""};
     char of[32] = "memory";
     if (shortage == LIMIT || !r->one_memory)
@@ -203,7 +233,8 @@ static zero_status_t fail_does_not_fit(const zero_exec_t *x, const room_t *rooms
                                 "rank %d needs %s of %s (%s), but its memory limit is %s: %s", rank, need.s, of,
                                 kinds.s, text_of(r->limit).s, change.s);
     if (r->sharing[tier] > 1)
-        snprintf(with.s, sizeof with.s, ", like each of the %d ranks that share it,", r->sharing[tier]);
+        snprintf(with.s, sizeof with.s, ", %s the %d ranks that share it,",
+                 x->plan->spec->mesh.pipe > 1 ? "one of" : "like each of", r->sharing[tier]);
     return zero_fail_reason(error, ZERO_ERR_MEMORY, ZERO_REASON_DOES_NOT_FIT, rank,
                             "rank %d%s needs %s of %s (%s), but only %s are available: %s", rank, with.s, need.s, of,
                             kinds.s, text_of(r->available[tier]).s, change.s);
@@ -226,7 +257,7 @@ zero_status_t zero_exec_fits(const zero_exec_t *x, zero_error_t *error)
                          ? zero_pass(error, rooms[r].status, &rooms[r].error)
                          : zero_fail_from(error, ZERO_ERR_PEER, &rooms[r].error, "rank %d: %s", r, rooms[r].error.text);
     for (int r = 0; r < x->world && status == ZERO_OK; r++) {
-        shortage_t shortage = shortage_of(&rooms[r]);
+        shortage_t shortage = shortage_of(rooms, x->world, r);
         if (shortage != NOTHING)
             status = fail_does_not_fit(x, rooms, r, shortage, error);
     }

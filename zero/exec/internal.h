@@ -11,6 +11,9 @@
 /* The most values of zero_exec_sum. */
 enum { ZERO_EXEC_SUM = 64 };
 
+/* The streams of links, from the first one. */
+enum { ZERO_EXEC_LINKS = ZERO_STREAM_COUNT - ZERO_STREAM_FROM_PREV };
+
 /* Equal consecutive calls: a zero_exec_call_t and their number. */
 typedef struct zero_exec_run {
     int32_t kind, index, detail;
@@ -84,17 +87,19 @@ typedef enum zero_exec_count {
     ZERO_COUNT_REPLICA_GATHERED,
     ZERO_COUNT_REPLICA_REDUCED,
     ZERO_COUNT_NODE_GATHERED,
+    ZERO_COUNT_ACTIVATIONS_RECEIVED,
+    ZERO_COUNT_GRADIENTS_RECEIVED,
     ZERO_COUNTS
 } zero_exec_count_t;
 
 struct zero_exec {
-    const zero_plan_t *plan;
+    const zero_plan_t *const *plans; /* of all stages */
+    const zero_plan_t *plan;         /* of this rank's */
     zero_device_t *device;
     zero_comm_t *comm; /* the caller's; used only at creation */
     const zero_flat_ops_t *flat;
     zero_config_t options;
     int rank, world;
-    int index; /* of this rank's slice of each segment */
 
     zero_arena_t *arenas[ZERO_TIER_COUNT];             /* none on nvme */
     zero_nvme_t *nvme;                                 /* NULL: nothing is on nvme */
@@ -104,6 +109,7 @@ struct zero_exec {
     zero_event_t **events; /* plan->event_count */
     zero_event_t *exchanged;
     zero_comm_t *comms[ZERO_MAX_GROUPS][ZERO_CHANNELS]; /* [0][0] also carries failures and progress */
+    zero_comm_t *links[ZERO_EXEC_LINKS];                /* by stream; NULL: the stage has no such link */
     int channel_count;                                  /* of each group; if 1, gathers share it with everything else */
     char **base;                                        /* plan->buffer_count: addresses; NULL on nvme */
     double *addends;                                    /* (world, ZERO_EXEC_SUM) */
@@ -140,6 +146,14 @@ struct zero_exec {
 
     zero_latch_t failed;
 };
+
+/* Adds to a counter. Only on the stream's own thread. */
+void zero_exec_count(zero_exec_t *x, int stream, zero_exec_count_t which, uint64_t more);
+
+/* Gives each link that the plan has its communicator of two ranks. Collective over x->comm. */
+zero_status_t zero_exec_open_links(zero_exec_t *x, zero_error_t *error);
+/* SEND and RECV. */
+zero_status_t zero_exec_transfer(zero_exec_t *x, const zero_op_t *op, void *native, zero_error_t *error);
 
 /* A cursor as one word that is not 0: the current step, program, operation (the program's length: after its end). */
 uint64_t zero_exec_word(const zero_exec_t *x, int32_t program, int32_t cursor);

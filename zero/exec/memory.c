@@ -66,6 +66,16 @@ static uint64_t on_drive(const zero_exec_t *x, uint64_t offset, uint64_t bytes)
     return there <= offset ? 0 : there - offset < bytes ? there - offset : bytes;
 }
 
+/* Adds this rank's rings of a communicator; NULL: there is none. Returns the bytes of all its rings in this process. */
+static uint64_t add_rings(const zero_comm_t *comm, uint64_t *rings)
+{
+    uint64_t own = 0, others = 0;
+    if (comm)
+        zero_comm_resident(comm, &own, &others);
+    *rings += own;
+    return own + others;
+}
+
 zero_status_t zero_exec_measure(zero_exec_t *x, zero_memory_t *memory, zero_error_t *error)
 {
     const zero_plan_t *plan = x->plan;
@@ -86,13 +96,12 @@ zero_status_t zero_exec_measure(zero_exec_t *x, zero_memory_t *memory, zero_erro
         }
     /* The rings of the other ranks of this node are mapped here too, and count in this process's resident bytes. Their
      * owners report them: here they are neither a kind nor external. */
+    uint64_t *rings = &memory->bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS];
     for (int g = 0; g < plan->spec->group_count; g++)
-        for (int c = 0; c < x->channel_count; c++) {
-            uint64_t own, others;
-            zero_comm_resident(x->comms[g][c], &own, &others);
-            memory->bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS] += own;
-            counted += own + others;
-        }
+        for (int c = 0; c < x->channel_count; c++)
+            counted += add_rings(x->comms[g][c], rings);
+    for (int l = 0; l < ZERO_EXEC_LINKS; l++)
+        counted += add_rings(x->links[l], rings);
     zero_status_t status = process_resident(&process, error);
     if (status != ZERO_OK)
         return status;

@@ -76,9 +76,9 @@ zero_status_t zero_exec_move(zero_exec_t *x, const zero_op_t *op, zero_error_t *
     bool write = op->kind == ZERO_OP_WRITE;
     int32_t file = write ? op->dst : op->src, memory = write ? op->src : op->dst;
     uint64_t at = x->plan->buffers[file].offset +
-                  zero_plan_span(x->plan, x->index, file, write ? op->dst_own : op->src_own, op->part).offset;
+                  zero_plan_span(x->plan, x->rank, file, write ? op->dst_own : op->src_own, op->part).offset;
     char *bytes =
-        x->base[memory] + zero_plan_span(x->plan, x->index, memory, write ? op->src_own : op->dst_own, op->part).offset;
+        x->base[memory] + zero_plan_span(x->plan, x->rank, memory, write ? op->src_own : op->dst_own, op->part).offset;
     zero_nvme_ticket_t *ticket = &x->transfers[x->transfer_count];
     zero_status_t status = write ? zero_nvme_write(x->nvme, at, bytes, op->bytes, ticket, error)
                                  : zero_nvme_read(x->nvme, at, bytes, op->bytes, ticket, error);

@@ -14,11 +14,10 @@ static char *operand(const zero_exec_t *x, const zero_op_t *op, int32_t buffer, 
 {
     if (buffer < 0 || x->base[buffer] == NULL)
         return NULL;
-    return x->base[buffer] + zero_plan_span(x->plan, x->index, buffer, own, op->part).offset;
+    return x->base[buffer] + zero_plan_span(x->plan, x->rank, buffer, own, op->part).offset;
 }
 
-/* Only on the stream's own thread. */
-static void count(zero_exec_t *x, int stream, zero_exec_count_t which, uint64_t more)
+void zero_exec_count(zero_exec_t *x, int stream, zero_exec_count_t which, uint64_t more)
 {
     _Atomic uint64_t *total = &x->counts[stream][which];
     atomic_store_explicit(total, atomic_load_explicit(total, memory_order_relaxed) + more, memory_order_relaxed);
@@ -43,11 +42,11 @@ static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *nativ
             ? zero_comm_all_to_all(comm, src, dst, zero_format_bytes(format, op->count), native, error)
             : zero_comm_reduce_scatter(comm, src, dst, op->count, format->dtype, native, error);
     uint64_t bytes = comm->bytes_received + comm->bytes_reduced - before;
-    count(x, op->stream, gathers ? ZERO_COUNT_GATHERED : ZERO_COUNT_REDUCED, bytes);
+    zero_exec_count(x, op->stream, gathers ? ZERO_COUNT_GATHERED : ZERO_COUNT_REDUCED, bytes);
     if (x->plan->spec->groups[op->group].axes == ZERO_AXIS_NODE)
-        count(x, op->stream, ZERO_COUNT_NODE_GATHERED, bytes);
+        zero_exec_count(x, op->stream, ZERO_COUNT_NODE_GATHERED, bytes);
     if (x->plan->spec->groups[op->group].axes == ZERO_AXIS_REPLICA)
-        count(x, op->stream, gathers ? ZERO_COUNT_REPLICA_GATHERED : ZERO_COUNT_REPLICA_REDUCED, bytes);
+        zero_exec_count(x, op->stream, gathers ? ZERO_COUNT_REPLICA_GATHERED : ZERO_COUNT_REPLICA_REDUCED, bytes);
     return zero_exec_note_done(x, channel, !comm->uncompared, status, error);
 }
 
@@ -61,16 +60,18 @@ static zero_status_t wait_native(zero_exec_t *x, void *native, zero_error_t *err
 }
 
 /* 1 + the unit of the first norm that is not finite; 0: each is finite, and only their sum is not. Programs compute
- * norms in the order in which the backward pass finishes units, so later units may have got it from that one. */
-static int32_t first_not_finite(const zero_plan_t *plan, const double *rows, int32_t width, int world)
+ * norms in the order in which the backward pass finishes units, and it goes from the last stage to the first, so later
+ * units may have got it from that one. */
+static int32_t first_not_finite(const zero_exec_t *x, const double *rows, int32_t width)
 {
-    for (int32_t p = 0; p < plan->program_count; p++)
-        for (int32_t i = 0; i < plan->programs[p].op_count; i++) {
-            const zero_op_t *op = &plan->programs[p].ops[i];
-            for (int r = 0; r < world && op->kind == ZERO_OP_NORM; r++)
-                if (!isfinite(rows[(size_t)r * (size_t)width + (size_t)op->segment]))
-                    return 1 + op->unit;
-        }
+    for (int stage = x->plan->spec->mesh.pipe - 1; stage >= 0; stage--)
+        for (int32_t p = 0; p < x->plans[stage]->program_count; p++)
+            for (int32_t i = 0; i < x->plans[stage]->programs[p].op_count; i++) {
+                const zero_op_t *op = &x->plans[stage]->programs[p].ops[i];
+                for (int r = 0; r < x->world && op->kind == ZERO_OP_NORM; r++)
+                    if (!isfinite(rows[(size_t)r * (size_t)width + (size_t)op->segment]))
+                        return 1 + op->unit;
+            }
     return 0;
 }
 
@@ -139,7 +140,7 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     s->clip_factor = norm.clip_factor;
     s->grad_factor = norm.grad_factor;
     s->apply = norm.finite;
-    s->not_finite = norm.finite ? 0 : first_not_finite(plan, rows, width, x->world);
+    s->not_finite = norm.finite ? 0 : first_not_finite(x, rows, width);
     s->rate = x->rate;
     s->signals |= signals;
     s->step++;
@@ -231,7 +232,7 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
     const zero_part_t *part = &plan->parts[op->part];
     const zero_spec_state_t *kept = zero_plan_state(plan, op->segment);
     zero_dtype_t grad_dtype = plan->buffers[op->src].format.dtype;
-    zero_span_t span = zero_plan_span(plan, x->index, op->src, op->src_own, op->part);
+    zero_span_t span = zero_plan_span(plan, x->rank, op->src, op->src_own, op->part);
     char *grad = operand(x, op, op->src, op->src_own), *param = operand(x, op, op->dst, op->dst_own);
     bool direction_only = is_direction_only(plan, op);
     float *master = (float *)(direction_only ? param : operand(x, op, zero_part_memory(part, 0), false));
@@ -300,7 +301,7 @@ static zero_status_t call_matrix(zero_exec_t *x, const zero_op_t *op, const zero
             continue;
         const zero_spec_param_t *param = &spec->params[p];
         float *values = matrices + placed->offset;
-        if (placed->owner != x->index) {
+        if (placed->owner != zero_plan_index(x->plan, op->segment, x->rank)) {
             flat->fill_zero(values, (uint64_t)param->count * sizeof *values, threads, native);
             continue;
         }
@@ -352,8 +353,9 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
     case ZERO_OP_COPY:
         flat->copy(dst, src, zero_format_bytes(to, op->count), threads, native);
         if (op->bytes > 0)
-            count(x, op->stream,
-                  plan->buffers[op->dst].tier == ZERO_TIER_HOST ? ZERO_COUNT_TO_HOST : ZERO_COUNT_TO_DEVICE, op->bytes);
+            zero_exec_count(x, op->stream,
+                            plan->buffers[op->dst].tier == ZERO_TIER_HOST ? ZERO_COUNT_TO_HOST : ZERO_COUNT_TO_DEVICE,
+                            op->bytes);
         return ZERO_OK;
     case ZERO_OP_CAST:
         if (to->codec != ZERO_CODEC_NONE)
@@ -379,7 +381,7 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
     case ZERO_OP_WRITE:
         status = wait_native(x, native, error);
         if (status == ZERO_OK && (status = zero_exec_move(x, op, error)) == ZERO_OK)
-            count(x, op->stream, op->kind == ZERO_OP_READ ? ZERO_COUNT_READ : ZERO_COUNT_WRITTEN, op->bytes);
+            zero_exec_count(x, op->stream, op->kind == ZERO_OP_READ ? ZERO_COUNT_READ : ZERO_COUNT_WRITTEN, op->bytes);
         return status;
     case ZERO_OP_UPDATE:
     case ZERO_OP_APPLY:
@@ -396,7 +398,8 @@ zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_erro
 {
     zero_exec_t *x = ctx;
     const zero_op_t *op = arg;
-    bool collects = zero_op_collects(op), saves = op->stream == ZERO_STREAM_SAVE;
+    bool collects = zero_op_collects(op), saves = op->stream == ZERO_STREAM_SAVE,
+         transfers = op->kind == ZERO_OP_SEND || op->kind == ZERO_OP_RECV;
     uint64_t start = zero_now_ns();
     zero_error_t local; /* large, and written only on failure */
     local.text[0] = '\0';
@@ -405,12 +408,15 @@ zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_erro
         status = collects                       ? collective(x, op, native, &local)
                  : op->kind == ZERO_OP_EXCHANGE ? exchange(x, op, native, &local)
                  : saves                        ? zero_exec_save_op(x, op, &local)
+                 : transfers                    ? zero_exec_transfer(x, op, native, &local)
                                                 : kernel(x, op, native, &local);
     if (status == ZERO_OK && x->guard)
         status = zero_exec_guard_op(x, op, false, &local);
     if (!saves)
-        count(x, op->stream, collects || op->kind == ZERO_OP_EXCHANGE ? ZERO_COUNT_COMM_NS : ZERO_COUNT_KERNEL_NS,
-              zero_now_ns() - start);
+        zero_exec_count(x, op->stream,
+                        collects || transfers || op->kind == ZERO_OP_EXCHANGE ? ZERO_COUNT_COMM_NS
+                                                                              : ZERO_COUNT_KERNEL_NS,
+                        zero_now_ns() - start);
     if (status == ZERO_OK)
         return ZERO_OK;
     local.status = status;

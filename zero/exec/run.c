@@ -42,6 +42,8 @@ static zero_status_t issue(zero_exec_t *x, const zero_op_t *op, zero_error_t *er
     switch ((zero_op_kind_t)op->kind) {
     case ZERO_OP_USE:
     case ZERO_OP_RELEASE:
+    case ZERO_OP_TASK:
+    case ZERO_OP_TASK_END:
         return ZERO_OK;
     case ZERO_OP_RECORD:
         return device->record(x->events[op->event], stream, error);
@@ -89,16 +91,16 @@ static void publish(zero_exec_t *x)
  * wait. */
 typedef enum reach { TO_ACCESS, WITHOUT_WAITING } reach_t;
 
-/* Runs operations from the cursor. It stops at a USE, which the caller starts, and at the RELEASE of a use that the
- * caller still holds. A wait on the compute stream may block the caller, so it is postponed until the caller needs what
- * follows. */
+/* Runs operations from the cursor. It stops at a USE, a TASK and a TASK_END, which are the caller's, and at the RELEASE
+ * of a use that the caller still holds. A wait on the compute stream may block the caller, so it is postponed until the
+ * caller needs what follows. */
 static zero_status_t advance(zero_exec_t *x, reach_t reach, zero_error_t *error)
 {
     const zero_program_t *program = &x->plan->programs[x->program];
     for (; x->cursor < program->op_count; x->cursor++) {
         const zero_op_t *op = &program->ops[x->cursor];
         publish(x);
-        if (op->kind == ZERO_OP_USE)
+        if (op->kind == ZERO_OP_USE || op->kind == ZERO_OP_TASK || op->kind == ZERO_OP_TASK_END)
             return ZERO_OK;
         if (op->kind == ZERO_OP_RELEASE && x->use_states[op->use] == ZERO_USE_OPEN)
             return ZERO_OK;
@@ -181,7 +183,8 @@ static zero_status_t refuse_late(const zero_exec_t *x, int32_t unit, int32_t nex
                      name, pass, count, count > 1 ? "s" : "", count > 1 ? "the last one " : "", last, after);
 }
 
-/* Finds the next USE of the unit. Fails if the caller holds a use that must be released before it. */
+/* Finds the next USE of the unit in the task that runs. Fails if the caller holds a use that must be released before
+ * it. */
 static zero_status_t find_use(const zero_exec_t *x, int32_t unit, int32_t *found, zero_error_t *error)
 {
     const zero_program_t *program = &x->plan->programs[x->program];
@@ -190,6 +193,8 @@ static zero_status_t find_use(const zero_exec_t *x, int32_t unit, int32_t *found
         const zero_op_t *op = &program->ops[i];
         if (op->kind == ZERO_OP_RELEASE && open < 0 && x->use_states[op->use] == ZERO_USE_OPEN)
             open = i;
+        if (op->kind == ZERO_OP_TASK_END)
+            break;
         if (op->kind != ZERO_OP_USE)
             continue;
         if (next < 0)
@@ -268,6 +273,43 @@ zero_status_t zero_exec_release(zero_exec_t *x, int32_t unit, zero_error_t *erro
     return advance(x, WITHOUT_WAITING, error);
 }
 
+static zero_status_t check_released(const zero_exec_t *x, zero_error_t *error)
+{
+    for (int32_t unit = 0; unit < x->plan->spec->unit_count && x->open_count > 0; unit++)
+        if (x->open_use[unit] >= 0)
+            return zero_fail(error, ZERO_ERR_ORDER, "unit '%s' is still held: release it first", unit_name(x, unit));
+    return ZERO_OK;
+}
+
+/* Runs operations up to and including the next one of a kind, or to the end of the program. Passes over uses. */
+static zero_status_t run_to(zero_exec_t *x, zero_op_kind_t kind, zero_error_t *error)
+{
+    const zero_program_t *program = &x->plan->programs[x->program];
+    while (x->cursor < program->op_count) {
+        zero_status_t status = advance(x, TO_ACCESS, error);
+        if (status != ZERO_OK)
+            return status;
+        if (x->cursor == program->op_count)
+            break;
+        const zero_op_t *op = &program->ops[x->cursor++];
+        if (op->kind == ZERO_OP_USE)
+            x->use_states[op->use] = ZERO_USE_PASSED_OVER;
+        if (op->kind == kind)
+            break;
+    }
+    return ZERO_OK;
+}
+
+zero_status_t zero_exec_next_task(zero_exec_t *x, zero_error_t *error)
+{
+    zero_status_t status = zero_exec_check(x, error);
+    if (status == ZERO_OK && x->program < 0)
+        status = zero_fail(error, ZERO_ERR_ORDER, "no program runs");
+    if (status == ZERO_OK)
+        status = check_released(x, error);
+    return status == ZERO_OK ? run_to(x, ZERO_OP_TASK, error) : status;
+}
+
 zero_status_t zero_exec_end(zero_exec_t *x, zero_error_t *error)
 {
     zero_status_t status = zero_exec_check(x, error);
@@ -275,17 +317,9 @@ zero_status_t zero_exec_end(zero_exec_t *x, zero_error_t *error)
         return status;
     if (x->program < 0)
         return zero_fail(error, ZERO_ERR_ORDER, "no program runs");
-    for (int32_t unit = 0; unit < x->plan->spec->unit_count && x->open_count > 0; unit++)
-        if (x->open_use[unit] >= 0)
-            return zero_fail(error, ZERO_ERR_ORDER, "unit '%s' is still held: release it first", unit_name(x, unit));
+    if ((status = check_released(x, error)) != ZERO_OK || (status = run_to(x, ZERO_OP_COUNT, error)) != ZERO_OK)
+        return status;
     const zero_program_t *program = &x->plan->programs[x->program];
-    while (x->cursor < program->op_count) {
-        status = advance(x, TO_ACCESS, error);
-        if (status != ZERO_OK)
-            return status;
-        if (x->cursor < program->op_count) /* a USE */
-            x->use_states[program->ops[x->cursor++].use] = ZERO_USE_PASSED_OVER;
-    }
     if (program->kind == ZERO_PROGRAM_STEP)
         atomic_fetch_add_explicit(&x->step, 1, memory_order_relaxed);
     x->program = -1;

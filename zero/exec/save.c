@@ -141,7 +141,7 @@ static zero_status_t save_buffer(zero_exec_t *x, const zero_op_t *op, zero_error
 {
     const zero_plan_t *plan = x->plan;
     const zero_buffer_t *buffer = &plan->buffers[op->src];
-    const zero_span_t span = zero_plan_span(plan, x->index, op->src, ZERO_EXTENT_SLICE, op->part);
+    const zero_span_t span = zero_plan_span(plan, x->rank, op->src, ZERO_EXTENT_SLICE, op->part);
     zero_status_t status = ZERO_OK;
     for (int32_t p = 0; p < plan->spec->param_count && status == ZERO_OK; p++) {
         const zero_placed_t *placed = &plan->placed[p];

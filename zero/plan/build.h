@@ -5,8 +5,20 @@
 
 #include "zero/plan/plan.h"
 
+/* The table, as it applies to a unit with its number of copies. */
+typedef struct zero_placement {
+    bool shard_parameters, shard_gradients, shard_optimizer; /* over more than one rank */
+    zero_extent_t keeps;                                     /* what a rank keeps of parameters that are in slots */
+    bool sum_locally;      /* each rank sums its micro-steps, and the sums are reduced once per step */
+    bool sum_shards;       /* each micro-step is reduced over shards; the sums are reduced over replicas once per
+                            * step */
+    bool gather_gradients; /* there are several ranks, and each updates everything */
+} zero_placement_t;
+
 /* A unit as the table places it. Positions are indices of uses in the training pass; -1: none. */
 typedef struct zero_unit_plan {
+    int32_t pipe[2]; /* the stages that have it: the same twice, or two that share it */
+    zero_placement_t at;
     int32_t first_segment, segment_count;
     bool slotted;   /* its parameters are gathered or fetched for each use: PARAM is in a slot */
     bool grad_slot; /* its GRAD buffers are in a slot */
@@ -38,14 +50,22 @@ typedef struct zero_pass_plan {
                            * if it is not held) */
 } zero_pass_plan_t;
 
-/* What a use of the training pass with ZERO_GRAD means for its unit's gradients. Those of several uses are reduced
- * together, after the last of them. */
+/* What a use of the training pass with ZERO_GRAD means for its unit's gradients. Those of several uses of a task are
+ * reduced together, after the last of them. A pass without tasks counts as one. */
 typedef struct zero_grad_plan {
-    bool opens;       /* it is the first of such uses: gradients are zero before it, or the local sum so far */
-    int32_t closes;   /* of a use that opens: the last of them; else -1 */
-    bool reduces;     /* it is the last of them */
-    bool first, last; /* of a use that reduces: these are the unit's first gradients of the micro-step, its last ones */
+    bool opens;     /* it is the first of such uses: gradients are zero before it, or the local sum so far */
+    int32_t closes; /* of a use that opens: the last of them; else -1 */
+    bool reduces;   /* it is the last of them */
+    bool first,
+        last; /* of a use that opens or reduces: these are the unit's first gradients of the program; of one that
+                       * reduces: its last ones */
 } zero_grad_plan_t;
+
+/* A task of a stage in the order of its schedule. */
+typedef struct zero_turn {
+    int32_t chunk, micro;
+    zero_phase_t phase;
+} zero_turn_t;
 
 typedef struct zero_slot {
     uint64_t offset, bytes;
@@ -57,16 +77,8 @@ typedef struct zero_builder {
     const zero_spec_t *spec;
     zero_plan_t *plan;
     zero_error_t *error;
-    int32_t train;                                           /* the training pass, -1: none */
-    bool shard_parameters, shard_gradients, shard_optimizer; /* over more than one rank */
-    zero_extent_t keeps;                                     /* what a rank keeps of parameters that are in slots */
-    bool offload_parameters;                                 /* parameters live on a tier other
-                                                              * than the device */
-    bool sum_locally;      /* each rank sums its micro-steps, and the sums are reduced once per
-                            * step */
-    bool sum_shards;       /* each micro-step is reduced over shards; the sums are reduced over replicas once per
-                            * step */
-    bool gather_gradients; /* there are several ranks, and each updates everything */
+    int32_t train;           /* the training pass, -1: none */
+    bool offload_parameters; /* parameters live on a tier other than the device */
     zero_unit_plan_t *units;
     zero_segment_plan_t *segments;
     int32_t *order; /* units in the order of their updates, which is that of first use: the next
@@ -80,6 +92,14 @@ typedef struct zero_builder {
 
 /* Refuses what cannot be planned. Sets train and the flags of the builder. */
 zero_status_t zero_build_declare(zero_builder_t *b);
+/* Fills turns with the tasks of all micro-steps of a step, two for each micro-step and chunk of the stage. */
+void zero_build_turns(const zero_spec_t *spec, int pipe, zero_turn_t *turns);
+/* Refuses chunks and tasks that cannot be planned. Sets the stages and the placement of each unit, and the plan's
+ * passes: what its stage does of each pass. */
+zero_status_t zero_build_tasks(zero_builder_t *b);
+/* The buffers of the stage's tasks, each in a slot of its own; the most slots that they take. */
+zero_status_t zero_build_links(zero_builder_t *b);
+int32_t zero_build_link_slots(const zero_spec_t *spec);
 /* Segments, the place of each parameter, runs, and the buffers of every segment (without offsets, and slot is -1). */
 zero_status_t zero_build_segments(zero_builder_t *b);
 /* The parts of every trainable segment, the buffers of their state, and the buffers that belong to no segment. */
@@ -130,11 +150,23 @@ bool zero_build_slices(const zero_spec_t *spec, zero_segment_t *segment, uint64_
 zero_status_t zero_build_owners(zero_builder_t *b);
 /* The flag of an operand that is this extent of a buffer: WHOLE (all of it) if the buffer holds no more than that. */
 zero_extent_t zero_build_own(const zero_builder_t *b, int32_t buffer, zero_extent_t extent);
+/* How the table places a segment: as its unit. */
+static inline const zero_placement_t *zero_build_at(const zero_builder_t *b, const zero_segment_t *s)
+{
+    return &b->units[s->unit].at;
+}
+/* Whether the reduction after a use of the training pass comes at the end of the pass: it is the last one of a unit
+ * that another stage shares, which would otherwise wait in the middle of its tasks. */
+static inline bool zero_build_is_late(const zero_builder_t *b, int32_t use)
+{
+    const zero_unit_plan_t *unit = &b->units[b->plan->passes[b->train].uses[use].unit];
+    return b->grads[use].reduces && b->grads[use].last && unit->pipe[0] != unit->pipe[1];
+}
 /* Whether the local sum of a segment whose gradients are on the host tier is also added up there. Otherwise it comes to
  * the device before more is added to it. */
 static inline bool zero_build_sums_there(const zero_builder_t *b, const zero_segment_t *s)
 {
-    return b->sum_locally && s->dtype != ZERO_FP32;
+    return zero_build_at(b, s)->sum_locally && s->dtype != ZERO_FP32;
 }
 /* Whether the gradients of a segment are reduced as codes. */
 static inline bool zero_build_codes_gradients(const zero_builder_t *b, const zero_segment_t *s)
@@ -146,9 +178,10 @@ static inline bool zero_build_codes_gradients(const zero_builder_t *b, const zer
 static inline bool zero_build_norm_away(const zero_builder_t *b, int32_t segment)
 {
     const zero_segment_t *s = &b->plan->segments[segment];
+    const zero_placement_t *at = zero_build_at(b, s);
     bool there = zero_build_sums_there(b, s) && !zero_plan_is_shared(s);
     return b->segments[segment].away && b->units[s->unit].several &&
-           (there || (!b->sum_locally && !b->sum_shards && !b->gather_gradients));
+           (there || (!at->sum_locally && !at->sum_shards && !at->gather_gradients));
 }
 /* calloc that reports failure; n 0 allocates too. *out is NULL on failure. */
 zero_status_t zero_build_alloc(zero_builder_t *b, void *out, size_t n, size_t size);

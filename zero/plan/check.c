@@ -33,7 +33,7 @@ static zero_status_t end_of_step(zero_checker_t *c)
     const zero_plan_t *plan = c->plan;
     for (int32_t s = 0; s < plan->segment_count; s++) {
         const zero_segment_t *segment = &plan->segments[s];
-        if (!segment->trainable)
+        if (!segment->trainable || !zero_plan_has(plan, segment))
             continue;
         for (int32_t p = segment->first_part; p < segment->first_part + segment->part_count; p++)
             if (c->updated[p] != c->step + 1)
@@ -61,6 +61,8 @@ static zero_status_t end_of_save(zero_checker_t *c)
         trains = trains || plan->spec->passes[p].kind == ZERO_PASS_TRAIN;
     for (int32_t s = 0; s < plan->segment_count; s++) {
         const zero_segment_t *segment = &plan->segments[s];
+        if (!zero_plan_has(plan, segment))
+            continue;
         bool master = segment->trainable && segment->dtype != ZERO_FP32;
         int states = segment->trainable ? zero_plan_state(plan, s)->count : 0;
         for (int i = 0; i < ZERO_CHECK_SAVED; i++) {
@@ -82,17 +84,19 @@ static zero_status_t run_program(zero_checker_t *c, const zero_program_t *progra
     c->program = program;
     c->run++;
     memset(c->recorded, 0, (size_t)c->plan->event_count * sizeof *c->recorded);
-    c->next_use = c->opened = 0;
+    c->next_use = c->opened = c->next_task = c->transfers = 0;
     memset(c->written, 0, (size_t)c->plan->segment_count * ZERO_CHECK_SAVED * sizeof *c->written);
     memset(c->grad_done, 0, (size_t)c->plan->spec->unit_count * sizeof *c->grad_done);
     for (c->op = 0; c->op < program->op_count; c->op++)
         if ((status = zero_check_op(c, &program->ops[c->op])) != ZERO_OK)
             return status;
     int32_t uses = program->kind == ZERO_PROGRAM_ANY ? 1
-                   : program->pass >= 0              ? c->plan->spec->passes[program->pass].use_count
+                   : program->pass >= 0              ? c->plan->passes[program->pass].use_count
                                                      : 0;
     if (c->opened > 0 || c->next_use != uses)
         return zero_check_fail(c, "%d of %d uses have begun, %d have not ended", c->next_use, uses, c->opened);
+    if ((status = zero_check_tasks_done(c)) != ZERO_OK)
+        return status;
     if (program->kind == ZERO_PROGRAM_STEP)
         return end_of_step(c);
     if (program->kind == ZERO_PROGRAM_SAVE)
@@ -160,7 +164,7 @@ static zero_status_t walk_steps(zero_checker_t *c, beside_t beside, const zero_p
         ZERO_PROGRAM_FIRST, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_LAST, ZERO_PROGRAM_STEP,
         ZERO_PROGRAM_FIRST, ZERO_PROGRAM_LAST,   ZERO_PROGRAM_STEP,   ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP};
     static const zero_program_kind_t one[] = {ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP};
-    bool micro_steps = c->plan->spec->micro_steps > 1;
+    bool micro_steps = c->plan->spec->micro_steps > 1 && c->plan->spec->chunk_count == 0;
     const zero_program_kind_t *order = micro_steps ? several : one;
     size_t count = micro_steps ? sizeof several / sizeof *several : sizeof one / sizeof *one;
     zero_status_t status = ZERO_OK;
@@ -203,7 +207,8 @@ static int32_t list_others(const zero_checker_t *c, const zero_program_t **other
             continue;
         int32_t slot = -1;
         for (int32_t s = c->unit_segment[p->unit]; s < c->unit_segment[p->unit + 1]; s++)
-            slot = plan->buffers[plan->segments[s].buffer[ZERO_ROLE_PARAM]].slot;
+            if (zero_plan_has(plan, &plan->segments[s]))
+                slot = plan->buffers[plan->segments[s].buffer[ZERO_ROLE_PARAM]].slot;
         if (slot < 0 || slot >= plan->buffer_count || seen[slot])
             continue;
         seen[slot] = true;
@@ -219,7 +224,7 @@ static zero_status_t walk(zero_checker_t *c)
     const zero_plan_t *plan = c->plan;
     const zero_program_t **others = calloc((size_t)plan->program_count + 1, sizeof *others);
     bool *seen = calloc((size_t)plan->buffer_count + 1, sizeof *seen);
-    bool first_rank = c->index == 0;
+    bool first_rank = c->rank % zero_check_ranks(c) == 0;
     zero_status_t status = ZERO_OK;
 
     if (others == NULL || seen == NULL) {
@@ -272,7 +277,7 @@ static zero_status_t check_programs(const zero_checker_t *c)
         else
             wanted[ZERO_PROGRAM_ONLY] = wanted[ZERO_PROGRAM_STEP] = 1;
     }
-    if (spec->micro_steps > 1)
+    if (spec->micro_steps > 1 && spec->chunk_count == 0)
         wanted[ZERO_PROGRAM_FIRST] = wanted[ZERO_PROGRAM_MIDDLE] = wanted[ZERO_PROGRAM_LAST] =
             wanted[ZERO_PROGRAM_ONLY];
     wanted[ZERO_PROGRAM_SAVE] = spec->saves;
@@ -309,10 +314,10 @@ static zero_status_t prepare(zero_checker_t *c)
         c->grad_done == NULL || c->open == NULL || c->written == NULL)
         return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %zu units", units);
     for (int32_t p = 0; p < plan->spec->pass_count; p++)
-        for (int32_t i = 0; i < plan->spec->passes[p].use_count && plan->spec->passes[p].kind == ZERO_PASS_TRAIN; i++)
-            c->grad_total[plan->spec->passes[p].uses[i].unit] += (plan->spec->passes[p].uses[i].flags & ZERO_GRAD) != 0;
+        for (int32_t i = 0; i < plan->passes[p].use_count && plan->spec->passes[p].kind == ZERO_PASS_TRAIN; i++)
+            c->grad_total[plan->passes[p].uses[i].unit] += (plan->passes[p].uses[i].flags & ZERO_GRAD) != 0;
     zero_status_t status = check_programs(c);
-    if (status != ZERO_OK || (status = zero_check_numbers(c)) != ZERO_OK)
+    if (status != ZERO_OK || (status = zero_check_tasks(c)) != ZERO_OK || (status = zero_check_numbers(c)) != ZERO_OK)
         return status;
     for (int32_t s = 0; s < plan->segment_count; s++)
         c->unit_segment[plan->segments[s].unit + 1]++;
@@ -321,9 +326,9 @@ static zero_status_t prepare(zero_checker_t *c)
     return zero_check_cells_create(c);
 }
 
-static zero_status_t check_rank(const zero_plan_t *plan, int index, zero_error_t *error)
+static zero_status_t check_rank(const zero_plan_t *plan, int rank, zero_error_t *error)
 {
-    zero_checker_t c = {.plan = plan, .error = error, .index = index};
+    zero_checker_t c = {.plan = plan, .error = error, .rank = rank};
     zero_status_t status = prepare(&c);
 
     if (status == ZERO_OK)
@@ -343,11 +348,12 @@ static zero_status_t check_rank(const zero_plan_t *plan, int index, zero_error_t
     return status;
 }
 
-/* Ranks differ only in the index of their slice. An operand is either the same on every rank (a whole segment, or a
- * part that is counted from the segment), or it lies in the own slice or the own shard, at a place that does not depend
- * on the index. So the first and the last index cover all ranks. All segments have the same slicing, over the world. */
+/* Ranks of a stage differ only in the index of their slice. An operand is either the same on every rank (a whole
+ * segment, or a part that is counted from the segment), or it lies in the own slice or the own shard, at a place that
+ * does not depend on the index. So the first and the last rank of the stage cover all of them. */
 zero_status_t zero_plan_check(const zero_plan_t *plan, zero_error_t *error)
 {
-    zero_status_t status = check_rank(plan, 0, error);
-    return status == ZERO_OK && plan->spec->world > 1 ? check_rank(plan, plan->spec->world - 1, error) : status;
+    int ranks = plan->spec->world / plan->spec->mesh.pipe, first = plan->pipe * ranks;
+    zero_status_t status = check_rank(plan, first, error);
+    return status == ZERO_OK && ranks > 1 ? check_rank(plan, first + ranks - 1, error) : status;
 }

@@ -27,7 +27,10 @@ typedef enum zero_content_kind {
     ZERO_HOLDS_SHARES, /* as GRADIENT, of each rank that differs on the axes `state`, in their order: the elements that
                         * are this rank's share among them */
     ZERO_HOLDS_NORM, /* of the first `base` elements of a segment's slice, in step `version`, after `end` micro-steps */
-    ZERO_HOLDS_SCALARS /* of step `version` */
+    ZERO_HOLDS_SCALARS,         /* of step `version` */
+    ZERO_HOLDS_ACTIVATION,      /* what chunk `segment` hands to the next one, of micro-step `first` */
+    ZERO_HOLDS_ACTIVATION_GRAD, /* its gradient */
+    ZERO_HOLDS_KEPT             /* what the forward task of the chunk and micro-step has left for the backward task */
 } zero_content_kind_t;
 
 /* How far the directions of parameters that are updated whole have come. */
@@ -73,7 +76,7 @@ typedef struct zero_operand {
 typedef struct zero_checker {
     const zero_plan_t *plan;
     zero_error_t *error;
-    int index; /* of the slice that the simulated rank owns */
+    int rank; /* the simulated one */
     uint64_t *bounds;
     int32_t bound_count; /* sorted; cell i is [bounds[i], bounds[i + 1]) */
     zero_cell_t *cells;
@@ -93,6 +96,8 @@ typedef struct zero_checker {
     int32_t step, micro; /* steps done; micro-steps of this step that have ended */
 
     int32_t next_use, opened;        /* uses of the pass that have begun; those of them that have not ended */
+    int32_t next_task, transfers;    /* tasks of the pass that have ended; sends and receives */
+    bool in_task;                    /* the next task has begun */
     int32_t *version;                /* by segment: updates so far */
     int32_t *updates, *updated;      /* by part: the same; the step of the last update */
     int32_t *unit_segment;           /* [unit_count + 1] */
@@ -108,15 +113,36 @@ zero_status_t zero_check_fail(const zero_checker_t *c, const char *format, ...) 
 /* The buffer for people: "param of 'block.0'". */
 const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char *text, size_t size);
 
+/* The ranks of a stage; those of a replica in it. */
+static inline int zero_check_ranks(const zero_checker_t *c)
+{
+    return c->plan->spec->world / c->plan->spec->mesh.pipe;
+}
+static inline int zero_check_shards(const zero_checker_t *c)
+{
+    return zero_check_ranks(c) / c->plan->spec->mesh.replicas;
+}
+/* Whether two stages share the segment. */
+static inline bool zero_check_tied(const zero_checker_t *c, int32_t segment)
+{
+    return c->plan->segments[segment].pipe[0] != c->plan->segments[segment].pipe[1];
+}
 /* The first element of a segment that this rank owns. */
 static inline int64_t zero_check_slice(const zero_checker_t *c, int32_t segment)
 {
-    return c->index * c->plan->segments[segment].slice;
+    const zero_segment_t *s = &c->plan->segments[segment];
+    int local = c->rank % zero_check_ranks(c), shards = zero_check_shards(c),
+        index = local % shards * c->plan->spec->mesh.replicas + local / shards;
+    if (zero_check_tied(c, segment))
+        index = 2 * index + (c->rank / zero_check_ranks(c) == s->pipe[1] ? 1 : 0);
+    return index * s->slice;
 }
-/* The axes of several ranks: gradients are summed over all of them. */
-static inline uint8_t zero_check_axes(const zero_checker_t *c)
+/* The axes of several ranks that have the segment: gradients are summed over all of them. */
+static inline uint8_t zero_check_axes(const zero_checker_t *c, int32_t segment)
 {
-    return c->plan->spec->groups[0].axes;
+    return (uint8_t)((zero_check_shards(c) > 1 ? ZERO_AXIS_SHARD : 0) |
+                     (c->plan->spec->mesh.replicas > 1 ? ZERO_AXIS_REPLICA : 0) |
+                     (zero_check_tied(c, segment) ? ZERO_AXIS_TIE : 0));
 }
 /* The same as zero_plan_span, computed independently. */
 zero_span_t zero_check_span(const zero_checker_t *c, int32_t buffer, zero_extent_t own, int32_t part);
@@ -178,5 +204,12 @@ zero_status_t zero_check_whole(zero_checker_t *c, const zero_op_t *op);
 zero_status_t zero_check_all_to_all(zero_checker_t *c, const zero_op_t *op);
 zero_status_t zero_check_sum(zero_checker_t *c, const zero_op_t *op);
 zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op);
+
+/* Whether the plan's passes are what the stage has to do of those that were declared. */
+zero_status_t zero_check_tasks(const zero_checker_t *c);
+/* TASK, TASK_END, SEND and RECV. */
+zero_status_t zero_check_task_op(zero_checker_t *c, const zero_op_t *op);
+/* At the end of a program: whether all tasks and their transfers have run. */
+zero_status_t zero_check_tasks_done(const zero_checker_t *c);
 
 #endif

@@ -22,6 +22,7 @@ const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char
                  buffer == plan->norms      ? "the norms"
                  : buffer == plan->exchange ? "the exchange"
                  : buffer == plan->scalars  ? "the step's scalars"
+                 : x->slot >= 0             ? "a buffer of a task"
                                             : "the scratch of norms");
     return text;
 }
@@ -132,12 +133,11 @@ static void begin_with(zero_checker_t *c, int32_t buffer, int32_t part, zero_con
 static zero_status_t bound(zero_checker_t *c, int32_t *n, int32_t buffer, zero_extent_t own, int32_t part)
 {
     const zero_buffer_t *x = &c->plan->buffers[buffer];
-    zero_span_t span = zero_check_span(c, buffer, own, part),
-                run = zero_plan_span(c->plan, c->index, buffer, own, part);
+    zero_span_t span = zero_check_span(c, buffer, own, part), run = zero_plan_span(c->plan, c->rank, buffer, own, part);
     if (span.count != run.count || (span.count > 0 && (span.begin != run.begin || span.offset != run.offset)))
         return zero_check_fail(
-            c, "buffer %d has elements %lld to %lld for slice %d, but zero_plan_span returns %lld to %lld", buffer,
-            (long long)span.begin, (long long)(span.begin + span.count), c->index, (long long)run.begin,
+            c, "buffer %d has elements %lld to %lld on rank %d, but zero_plan_span returns %lld to %lld", buffer,
+            (long long)span.begin, (long long)(span.begin + span.count), c->rank, (long long)run.begin,
             (long long)(run.begin + run.count));
     uint64_t begin = zero_plan_place(c->plan, x) + span.offset;
     c->bounds[(*n)++] = begin;
@@ -188,6 +188,8 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
         uint64_t begin = zero_plan_place(plan, &plan->buffers[plan->norms]) + (uint64_t)s * sizeof(double);
         c->norm[s] = (zero_cells_t){find(c, begin), find(c, begin + sizeof(double))};
         const int32_t *buffer = plan->segments[s].buffer;
+        if (!zero_plan_has(plan, &plan->segments[s]))
+            continue;
         begin_with(c, buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], -1,
                    ZERO_HOLDS_PARAM);
     }

@@ -14,8 +14,13 @@ static zero_status_t check_segments(const zero_checker_t *c)
         if (s->unit < 0 || s->unit >= plan->spec->unit_count || (i > 0 && s->unit < plan->segments[i - 1].unit))
             return zero_check_fail(c, "segment %d belongs to unit %d, which does not exist or is out of order", i,
                                    s->unit);
-        if (s->elements <= 0 || s->slice % ZERO_ALIGN_ELEMENTS != 0 || s->slice * plan->spec->world != s->elements ||
-            s->shard != s->slice * plan->spec->mesh.replicas || s->node <= 0 || s->elements % s->node != 0 ||
+        int64_t stages = zero_check_tied(c, i) ? 2 : 1;
+        if (s->pipe[0] < 0 || s->pipe[0] > s->pipe[1] || s->pipe[1] >= plan->spec->mesh.pipe ||
+            (stages > 1 && (s->pipe[0] != plan->spec->tied[0] || s->pipe[1] != plan->spec->tied[1])))
+            return zero_check_fail(c, "segment %d is on stages %d and %d", i, s->pipe[0], s->pipe[1]);
+        if (s->elements <= 0 || s->slice % ZERO_ALIGN_ELEMENTS != 0 ||
+            s->slice * stages * zero_check_ranks(c) != s->elements ||
+            s->shard != s->slice * stages * plan->spec->mesh.replicas || s->node <= 0 || s->elements % s->node != 0 ||
             (s->node != s->elements && s->elements / s->node != plan->spec->mesh.node))
             return zero_check_fail(c, "segment %d has %lld elements, but shards of %lld and slices of %lld", i,
                                    (long long)s->elements, (long long)s->shard, (long long)s->slice);
@@ -24,6 +29,12 @@ static zero_status_t check_segments(const zero_checker_t *c)
             if (b < -1 || b >= plan->buffer_count || (b >= 0 && plan->buffers[b].segment != i))
                 return zero_check_fail(c, "segment %d has buffer %d as its %s, which is not one of its buffers", i, b,
                                        zero_role_name((zero_role_t)r, 0));
+        }
+        if (!zero_plan_has(plan, s)) {
+            for (int r = 0; r < ZERO_SEGMENT_ROLES; r++)
+                if (s->buffer[r] != -1)
+                    return zero_check_fail(c, "segment %d has buffers, but is not of this stage", i);
+            continue;
         }
         bool lacks = s->buffer[ZERO_ROLE_PARAM] < 0;
         lacks = lacks || (s->trainable && (s->buffer[ZERO_ROLE_FINAL] < 0 || s->buffer[ZERO_ROLE_GRAD] < 0));
@@ -44,7 +55,9 @@ static zero_status_t check_segments(const zero_checker_t *c)
                       p->count > plan->segments[at->segment].elements - at->offset)
             return zero_check_fail(c, "parameter '%s' lies outside of its unit's segments", p->name);
         bool whole = at->segment >= 0 && plan->segments[at->segment].whole;
-        if (whole ? at->owner < 0 || at->owner >= zero_plan_copies(plan->spec) : at->owner != -1)
+        if (whole
+                ? at->owner < 0 || at->owner >= plan->segments[at->segment].elements / plan->segments[at->segment].slice
+                : at->owner != -1)
             return zero_check_fail(c, "parameter '%s' has owner %d, which it must not have", p->name, at->owner);
     }
     return ZERO_OK;
@@ -100,6 +113,8 @@ static zero_status_t check_parts(const zero_checker_t *c)
     zero_status_t status;
     for (int32_t i = 0; i < plan->segment_count; i++) {
         const zero_segment_t *s = &plan->segments[i];
+        if (!zero_plan_has(plan, s))
+            continue;
         int64_t end = 0, updated = plan->spec->optimizer.sharding == ZERO_FULL ? s->elements : s->slice;
         if (s->trainable && s->first_part != next)
             return zero_check_fail(c, "the parts of segment %d are out of order", i);
@@ -173,18 +188,18 @@ static zero_status_t check_op_ranges(const zero_checker_t *c, const zero_op_t *o
     return ZERO_OK;
 }
 
-/* The slice of the i-th rank of a group that has this rank; -1 if they are not in the order of their slices. */
-static int slice_of(const zero_checker_t *c, const zero_spec_group_t *group, int i)
+/* The i-th rank of a group that has this rank; -1 if they are not in the order of their slices. */
+static int member_of(const zero_checker_t *c, const zero_spec_group_t *group, int i)
 {
-    int replicas = c->plan->spec->mesh.replicas;
+    int shards = zero_check_shards(c), local = c->rank % zero_check_ranks(c), shard = local % shards;
     if (group->size == 1)
-        return c->index;
-    if (group->axes == ZERO_AXIS_NODE) { /* consecutive shards */
-        int shard = c->index / replicas;
-        return (shard - shard % group->size + i) * replicas + c->index % replicas;
-    }
-    return group->axes == ZERO_AXIS_SHARD     ? i * replicas + c->index % replicas
-           : group->axes == ZERO_AXIS_REPLICA ? c->index / replicas * replicas + i
+        return c->rank;
+    if (group->axes == ZERO_AXIS_NODE) /* consecutive shards */
+        return c->rank - shard % group->size + i;
+    if (group->axes & ZERO_AXIS_TIE)
+        return c->plan->spec->tied[i % 2] * zero_check_ranks(c) + i / 2 * shards + shard;
+    return group->axes == ZERO_AXIS_SHARD     ? c->rank - shard + i
+           : group->axes == ZERO_AXIS_REPLICA ? c->rank - local + i * shards + shard
                                               : -1;
 }
 
@@ -196,14 +211,14 @@ static zero_status_t check_collective(const zero_checker_t *c, const zero_op_t *
     bool gathers = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT, trades = op->kind == ZERO_OP_ALL_TO_ALL;
     zero_span_t all = zero_check_span(c, gathers ? op->dst : op->src, gathers ? op->dst_own : op->src_own, -1);
     for (int i = 0; i<group->size; i += group->size> 2 ? group->size - 1 : 1) {
-        zero_checker_t other = {.plan = c->plan, .index = slice_of(c, group, i)};
+        zero_checker_t other = {.plan = c->plan, .rank = member_of(c, group, i)};
         zero_span_t its = {0}, same = {0};
-        if (other.index >= 0) {
+        if (other.rank >= 0) {
             its = zero_check_span(&other, gathers ? op->src : op->dst, gathers ? op->src_own : op->dst_own, -1);
             same = zero_check_span(&other, gathers ? op->dst : op->src, gathers ? op->dst_own : op->src_own, -1);
         }
         int shares = trades ? 1 : group->size;
-        if (other.index < 0 || its.count * shares != all.count ||
+        if (other.rank < 0 || its.count * shares != all.count ||
             its.begin != all.begin + (trades ? 0 : i * its.count) || all.count % group->size != 0 ||
             same.begin != all.begin || same.count != all.count)
             return zero_check_fail(c,
@@ -272,6 +287,24 @@ static zero_status_t check_save(const zero_checker_t *c, const zero_op_t *op)
                                                 (long long)op->count, (long long)count);
 }
 
+/* Operations of tasks: the task exists, and what they move is a whole buffer. */
+static zero_status_t check_task(const zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_pass_t *pass = c->program->pass >= 0 ? &c->plan->passes[c->program->pass] : NULL;
+    const int32_t buffer = op->kind == ZERO_OP_SEND ? op->src : op->dst;
+    const zero_buffer_t *x = buffer >= 0 ? &c->plan->buffers[buffer] : NULL;
+    bool moves = op->kind == ZERO_OP_SEND || op->kind == ZERO_OP_RECV;
+    if (pass == NULL || op->use < 0 || op->use >= pass->task_count || moves != (x != NULL) ||
+        (op->kind == ZERO_OP_SEND ? op->dst : op->src) >= 0)
+        return zero_check_fail(c, "it is of task %d, which does not exist, or has other operands than it needs",
+                               op->use);
+    uint64_t bytes = op->kind == ZERO_OP_RECV ? x->bytes : 0;
+    return op->count == (moves ? x->elements : 0) && op->bytes == bytes
+               ? ZERO_OK
+               : zero_check_fail(c, "it counts %lld elements and %llu bytes", (long long)op->count,
+                                 (unsigned long long)op->bytes);
+}
+
 static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
@@ -294,6 +327,11 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
     case ZERO_OP_SAVE:
     case ZERO_OP_SYNC:
         return check_save(c, op);
+    case ZERO_OP_TASK:
+    case ZERO_OP_TASK_END:
+    case ZERO_OP_SEND:
+    case ZERO_OP_RECV:
+        return check_task(c, op);
     default:
         break;
     }
@@ -378,14 +416,17 @@ zero_status_t zero_check_numbers(zero_checker_t *c)
         plan->buffers[plan->exchange].bytes / sizeof(double) / ((uint64_t)plan->segment_count + ZERO_EXCHANGE_WORDS) <
             (uint64_t)plan->spec->world)
         return zero_check_fail(c, "a staging buffer is too small");
-    int replicas = plan->spec->mesh.replicas, shards = replicas > 0 ? plan->spec->world / replicas : 0;
-    if (plan->spec->groups[0].size != plan->spec->world || shards * replicas != plan->spec->world)
+    int replicas = plan->spec->mesh.replicas, shards = zero_check_shards(c), pipes = plan->spec->mesh.pipe;
+    if (plan->pipe < 0 || plan->pipe >= pipes || plan->spec->groups[0].size != plan->spec->world ||
+        shards * replicas * pipes != plan->spec->world)
         return zero_check_fail(c, "the first group, which exchanges norms, does not have all ranks");
     for (int g = 0; g < plan->spec->group_count; g++) {
         const zero_spec_group_t *group = &plan->spec->groups[g];
-        int size = group->axes == ZERO_AXIS_NODE ? plan->spec->mesh.node
-                                                 : (group->axes & ZERO_AXIS_SHARD ? shards : 1) *
-                                                       (group->axes & ZERO_AXIS_REPLICA ? replicas : 1);
+        int size = group->axes == ZERO_AXIS_NODE
+                       ? plan->spec->mesh.node
+                       : (group->axes & ZERO_AXIS_SHARD ? shards : 1) *
+                             (group->axes & ZERO_AXIS_REPLICA ? replicas : 1) *
+                             (group->axes & ZERO_AXIS_PIPE ? pipes : 1) * (group->axes & ZERO_AXIS_TIE ? 2 : 1);
         if (group->size != size || (group->axes == ZERO_AXIS_NODE && shards % size != 0))
             return zero_check_fail(c, "group %d has %d ranks on axes %d of a mesh of %d x %d", g, group->size,
                                    group->axes, shards, replicas);

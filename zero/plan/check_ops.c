@@ -80,7 +80,7 @@ static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
     } else if (content.kind == ZERO_HOLDS_PARAM ? content.version != c->version[op->segment]
                                                 : content.kind != ZERO_HOLDS_GRADIENT)
         return zero_check_fail(c, "it gathers %s, which does not hold the current parameters", name);
-    if (content.kind == ZERO_HOLDS_GRADIENT && content.reduced != zero_check_axes(c))
+    if (content.kind == ZERO_HOLDS_GRADIENT && content.reduced != zero_check_axes(c, op->segment))
         return zero_check_fail(c, "it gathers %s, which is not reduced", name);
     content.base = dst.base;
     zero_check_did_read(c, op->stream, &src);
@@ -233,9 +233,9 @@ static zero_codec_t codec_of(const zero_checker_t *c, int32_t segment)
 }
 
 /* The pass of this program; NULL for ANY. */
-static const zero_spec_pass_t *pass_of(const zero_checker_t *c)
+static const zero_plan_pass_t *pass_of(const zero_checker_t *c)
 {
-    return c->program->kind == ZERO_PROGRAM_ANY ? NULL : &c->plan->spec->passes[c->program->pass];
+    return c->program->kind == ZERO_PROGRAM_ANY ? NULL : &c->plan->passes[c->program->pass];
 }
 
 /* GRAD must be zero, or hold what this pass, or the step so far, has added. If it is zero after other uses, those are
@@ -259,7 +259,7 @@ static zero_status_t writable_gradient(const zero_checker_t *c, int32_t unit, co
 static zero_status_t do_use(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
-    const zero_spec_pass_t *pass = pass_of(c);
+    const zero_plan_pass_t *pass = pass_of(c);
     zero_content_t content;
     zero_status_t status;
 
@@ -273,8 +273,13 @@ static zero_status_t do_use(zero_checker_t *c, const zero_op_t *op)
         return zero_check_fail(c, "use %d does not begin as it was declared", op->use);
     if (pass != NULL && op->use > 0 && !(pass->uses[op->use - 1].flags & ZERO_HOLD) && c->opened > 0)
         return zero_check_fail(c, "use %d begins before the previous one has ended", op->use);
+    if (pass != NULL && pass->task_count > 0 &&
+        (!c->in_task || op->use >= pass->tasks[c->next_task].first_use + pass->tasks[c->next_task].use_count))
+        return zero_check_fail(c, "use %d begins outside of its task", op->use);
     for (int32_t s = c->unit_segment[op->unit]; s < c->unit_segment[op->unit + 1]; s++) {
         const int32_t *buffer = plan->segments[s].buffer;
+        if (!zero_plan_has(plan, &plan->segments[s])) /* only where any unit can be acquired */
+            continue;
         if (op->flags & ZERO_READ) {
             zero_operand_t param = zero_check_operand(c, buffer[ZERO_ROLE_PARAM], false, -1);
             if ((status = zero_check_may_read(c, op->stream, &param)) != ZERO_OK ||
@@ -303,7 +308,7 @@ static zero_status_t do_use(zero_checker_t *c, const zero_op_t *op)
 static zero_status_t do_release(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
-    const zero_spec_pass_t *pass = pass_of(c);
+    const zero_plan_pass_t *pass = pass_of(c);
 
     if (op->stream != ZERO_STREAM_COMPUTE || op->unit < 0 || !c->open[op->unit] || op->use >= c->next_use ||
         op->use < 0 ||
@@ -314,6 +319,8 @@ static zero_status_t do_release(zero_checker_t *c, const zero_op_t *op)
         return zero_check_fail(c, "it ends use %d, which is held until the next one", op->use);
     for (int32_t s = c->unit_segment[op->unit]; s < c->unit_segment[op->unit + 1]; s++) {
         const int32_t *buffer = plan->segments[s].buffer;
+        if (!zero_plan_has(plan, &plan->segments[s])) /* only where any unit can be acquired */
+            continue;
         if (op->flags & ZERO_READ) {
             zero_operand_t param = zero_check_operand(c, buffer[ZERO_ROLE_PARAM], false, -1);
             zero_check_set_open(c, &param, -1, 0);
@@ -412,6 +419,11 @@ zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op)
         return do_save(c, op);
     case ZERO_OP_SYNC:
         return ZERO_OK;
+    case ZERO_OP_TASK:
+    case ZERO_OP_TASK_END:
+    case ZERO_OP_SEND:
+    case ZERO_OP_RECV:
+        return zero_check_task_op(c, op);
     default:
         return zero_check_fail(c, "the checker does not know operations of kind %s",
                                zero_op_name((zero_op_kind_t)op->kind));

@@ -18,7 +18,7 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_
         return zero_check_fail(c, "it reads %s, which is not the buffer that the update reads", name);
     if ((status = zero_check_read_gradient(c, x, &content)) != ZERO_OK)
         return status;
-    if (content.reduced != zero_check_axes(c))
+    if (content.reduced != zero_check_axes(c, segment))
         return zero_check_fail(c, "it reads %s, which is not reduced over all ranks", name);
     if (content.skipped > 0 || !zero_check_is_complete(c, &content))
         return zero_check_fail(c, "it reads %s, which lacks gradients of some uses", name);
@@ -92,7 +92,8 @@ zero_status_t zero_check_exchange(zero_checker_t *c, const zero_op_t *op)
         (status = zero_check_ordered(c, op->stream, NULL, &scalars)) != ZERO_OK)
         return status;
     for (int32_t s = 0; s < plan->segment_count; s++)
-        for (int32_t i = c->norm[s].begin; i < c->norm[s].end && plan->segments[s].trainable; i++) {
+        for (int32_t i = c->norm[s].begin;
+             i < c->norm[s].end && plan->segments[s].trainable && zero_plan_has(plan, &plan->segments[s]); i++) {
             const zero_content_t *x = &c->cells[i].content;
             if (x->kind != ZERO_HOLDS_NORM || x->segment != s || x->version != c->step || x->end != c->micro ||
                 x->base != plan->segments[s].slice)
@@ -267,7 +268,7 @@ zero_status_t zero_check_whole(zero_checker_t *c, const zero_op_t *op)
     if (!zero_check_is_direction(c, op->segment, &content, wanted))
         return zero_check_fail(c, "it reads directions of another step, or in another state than it needs");
     content.reduced |= spreads ? axes : 0;
-    bool all = collects ? dst.count == segment->elements : content.reduced == zero_check_axes(c);
+    bool all = collects ? dst.count == segment->elements : content.reduced == zero_check_axes(c, op->segment);
     content.first = collects  ? all ? ZERO_DIRECTION_COLLECTED : ZERO_DIRECTION_UPDATED
                     : spreads ? all ? ZERO_DIRECTION_SPREAD : ZERO_DIRECTION_MADE
                     : alone   ? ZERO_DIRECTION_SPREAD

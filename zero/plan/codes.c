@@ -18,18 +18,20 @@ static zero_status_t make(zero_builder_t *b, int32_t segment, zero_role_t role, 
 zero_status_t zero_build_param_codes(zero_builder_t *b, int32_t segment)
 {
     /* On another tier, replicas of one rank gather too, but not on the device: the bits would depend on the tier. */
-    if (!b->shard_parameters || zero_plan_shards(b->spec) == 1 || b->spec->gather_codec == ZERO_CODEC_NONE)
+    const zero_segment_t *s = &b->plan->segments[segment];
+    if (!zero_build_at(b, s)->shard_parameters || zero_plan_shards(b->spec) == 1 ||
+        b->spec->gather_codec == ZERO_CODEC_NONE)
         return ZERO_OK;
-    return make(b, segment, ZERO_ROLE_PARAM_CODES, zero_format_codes(b->spec->gather_codec),
-                b->plan->segments[segment].elements);
+    return make(b, segment, ZERO_ROLE_PARAM_CODES, zero_format_codes(b->spec->gather_codec), s->elements);
 }
 
 zero_status_t zero_build_grad_codes(zero_builder_t *b, int32_t segment)
 {
     const zero_segment_t *s = &b->plan->segments[segment];
     const zero_format_t codes = zero_format_codes(b->spec->reduce_codec);
-    const bool both = b->spec->groups[0].axes == (ZERO_AXIS_SHARD | ZERO_AXIS_REPLICA),
-               away = b->segments[segment].away, adds = b->units[s->unit].several && !b->sum_locally;
+    const zero_placement_t *at = zero_build_at(b, s);
+    const bool both = zero_plan_outer(b->spec) != 0 && zero_plan_inner(b->spec, s) != 0,
+               away = b->segments[segment].away, adds = b->units[s->unit].several && !at->sum_locally;
     zero_status_t status;
 
     if (!zero_build_codes_gradients(b, s))
@@ -39,9 +41,9 @@ zero_status_t zero_build_grad_codes(zero_builder_t *b, int32_t segment)
         return status;
     /* Sums that are added, moved, or summed once more before they are in FINAL. */
     return both || away || adds ? make(b, segment, ZERO_ROLE_WIRE_SHARD, zero_format_plain(ZERO_FP32),
-                                       away && b->gather_gradients ? s->elements
-                                       : both                      ? s->shard
-                                                                   : s->slice)
+                                       away && at->gather_gradients ? s->elements
+                                       : both                       ? s->shard
+                                                                    : s->slice)
                                 : ZERO_OK;
 }
 

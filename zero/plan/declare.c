@@ -246,20 +246,5 @@ zero_status_t zero_build_declare(zero_builder_t *b)
     if ((status = check_gradients(b)) != ZERO_OK)
         return status;
     b->offload_parameters = spec->parameters.tier != ZERO_TIER_DEVICE;
-    /* Parameters off the device come in unit by unit anyway, so each rank keeps only those that it updates. */
-    bool shared = zero_plan_copies(spec) > 1;
-    bool shards = zero_plan_shards(spec) > 1, replicas = spec->mesh.replicas > 1;
-    b->shard_parameters = b->offload_parameters ? shared && spec->optimizer.sharding == ZERO_SHARDED
-                                                : shards && spec->parameters.sharding == ZERO_SHARDED;
-    /* Communicators do not reach other tiers, so there each replica keeps only its own slices too. */
-    b->keeps = !b->shard_parameters                 ? ZERO_EXTENT_WHOLE
-               : b->offload_parameters || !replicas ? ZERO_EXTENT_SLICE
-                                                    : ZERO_EXTENT_SHARD;
-    b->shard_gradients = shared && spec->gradients.sharding == ZERO_SHARDED;
-    b->shard_optimizer = shared && spec->optimizer.sharding == ZERO_SHARDED;
-    b->gather_gradients = shared && !b->shard_optimizer;
-    /* Replicas of one shard have nothing to reduce in a micro-step. */
-    b->sum_locally = spec->micro_steps > 1 && (spec->reduce == ZERO_REDUCE_LAST || (replicas && !shards));
-    b->sum_shards = spec->micro_steps > 1 && !b->sum_locally && replicas;
     return ZERO_OK;
 }

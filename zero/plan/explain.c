@@ -81,7 +81,7 @@ static void print_param(const out_t *o, const zero_plan_t *plan, int32_t param)
     print(o, "      %-24s %lld elements at %lld", plan->spec->params[param].name,
           (long long)plan->spec->params[param].count, (long long)placed->offset);
     if (placed->owner >= 0)
-        print(o, ", made whole by rank %d", zero_plan_rank(plan->spec, placed->owner));
+        print(o, ", made whole by rank %d", zero_plan_rank(plan, placed->segment, placed->owner));
     print(o, "\n");
 }
 

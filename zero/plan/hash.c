@@ -47,8 +47,22 @@ uint64_t zero_spec_hash_passes(const zero_spec_t *spec)
             zero_hash_word(&hash, (uint64_t)spec->passes[i].uses[u].unit);
             zero_hash_word(&hash, spec->passes[i].uses[u].flags);
         }
+        for (int32_t t = 0; t < spec->passes[i].task_count; t++) {
+            zero_hash_word(&hash, (uint64_t)spec->passes[i].tasks[t].chunk << 32 | spec->passes[i].tasks[t].phase);
+            zero_hash_word(&hash, (uint64_t)spec->passes[i].tasks[t].first_use);
+        }
     }
     return hash;
+}
+
+/* Adds the chunks and tasks of a pipeline. */
+static void add_pipeline(uint64_t *hash, const zero_spec_t *spec)
+{
+    zero_hash_word(hash, (uint64_t)spec->chunk_count);
+    for (int32_t c = 0; c < spec->chunk_count; c++) {
+        zero_hash_word(hash, (uint64_t)spec->chunks[c].link);
+        zero_hash_word(hash, (uint64_t)spec->chunks[c].link_dtype);
+    }
 }
 
 static void add_format(uint64_t *hash, const zero_format_t *format)
@@ -86,6 +100,8 @@ void zero_build_hash(zero_builder_t *b)
     zero_hash_text(&hash, spec->device.name);
     zero_hash_word(&hash, zero_spec_hash_params(spec));
     zero_hash_word(&hash, zero_spec_hash_passes(spec));
+    zero_hash_word(&hash, (uint64_t)plan->pipe);
+    add_pipeline(&hash, spec);
     /* Reserves (activations) may differ between ranks. They lie behind everything else, so no other offset depends on
      * them. */
     for (int32_t i = 0; i < plan->buffer_count; i++) {
@@ -128,6 +144,8 @@ static uint64_t *counted_in(const zero_plan_t *plan, const zero_op_t *op, zero_t
     case ZERO_OP_SPREAD:
     case ZERO_OP_ALL_TO_ALL:
         return &t->reduced;
+    case ZERO_OP_RECV:
+        return op->stream == ZERO_STREAM_FROM_PREV ? &t->activations_received : &t->gradients_received;
     case ZERO_OP_READ:
         return &t->read;
     case ZERO_OP_WRITE:
@@ -163,7 +181,10 @@ zero_status_t zero_plan_traffic(const zero_plan_t *plan, int micro_steps, zero_t
         return zero_fail(error, ZERO_ERR_ARG, "a step of %d micro-steps; this plan has steps of 1 to %d", micro_steps,
                          plan->spec->micro_steps);
     *traffic = (zero_traffic_t){0};
-    if (micro_steps == 1) {
+    if (plan->spec->chunk_count > 0 && micro_steps != plan->spec->micro_steps)
+        return zero_fail(error, ZERO_ERR_ARG, "a step of %d micro-steps; this plan has steps of exactly %d",
+                         micro_steps, plan->spec->micro_steps);
+    if (micro_steps == 1 || plan->spec->chunk_count > 0) {
         count_program(plan, ZERO_PROGRAM_ONLY, 1, traffic);
     } else {
         count_program(plan, ZERO_PROGRAM_FIRST, 1, traffic);

@@ -70,10 +70,16 @@ zero_status_t zero_build_layout(zero_builder_t *b)
     uint64_t *rings = &plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS], bytes;
     for (int g = 0; g < b->spec->group_count; g++) {
         const zero_spec_group_t *group = &b->spec->groups[g];
-        if (group->size > 1 && (!zero_mul_u64((uint64_t)b->spec->channels, group->caps.ring_bytes, &bytes) ||
-                                !zero_add_u64(*rings, bytes, rings)))
+        if (zero_plan_in_group(plan, g) && group->size > 1 &&
+            (!zero_mul_u64((uint64_t)b->spec->channels, group->caps.ring_bytes, &bytes) ||
+             !zero_add_u64(*rings, bytes, rings)))
             return zero_fail(b->error, ZERO_ERR_MEMORY, "%d channels with rings of %llu bytes are too big",
                              b->spec->channels, (unsigned long long)group->caps.ring_bytes);
     }
+    for (int link = ZERO_STREAM_FROM_PREV; link <= ZERO_STREAM_TO_PREV; link++)
+        if (zero_plan_uses(plan, (zero_stream_id_t)link) &&
+            !zero_add_u64(*rings, b->spec->groups[0].caps.ring_bytes, rings))
+            return zero_fail(b->error, ZERO_ERR_MEMORY, "rings of %llu bytes are too big",
+                             (unsigned long long)b->spec->groups[0].caps.ring_bytes);
     return ZERO_OK;
 }

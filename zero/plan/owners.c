@@ -27,7 +27,7 @@ static int32_t next_of(const zero_plan_t *plan, int32_t segment)
 zero_status_t zero_build_owners(zero_builder_t *b)
 {
     zero_plan_t *plan = b->plan;
-    int copies = zero_plan_copies(b->spec);
+    int copies = 2 * zero_plan_copies(b->spec); /* at most, if two stages share a segment */
     double *here = NULL, *all = NULL;
     zero_status_t status;
 
@@ -39,10 +39,11 @@ zero_status_t zero_build_owners(zero_builder_t *b)
     for (int32_t s = 0; s < plan->segment_count; s++) {
         if (!plan->segments[s].whole)
             continue;
+        int own = (int)(plan->segments[s].elements / plan->segments[s].slice);
         memset(here, 0, (size_t)copies * sizeof *here);
         for (int32_t p = next_of(plan, s); p >= 0; p = next_of(plan, s)) {
             int least = 0;
-            for (int r = 1; r < copies; r++)
+            for (int r = 1; r < own; r++)
                 if (here[r] < here[least] || (here[r] == here[least] && all[r] < all[least]))
                     least = r;
             plan->placed[p].owner = least;

@@ -47,15 +47,24 @@ static zero_part_t bare_part(int32_t segment, zero_extent_t own, int64_t begin, 
     return part;
 }
 
+static bool is_tied(const zero_builder_t *b, int32_t unit)
+{
+    return b->units[unit].pipe[0] != b->units[unit].pipe[1];
+}
+
+/* Units that stages share come first, in an order that both stages have: their collectives meet. */
 static void order_units(const zero_builder_t *b)
 {
-    const zero_spec_pass_t *pass = b->train >= 0 ? &b->spec->passes[b->train] : NULL;
+    const zero_plan_pass_t *pass = b->train >= 0 ? &b->plan->passes[b->train] : NULL;
     int32_t n = 0;
+    for (int32_t u = 0; u < b->spec->unit_count; u++)
+        if (is_tied(b, u))
+            b->order[n++] = u;
     for (int32_t i = 0; pass != NULL && i < pass->use_count; i++)
-        if (b->units[pass->uses[i].unit].first_use == i)
+        if (b->units[pass->uses[i].unit].first_use == i && !is_tied(b, pass->uses[i].unit))
             b->order[n++] = pass->uses[i].unit;
     for (int32_t u = 0; u < b->spec->unit_count; u++)
-        if (b->units[u].first_use < 0)
+        if (b->units[u].first_use < 0 && !is_tied(b, u))
             b->order[n++] = u;
 }
 
@@ -130,7 +139,8 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
     int states = zero_plan_state(plan, index)->count;
     zero_status_t status = ZERO_OK;
 
-    *part = bare_part(index, b->shard_optimizer ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE, begin, end, tier);
+    *part = bare_part(index, zero_build_at(b, s)->shard_optimizer ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE, begin, end,
+                      tier);
     if (s->part_count++ == 0)
         s->first_part = plan->part_count - 1;
     if (s->dtype == ZERO_FP32 && tier == target_tier)
@@ -161,8 +171,8 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
 
 static zero_status_t cut_segment(zero_builder_t *b, int32_t index)
 {
-    int64_t updated = b->shard_optimizer ? b->plan->segments[index].slice : b->plan->segments[index].elements,
-            stays = b->segments[index].stays;
+    const zero_segment_t *s = &b->plan->segments[index];
+    int64_t updated = zero_build_at(b, s)->shard_optimizer ? s->slice : s->elements, stays = b->segments[index].stays;
     zero_status_t status = stays > 0 ? add_part(b, index, 0, stays, ZERO_TIER_DEVICE) : ZERO_OK;
 
     for (int64_t begin = stays; begin < updated && status == ZERO_OK; begin += b->spec->piece)
@@ -199,7 +209,8 @@ static zero_status_t cut_pieces(zero_builder_t *b, int32_t index)
     const zero_segment_t *s = &b->plan->segments[index];
     zero_segment_plan_t *x = &b->segments[index];
     bool there = zero_build_sums_there(b, s);
-    zero_extent_t own = b->shard_optimizer ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE;
+    const zero_placement_t *at = zero_build_at(b, s);
+    zero_extent_t own = at->shard_optimizer ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE;
     int64_t updated = zero_build_elements(s, own);
     zero_status_t status = ZERO_OK;
 
@@ -207,16 +218,16 @@ static zero_status_t cut_pieces(zero_builder_t *b, int32_t index)
         return ZERO_OK;
     if (there)
         status = add_pieces(b, index, ZERO_EXTENT_WHOLE, 0, s->elements, s->dtype, &x->written);
-    else if (b->sum_shards)
+    else if (at->sum_shards)
         status = add_pieces(b, index, ZERO_EXTENT_SHARD, 0, s->shard, s->wire, &x->written);
-    else if (!b->sum_locally)
+    else if (!at->sum_locally)
         status = add_pieces(b, index, zero_plan_is_shared(s) ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE,
-                            b->gather_gradients ? 0 : x->stays, s->slice, s->wire, &x->written);
+                            at->gather_gradients ? 0 : x->stays, s->slice, s->wire, &x->written);
     if (status == ZERO_OK && there && s->wire != ZERO_FP32)
         status = add_pieces(b, index, ZERO_EXTENT_WHOLE, 0, s->elements, s->wire, &x->sum);
-    if (b->sum_shards && s->wire != ZERO_FP32)
+    if (at->sum_shards && s->wire != ZERO_FP32)
         x->sum = x->written; /* the same elements, in the same dtype */
-    if (status == ZERO_OK && (b->sum_locally || b->sum_shards) && s->wire != ZERO_FP32 &&
+    if (status == ZERO_OK && (at->sum_locally || at->sum_shards) && s->wire != ZERO_FP32 &&
         !(there && !zero_plan_is_shared(s)))
         status = add_pieces(b, index, own, x->stays, updated, s->wire, &x->reduced);
     return status;
@@ -242,6 +253,8 @@ static zero_status_t place_others(zero_builder_t *b)
 
     bool host_norms = false;
     for (int32_t s = 0; s < plan->segment_count; s++) {
+        if (!zero_plan_has(plan, &plan->segments[s]))
+            continue;
         host_norms = host_norms || zero_build_norm_away(b, s);
         int64_t n = (plan->segments[s].slice + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK;
         if (plan->segments[s].trainable && n > blocks)
@@ -301,14 +314,17 @@ zero_status_t zero_build_parts(zero_builder_t *b)
         return zero_fail(b->error, ZERO_ERR_MEMORY, "the optimizer state has more than 2^30 parts");
     if ((status = zero_build_alloc(b, &plan->parts, (size_t)count, sizeof *plan->parts)) != ZERO_OK ||
         (status = zero_build_alloc(b, &b->order, (size_t)b->spec->unit_count, sizeof *b->order)) != ZERO_OK ||
-        (status = zero_build_alloc(b, &b->slots, 3 * (size_t)b->spec->unit_count + 3 + 2 * ZERO_TIER_COUNT * RING,
+        (status = zero_build_alloc(b, &b->slots,
+                                   3 * (size_t)b->spec->unit_count + 3 + 2 * ZERO_TIER_COUNT * RING +
+                                       (size_t)zero_build_link_slots(b->spec),
                                    sizeof *b->slots)) != ZERO_OK)
         return status;
     for (int32_t s = 0; s < plan->segment_count; s++)
-        if (plan->segments[s].trainable && (status = cut_segment(b, s)) != ZERO_OK)
+        if (plan->segments[s].trainable && zero_plan_has(plan, &plan->segments[s]) &&
+            (status = cut_segment(b, s)) != ZERO_OK)
             return status;
     for (int32_t s = 0; s < plan->segment_count; s++)
-        if ((status = cut_pieces(b, s)) != ZERO_OK)
+        if (zero_plan_has(plan, &plan->segments[s]) && (status = cut_pieces(b, s)) != ZERO_OK)
             return status;
     order_units(b);
     status = assign_rings(b);

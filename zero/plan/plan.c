@@ -61,6 +61,10 @@ const char *zero_op_name(zero_op_kind_t kind)
         [ZERO_OP_NORM] = "NORM",
         [ZERO_OP_EXCHANGE] = "EXCHANGE",
         [ZERO_OP_UPDATE] = "UPDATE",
+        [ZERO_OP_TASK] = "TASK",
+        [ZERO_OP_TASK_END] = "TASK_END",
+        [ZERO_OP_SEND] = "SEND",
+        [ZERO_OP_RECV] = "RECV",
         [ZERO_OP_COLLECT] = "COLLECT",
         [ZERO_OP_WHOLE] = "WHOLE",
         [ZERO_OP_SPREAD] = "SPREAD",
@@ -159,7 +163,7 @@ static void free_builder(zero_builder_t *b)
     free(b->slots);
 }
 
-zero_status_t zero_plan_build(zero_plan_t **out, const zero_spec_t *spec, zero_error_t *error)
+zero_status_t zero_plan_build(zero_plan_t **out, const zero_spec_t *spec, int pipe, zero_error_t *error)
 {
     zero_builder_t b = {.spec = spec, .error = error};
     zero_status_t status;
@@ -168,13 +172,16 @@ zero_status_t zero_plan_build(zero_plan_t **out, const zero_spec_t *spec, zero_e
     if ((status = zero_build_alloc(&b, &b.plan, 1, sizeof *b.plan)) != ZERO_OK)
         return status;
     b.plan->spec = spec;
+    b.plan->pipe = pipe;
     if ((status = zero_build_declare(&b)) != ZERO_OK ||
         (status = zero_build_alloc(&b, &b.units, (size_t)spec->unit_count, sizeof *b.units)) != ZERO_OK ||
+        (status = zero_build_tasks(&b)) != ZERO_OK ||
         (status = zero_build_alloc(&b, &b.passes, (size_t)spec->pass_count, sizeof *b.passes)) != ZERO_OK ||
         (status = zero_build_segments(&b)) != ZERO_OK || (status = zero_build_parts(&b)) != ZERO_OK ||
-        (status = zero_build_window(&b)) != ZERO_OK || (status = zero_build_node(&b)) != ZERO_OK ||
-        (status = zero_build_code_slots(&b)) != ZERO_OK || (status = zero_build_programs(&b)) != ZERO_OK ||
-        (status = zero_build_sync(&b)) != ZERO_OK || (status = zero_build_layout(&b)) != ZERO_OK) {
+        (status = zero_build_links(&b)) != ZERO_OK || (status = zero_build_window(&b)) != ZERO_OK ||
+        (status = zero_build_node(&b)) != ZERO_OK || (status = zero_build_code_slots(&b)) != ZERO_OK ||
+        (status = zero_build_programs(&b)) != ZERO_OK || (status = zero_build_sync(&b)) != ZERO_OK ||
+        (status = zero_build_layout(&b)) != ZERO_OK) {
         zero_plan_destroy(b.plan);
     } else {
         zero_build_hash(&b);
@@ -191,6 +198,11 @@ void zero_plan_destroy(zero_plan_t *plan)
     for (int32_t i = 0; i < plan->program_count; i++)
         free(plan->programs[i].ops);
     free(plan->programs);
+    for (int32_t i = 0; i < plan->spec->pass_count && plan->passes != NULL; i++) {
+        free(plan->passes[i].uses);
+        free(plan->passes[i].tasks);
+    }
+    free(plan->passes);
     free(plan->segments);
     free(plan->placed);
     free(plan->runs);
@@ -198,6 +210,15 @@ void zero_plan_destroy(zero_plan_t *plan)
     free(plan->buffers);
     free(plan->reserve_buffer);
     free(plan);
+}
+
+bool zero_plan_uses(const zero_plan_t *plan, zero_stream_id_t stream)
+{
+    for (int32_t p = 0; p < plan->program_count; p++)
+        for (int32_t i = 0; i < plan->programs[p].op_count; i++)
+            if (plan->programs[p].ops[i].stream == stream)
+                return true;
+    return false;
 }
 
 int32_t zero_plan_program(const zero_plan_t *plan, zero_program_kind_t kind, int32_t pass, int32_t unit)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* plan.h - from declarations to a list of operations: pure computation, no I/O, no device, no rank.
  *
- * A plan is the same on every rank: a flag marks an operand that means "this rank's slice", and the executor resolves
- * it.
+ * A plan is the same on every rank of a pipeline stage: a flag marks an operand that means "this rank's slice", and the
+ * executor resolves it. Without a pipeline there is one plan.
  *
  * The life of a unit's parameters and gradients, and the operations of each program, follow from the placement table
- * alone: sharding over a group of one rank is the same as full. A plan has no notion of a stage.
+ * alone: sharding over a group of one rank is the same as full. A plan has no notion of a ZeRO stage.
  */
 #ifndef ZERO_PLAN_PLAN_H
 #define ZERO_PLAN_PLAN_H
@@ -37,12 +37,29 @@ typedef struct zero_spec_use {
     uint32_t flags; /* ZERO_READ | ZERO_GRAD | ZERO_HOLD | ZERO_REDUCE */
 } zero_spec_use_t;
 
+/* A task of a pass: the uses from first_use up to that of the next task. */
+typedef struct zero_spec_task {
+    int32_t chunk;
+    zero_phase_t phase;
+    int32_t first_use;
+} zero_spec_task_t;
+
 typedef struct zero_spec_pass {
     char *name;
     zero_pass_kind_t kind;
     zero_spec_use_t *uses;
     int32_t use_count;
+    zero_spec_task_t *tasks; /* of one micro-step, in the order of their data */
+    int32_t task_count;      /* 0: the pass is not divided into tasks */
 } zero_spec_pass_t;
+
+/* A part of the model that one pipeline stage computes: chunk c is on stage c % mesh.pipe. */
+typedef struct zero_spec_chunk {
+    int64_t link; /* elements that it hands to the next chunk, and whose gradient comes back; 0: none */
+    zero_dtype_t link_dtype;
+    /* Bytes on the device and the host tier: for each micro-step in flight; once for a stage. */
+    uint64_t kept[ZERO_TIER_NVME], workspace[ZERO_TIER_NVME];
+} zero_spec_chunk_t;
 
 typedef struct zero_spec_reserve {
     zero_kind_t kind;
@@ -61,9 +78,15 @@ typedef struct zero_spec_state {
     zero_format_t format[ZERO_MAX_STATES]; /* ZERO_ALIGN_ELEMENTS is a multiple of its block */
 } zero_spec_state_t;
 
-/* The axes of the mesh along which ranks hold the same elements, as bits. The rank is replica * shards + shard. NODE:
- * the part of SHARD inside a node. */
-typedef enum zero_axis { ZERO_AXIS_SHARD = 1, ZERO_AXIS_REPLICA = 2, ZERO_AXIS_NODE = 4 } zero_axis_t;
+/* The axes of the mesh, as bits. The rank is (pipe * replicas + replica) * shards + shard. Ranks along SHARD and
+ * REPLICA hold the same elements. NODE: the part of SHARD inside a node. TIE: the two stages that share a unit. */
+typedef enum zero_axis {
+    ZERO_AXIS_SHARD = 1,
+    ZERO_AXIS_REPLICA = 2,
+    ZERO_AXIS_NODE = 4,
+    ZERO_AXIS_PIPE = 8,
+    ZERO_AXIS_TIE = 16
+} zero_axis_t;
 
 /* Ranks that communicate with each other: those that differ on these axes alone. How many there are, and what their
  * communicators can do. */
@@ -82,6 +105,7 @@ typedef struct zero_spec {
     zero_row_t parameters, gradients, optimizer;
     int window;
     zero_reduce_t reduce;
+    zero_schedule_t schedule;
     int micro_steps;
     zero_dtype_t reduce_dtype;
     zero_codec_t gather_codec, reduce_codec;
@@ -100,7 +124,8 @@ typedef struct zero_spec {
                                                 * mesh has several replicas of several shards: SHARD, REPLICA; and NODE,
                                                 * if a replica has several nodes */
     int group_count;
-    int channels; /* per group: 1 if the device is not asynchronous */
+    int32_t tied[2]; /* the stages that share units; equal if no two do */
+    int channels;    /* per group: 1 if the device is not asynchronous */
     zero_device_caps_t device;
     zero_spec_unit_t *units;
     int32_t unit_count;
@@ -110,6 +135,8 @@ typedef struct zero_spec {
     int32_t pass_count;
     zero_spec_reserve_t *reserves;
     int32_t reserve_count;
+    zero_spec_chunk_t *chunks;
+    int32_t chunk_count; /* 0 without a pipeline */
 } zero_spec_t;
 
 /* The most ranks of a plan: enough for any machine, and world * 128 elements of padding cannot overflow. */
@@ -182,12 +209,13 @@ const char *zero_role_name(zero_role_t role, int state);
  * PARAM_SHARD; without a training pass every segment is frozen. Segments are in the order of their units. */
 typedef struct zero_segment {
     int32_t unit;
+    int32_t pipe[2]; /* the stages that have it: one, or two that share it. On the others it has no buffers */
     zero_dtype_t dtype;
     bool trainable;
     bool whole;               /* its parameters are matrices that are updated whole */
     int64_t elements;         /* a multiple of slice; the padding is zero and stays zero */
     int64_t slice;            /* elements that each rank owns: a multiple of ZERO_ALIGN_ELEMENTS */
-    int64_t shard;            /* elements of a shard: slice times the number of replicas */
+    int64_t shard;            /* elements of a shard: slice times the number of replicas, on all stages that have it */
     int64_t node;             /* elements of a rank's part among those of its node; all without nodes */
     zero_dtype_t wire, final; /* dtypes of gradients: on the wire (of codes: decoded), and as norm and update read
                                * them */
@@ -301,6 +329,11 @@ typedef enum zero_op_kind {
     ZERO_OP_WAIT,      /* this stream waits for the event's latest record; without a record it does not wait */
     ZERO_OP_HOST_WAIT, /* the calling thread waits for the event's latest record */
     ZERO_OP_USE,       /* begins the caller's access to a unit: reads PARAM, adds to GRAD, as flags say. On COMPUTE */
+    ZERO_OP_TASK,      /* begins the caller's access to the buffers of a task: reads those that it receives, writes
+                        * those that it sends, both on the kept ones. On COMPUTE */
+    ZERO_OP_TASK_END,  /* ends it */
+    ZERO_OP_SEND,      /* sends src to the next stage or the one before. On a stream of a link */
+    ZERO_OP_RECV,      /* receives dst from there */
     ZERO_OP_COUNT
 } zero_op_kind_t;
 const char *zero_op_name(zero_op_kind_t kind);
@@ -314,7 +347,8 @@ typedef struct zero_op {
     uint8_t group;               /* collectives, SUM, EXCHANGE: an index of spec->groups; else 0 */
     uint8_t flags;               /* USE, RELEASE: ZERO_READ | ZERO_GRAD; NORM: ZERO_NORM_CONTINUES */
     int32_t unit, segment, part; /* -1: none */
-    int32_t use;                 /* USE, RELEASE: index in the pass; else the use that the operation serves, or -1 */
+    int32_t use;                 /* USE, RELEASE: index in the plan's pass; TASK, TASK_END, SEND, RECV: index of the
+                                  * task in it; else the use that the operation serves, or -1 */
     int32_t event;               /* RECORD, WAIT, HOST_WAIT */
     int32_t src, dst;            /* buffers, -1: none */
     int32_t program;             /* index of the program that contains it */
@@ -346,8 +380,30 @@ typedef struct zero_program {
     int32_t op_count;
 } zero_program_t;
 
+/* One task of a stage. */
+typedef struct zero_plan_task {
+    int32_t chunk, micro; /* micro: from 0 */
+    zero_phase_t phase;
+    int32_t first_use, use_count;
+    /* Buffers; -1: none. A forward task reads input and writes output, a backward task reads input and output_grad and
+     * writes input_grad. Both work on kept. */
+    int32_t input, output, output_grad, input_grad, kept[ZERO_TIER_NVME];
+} zero_plan_task_t;
+enum { ZERO_TASK_BUFFERS = 4 + ZERO_TIER_NVME };
+
+/* What a stage does of a pass. With several stages a training pass has the tasks of all micro-steps of a step, in the
+ * order of the schedule. */
+typedef struct zero_plan_pass {
+    zero_spec_use_t *uses;
+    int32_t use_count;
+    zero_plan_task_t *tasks;
+    int32_t task_count;
+} zero_plan_pass_t;
+
 typedef struct zero_plan {
-    const zero_spec_t *spec; /* borrowed: outlives the plan */
+    const zero_spec_t *spec;  /* borrowed: outlives the plan */
+    int pipe;                 /* the stage that it is for */
+    zero_plan_pass_t *passes; /* spec->pass_count */
     zero_segment_t *segments;
     int32_t segment_count;
     zero_placed_t *placed; /* spec->param_count */
@@ -360,9 +416,10 @@ typedef struct zero_plan {
     zero_program_t *programs;
     int32_t program_count;
     int32_t event_count;
-    int32_t lasting_event_count; /* any program may wait for the events below this one. The others are local: the
+    int32_t lasting_event_count;       /* any program may wait for the events below this one. The others are local: the
                                   * program that waits for one has recorded it before */
-    int32_t *reserve_buffer;     /* spec->reserve_count */
+    int32_t *reserve_buffer;           /* spec->reserve_count */
+    int32_t workspace[ZERO_TIER_NVME]; /* of the stage's tasks; -1: none */
     int32_t norms, exchange, scalars, scratch; /* buffers of kind staging: doubles [segments]; doubles [world *
                                                 * (segments + words)]; bytes; norm scratch */
     int32_t host_scratch;                      /* scratch of norms that run on the host stream; -1: none does */
@@ -371,7 +428,7 @@ typedef struct zero_plan {
     uint64_t kind_offset[ZERO_TIER_COUNT][ZERO_KIND_COUNT]; /* each kind is one page-aligned range of the arena */
     uint64_t kind_bytes[ZERO_TIER_COUNT][ZERO_KIND_COUNT];  /* page multiples. RINGS: outside the arena, on the host
                                                              * tier: channels * ring_bytes of each group of several
-                                                             * ranks */
+                                                             * ranks, and ring_bytes of each link */
     uint64_t hash; /* of everything that ranks must agree on: declarations, table, programs, layout */
 } zero_plan_t;
 
@@ -387,6 +444,13 @@ static inline int zero_plan_works_on(const zero_plan_t *plan, const zero_op_t *o
 {
     *first = op->kind == ZERO_OP_UPDATE && plan->segments[op->segment].whole;
     return op->kind == ZERO_OP_APPLY ? 1 : 1 + zero_plan_state(plan, op->segment)->count;
+}
+
+/* Whether its use is a task. */
+static inline bool zero_op_is_of_task(const zero_op_t *op)
+{
+    return op->kind == ZERO_OP_TASK || op->kind == ZERO_OP_TASK_END || op->kind == ZERO_OP_SEND ||
+           op->kind == ZERO_OP_RECV;
 }
 
 /* Whether it is a collective that moves segment data. EXCHANGE is not. */
@@ -405,19 +469,41 @@ static inline uint64_t zero_plan_place(const zero_plan_t *plan, const zero_buffe
     return at;
 }
 
-/* Sets the groups that follow from the world and the mesh. The first one's capabilities are those of all. */
+/* Sets the groups that follow from the world, the mesh and the units that stages share. The first one's capabilities
+ * are those of all. */
 void zero_plan_set_groups(zero_spec_t *spec);
-/* The number of ranks that share each segment and own a slice of it; the number of shards that it is cut into. */
+/* Finds the units that stages share, sets spec->tied and the groups. ZERO_ERR_UNSUPPORTED: three stages use a unit. */
+zero_status_t zero_plan_set_tied(zero_spec_t *spec, zero_error_t *error);
+/* The number of ranks of a pipeline stage; the number of shards that a segment is cut into. */
 int zero_plan_copies(const zero_spec_t *spec);
 int zero_plan_shards(const zero_spec_t *spec);
 /* The number of ranks of a node, if each replica has several nodes; else 0. */
 int zero_plan_node(const zero_spec_t *spec);
-/* The index of the slice that a rank owns: slices of a shard follow each other. The rank that owns a slice. */
-int zero_plan_index(const zero_spec_t *spec, int rank);
-int zero_plan_rank(const zero_spec_t *spec, int index);
-/* The group whose ranks differ on these axes (at least one of several ranks); its i-th rank, for a rank of it. */
+/* The pipeline stage of a rank. */
+int zero_plan_pipe(const zero_spec_t *spec, int rank);
+/* The index of the slice of a segment that a rank owns (slices of a shard follow each other); -1: the rank's stage does
+ * not have the segment. The rank that owns a slice. */
+int zero_plan_index(const zero_plan_t *plan, int32_t segment, int rank);
+int zero_plan_rank(const zero_plan_t *plan, int32_t segment, int index);
+/* The group whose ranks differ on these axes (at least one of several ranks); its i-th rank, for a rank of it; -1: the
+ * rank is not in the group. */
 int zero_plan_group(const zero_spec_t *spec, uint8_t axes);
 int zero_plan_member(const zero_spec_t *spec, int group, int rank, int i);
+/* Whether the plan's stage takes part in a group; whether it has operations on a stream. */
+bool zero_plan_in_group(const zero_plan_t *plan, int group);
+bool zero_plan_uses(const zero_plan_t *plan, zero_stream_id_t stream);
+/* The axes of several ranks along which a segment is cut into shards, and a shard into slices; 0: none. */
+uint8_t zero_plan_outer(const zero_spec_t *spec);
+uint8_t zero_plan_inner(const zero_spec_t *spec, const zero_segment_t *segment);
+/* Whether two stages share the segment; whether the plan's stage has it. */
+static inline bool zero_plan_is_tied(const zero_segment_t *segment)
+{
+    return segment->pipe[0] != segment->pipe[1];
+}
+static inline bool zero_plan_has(const zero_plan_t *plan, const zero_segment_t *segment)
+{
+    return segment->pipe[0] == plan->pipe || segment->pipe[1] == plan->pipe;
+}
 /* Whether several ranks share the segment. */
 static inline bool zero_plan_is_shared(const zero_segment_t *segment)
 {
@@ -430,8 +516,8 @@ typedef struct zero_span {
     int64_t begin, count;
     uint64_t offset;
 } zero_span_t;
-/* index: of the rank's slice, from 0. own: only these elements. part: only that part; -1: all. */
-zero_span_t zero_plan_span(const zero_plan_t *plan, int index, int32_t buffer, zero_extent_t own, int32_t part);
+/* rank: one of the plan's stage. own: only these elements. part: only that part; -1: all. */
+zero_span_t zero_plan_span(const zero_plan_t *plan, int rank, int32_t buffer, zero_extent_t own, int32_t part);
 /* The index of the slice that has an element of a segment. */
 int zero_plan_owner(const zero_plan_t *plan, int32_t segment, int64_t element);
 
@@ -448,10 +534,10 @@ int zero_plan_owner(const zero_plan_t *plan, int32_t segment, int64_t element);
  * member of zero_config_t. */
 zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *error);
 
-/* Checks options and declarations; builds segments, programs with their events, and the memory layout. ZERO_ERR_ARG
- * names what is wrong (if the window is too small for units that are held together: their names, and the window that
- * would be enough). Does not run the checker. */
-zero_status_t zero_plan_build(zero_plan_t **plan, const zero_spec_t *spec, zero_error_t *error);
+/* Checks options and declarations; builds segments, programs with their events, and the memory layout, for a pipeline
+ * stage (0 if there is one). ZERO_ERR_ARG names what is wrong (if the window is too small for units that are held
+ * together: their names, and the window that would be enough). Does not run the checker. */
+zero_status_t zero_plan_build(zero_plan_t **plan, const zero_spec_t *spec, int pipe, zero_error_t *error);
 void zero_plan_destroy(zero_plan_t *plan);
 
 /* The program of this kind for a pass (and a unit, for ANY; otherwise -1), or -1. */
@@ -463,6 +549,12 @@ int32_t zero_plan_program(const zero_plan_t *plan, zero_program_kind_t kind, int
  * that a read, a write or a reuse is not ordered after what it needs, or that an operation reads the wrong contents;
  * the error names program, operation, unit and buffer. Independent of how the plan was built. */
 zero_status_t zero_plan_check(const zero_plan_t *plan, zero_error_t *error);
+
+/* Runs the programs of steps and evaluations of all stages against each other, with nothing but their own waits and the
+ * transfers between them, where both ends of a transfer wait for each other. ZERO_ERR_PLAN names what waits in a
+ * circle, or the two ends that differ in chunk, micro-step or size. One order decides for all: streams are first in,
+ * first out, so no operation that could run can be kept from it by another. */
+zero_status_t zero_plan_check_pipe(const zero_plan_t *const *plans, int count, zero_error_t *error);
 
 /* Makes the i-th of ZERO_CHANGES single changes of the options that may reduce the plan's memory. No change affects
  * results; those that cost the least time come first. change gets the members that differ. Returns false if the options

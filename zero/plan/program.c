@@ -20,6 +20,7 @@ static void gather_unit(zero_program_writer_t *w, int32_t unit, int32_t use, tur
     const zero_builder_t *b = w->b;
     FOR_SEGMENTS(b, unit, s)
     {
+        const zero_placement_t *at = &b->units[unit].at;
         const int32_t *buffer = b->plan->segments[s].buffer;
         int32_t node = buffer[ZERO_ROLE_NODE_SHARD], codes = buffer[ZERO_ROLE_PARAM_CODES],
                 param = buffer[ZERO_ROLE_PARAM], from = buffer[ZERO_ROLE_PARAM_SHARD],
@@ -32,19 +33,19 @@ static void gather_unit(zero_program_writer_t *w, int32_t unit, int32_t use, tur
         }
         if (buffer[ZERO_ROLE_STAGED_PARAM] >= 0) {
             int32_t staged = buffer[ZERO_ROLE_STAGED_PARAM];
-            zero_write_segment(w, ZERO_OP_READ, ZERO_STREAM_IO, s, use, from, b->keeps, staged, b->keeps);
+            zero_write_segment(w, ZERO_OP_READ, ZERO_STREAM_IO, s, use, from, at->keeps, staged, at->keeps);
             from = staged;
         }
         if (b->offload_parameters) {
-            zero_write_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, from, b->keeps, param, b->keeps);
+            zero_write_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, from, at->keeps, param, at->keeps);
             from = param;
         }
         if (codes >= 0) {
-            zero_write_segment(w, ZERO_OP_CAST, ZERO_STREAM_GATHER, s, use, from, b->keeps, codes, b->keeps);
+            zero_write_segment(w, ZERO_OP_CAST, ZERO_STREAM_GATHER, s, use, from, at->keeps, codes, at->keeps);
             from = codes;
         }
-        if (b->shard_parameters)
-            zero_write_gather(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, from, b->keeps, gathered);
+        if (at->shard_parameters)
+            zero_write_gather(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, from, at->keeps, gathered);
         if (node >= 0 && turn == FIRST)
             zero_write_segment(w, ZERO_OP_COPY, ZERO_STREAM_GATHER, s, use, gathered, ZERO_EXTENT_NODE, node,
                                ZERO_EXTENT_NODE);
@@ -60,12 +61,14 @@ typedef struct micro {
 /* Makes gradients zero at the use that opens them, or the local sum so far. */
 static void open_gradients(zero_program_writer_t *w, int32_t unit, int32_t use, micro_t micro)
 {
+    bool first = micro.first && w->b->grads[use].first;
     FOR_SEGMENTS(w->b, unit, s)
     {
         const zero_segment_t *segment = &w->b->plan->segments[s];
         int32_t grad = segment->buffer[ZERO_ROLE_GRAD], sum = segment->buffer[ZERO_ROLE_SUM];
-        bool sums = w->b->sum_locally && segment->dtype == ZERO_FP32; /* the caller adds to the sum so far */
-        if (grad >= 0 && (micro.first || !sums))
+        bool sums =
+            w->b->units[unit].at.sum_locally && segment->dtype == ZERO_FP32; /* the caller adds to the sum so far */
+        if (grad >= 0 && (first || !sums))
             zero_write_segment(w, ZERO_OP_FILL, ZERO_STREAM_COMPUTE, s, use, -1, ZERO_EXTENT_WHOLE, grad,
                                ZERO_EXTENT_WHOLE);
         else if (grad >= 0 && sum >= 0)
@@ -89,9 +92,10 @@ static void send_gradients(zero_program_writer_t *w, int32_t s, int32_t use)
 /* FINAL is complete on this rank's slice: writes its part of the norm and, if updates are full, gathers all slices. */
 static void finish_segment(zero_program_writer_t *w, int32_t s, int32_t use)
 {
-    int32_t final = w->b->plan->segments[s].buffer[ZERO_ROLE_FINAL];
+    const zero_segment_t *segment = &w->b->plan->segments[s];
+    int32_t final = segment->buffer[ZERO_ROLE_FINAL];
     zero_write_norm(w, ZERO_STREAM_REDUCE, s, use, final);
-    if (w->b->gather_gradients)
+    if (zero_build_at(w->b, segment)->gather_gradients)
         zero_write_gather(w, ZERO_OP_GATHER, ZERO_STREAM_REDUCE, s, use, final, ZERO_EXTENT_SLICE, final);
     send_gradients(w, s, use);
 }
@@ -118,8 +122,9 @@ static void bring_sum(zero_program_writer_t *w, int32_t s, int32_t use, int32_t 
 {
     const zero_plan_t *plan = w->b->plan;
     zero_pieces_t pieces = w->b->segments[s].sum;
-    int32_t sum = plan->segments[s].buffer[w->b->sum_shards ? ZERO_ROLE_FINAL : ZERO_ROLE_SUM];
-    zero_extent_t extent = w->b->sum_shards ? ZERO_EXTENT_SHARD : ZERO_EXTENT_WHOLE;
+    bool shards = zero_build_at(w->b, &plan->segments[s])->sum_shards;
+    int32_t sum = plan->segments[s].buffer[shards ? ZERO_ROLE_FINAL : ZERO_ROLE_SUM];
+    zero_extent_t extent = shards ? ZERO_EXTENT_SHARD : ZERO_EXTENT_WHOLE;
     if (pieces.count == 0 && dst != sum)
         zero_write_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, sum, extent, dst, extent);
     for (int32_t p = pieces.first; p < pieces.first + pieces.count; p++) {
@@ -155,7 +160,7 @@ static void deliver(zero_program_writer_t *w, int32_t s, int32_t use, int32_t fr
 static void finish_away(zero_program_writer_t *w, int32_t s, int32_t use, int32_t from)
 {
     zero_write_norm(w, ZERO_STREAM_REDUCE, s, use, from);
-    if (w->b->gather_gradients)
+    if (zero_build_at(w->b, &w->b->plan->segments[s])->gather_gradients)
         zero_write_gather(w, ZERO_OP_GATHER, ZERO_STREAM_REDUCE, s, use, from, ZERO_EXTENT_SLICE, from);
     deliver(w, s, use, from);
 }
@@ -207,16 +212,17 @@ static void reduce_away(zero_program_writer_t *w, int32_t s, int32_t use, micro_
 {
     const zero_builder_t *b = w->b;
     const zero_segment_t *segment = &b->plan->segments[s];
+    const zero_placement_t *at = zero_build_at(b, segment);
     const int32_t *buffer = segment->buffer;
     int32_t source = buffer[ZERO_ROLE_GRAD], sum = buffer[ZERO_ROLE_SUM];
     bool there = zero_build_sums_there(b, segment);
 
     if (there)
         take_away(w, use, b->segments[s].written, source, sum, micro.first);
-    else if (b->sum_locally && !micro.last)
+    else if (at->sum_locally && !micro.last)
         zero_write_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, source, ZERO_EXTENT_WHOLE, sum,
                            ZERO_EXTENT_WHOLE);
-    if (b->sum_locally && !micro.last)
+    if (at->sum_locally && !micro.last)
         return;
     if (there && !zero_plan_is_shared(segment)) {
         bring_sum(w, s, use, sum);
@@ -232,13 +238,13 @@ static void reduce_away(zero_program_writer_t *w, int32_t s, int32_t use, micro_
     else if (buffer[ZERO_ROLE_WIRE] >= 0)
         zero_write_segment(w, ZERO_OP_CAST, ZERO_STREAM_REDUCE, s, use, buffer[ZERO_ROLE_GRAD], ZERO_EXTENT_WHOLE,
                            source, ZERO_EXTENT_WHOLE);
-    if (b->sum_shards && !(micro.first && micro.last)) {
+    if (at->sum_shards && !(micro.first && micro.last)) {
         sum_shards_away(w, s, use, micro, source);
         return;
     }
     if (zero_plan_is_shared(segment))
         zero_write_reduce(w, ZERO_OP_REDUCE_SCATTER, s, use, source, ZERO_EXTENT_WHOLE, reduced);
-    if (b->units[segment->unit].several && !b->sum_locally && !b->sum_shards)
+    if (b->units[segment->unit].several && !at->sum_locally && !at->sum_shards)
         accumulate_away(w, s, use, micro, reduced);
     else
         finish_away(w, s, use, reduced);
@@ -282,6 +288,7 @@ static void reduce_segment(zero_program_writer_t *w, int32_t s, int32_t use, mic
 {
     const zero_builder_t *b = w->b;
     const zero_segment_t *segment = &b->plan->segments[s];
+    const zero_placement_t *at = zero_build_at(b, segment);
     const int32_t *buffer = segment->buffer;
     int32_t source = buffer[ZERO_ROLE_GRAD], final = buffer[ZERO_ROLE_FINAL];
 
@@ -290,18 +297,18 @@ static void reduce_segment(zero_program_writer_t *w, int32_t s, int32_t use, mic
                            ZERO_EXTENT_WHOLE, buffer[ZERO_ROLE_SUM], ZERO_EXTENT_WHOLE);
         source = buffer[ZERO_ROLE_SUM];
     }
-    if (b->sum_locally && !micro.last)
+    if (at->sum_locally && !micro.last)
         return;
     if (buffer[ZERO_ROLE_WIRE] >= 0) {
         zero_write_segment(w, ZERO_OP_CAST, ZERO_STREAM_REDUCE, s, use, source, ZERO_EXTENT_WHOLE,
                            buffer[ZERO_ROLE_WIRE], ZERO_EXTENT_WHOLE);
         source = buffer[ZERO_ROLE_WIRE];
     }
-    if (b->sum_shards && !(micro.first && micro.last)) {
+    if (at->sum_shards && !(micro.first && micro.last)) {
         sum_shards(w, s, use, micro, source);
         return;
     }
-    bool begins = b->sum_locally || micro.first; /* FINAL holds nothing yet */
+    bool begins = at->sum_locally || micro.first; /* FINAL holds nothing yet */
     if (begins && segment->final == segment->wire) {
         if (zero_plan_is_shared(segment))
             zero_write_reduce(w, ZERO_OP_REDUCE_SCATTER, s, use, source, ZERO_EXTENT_WHOLE, final);
@@ -333,37 +340,115 @@ static void reduce_unit(zero_program_writer_t *w, int32_t unit, int32_t use, mic
     }
 }
 
-/* A pass with declared uses: a micro-step of training, or an evaluation (none of whose uses has ZERO_GRAD). */
+/* An operation on a buffer of a task; buffer -1: none. */
+static void write_task(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t task,
+                       int32_t buffer)
+{
+    const zero_buffer_t *x = buffer >= 0 ? &w->b->plan->buffers[buffer] : NULL;
+    bool task_op = kind == ZERO_OP_TASK || kind == ZERO_OP_TASK_END;
+    if (x == NULL && !task_op)
+        return;
+    zero_write_op(w, (zero_op_t){.kind = (uint8_t)kind,
+                                 .stream = (uint8_t)stream,
+                                 .unit = -1,
+                                 .segment = -1,
+                                 .part = -1,
+                                 .use = task,
+                                 .event = -1,
+                                 .src = kind == ZERO_OP_SEND ? buffer : -1,
+                                 .dst = kind == ZERO_OP_RECV ? buffer : -1,
+                                 .count = x ? x->elements : 0,
+                                 .bytes = kind == ZERO_OP_RECV ? x->bytes : 0});
+}
+
+static void receive(zero_program_writer_t *w, const zero_plan_pass_t *pass, int32_t task)
+{
+    const zero_plan_task_t *t = task < pass->task_count ? &pass->tasks[task] : NULL;
+    if (t != NULL && t->phase == ZERO_FORWARD)
+        write_task(w, ZERO_OP_RECV, ZERO_STREAM_FROM_PREV, task, t->input);
+    else if (t != NULL)
+        write_task(w, ZERO_OP_RECV, ZERO_STREAM_FROM_NEXT, task, t->output_grad);
+}
+
+static void end_task(zero_program_writer_t *w, const zero_plan_pass_t *pass, int32_t task)
+{
+    write_task(w, ZERO_OP_TASK_END, ZERO_STREAM_COMPUTE, task, -1);
+    write_task(w, ZERO_OP_SEND, ZERO_STREAM_TO_NEXT, task, pass->tasks[task].output);
+    write_task(w, ZERO_OP_SEND, ZERO_STREAM_TO_PREV, task, pass->tasks[task].input_grad);
+}
+
+/* Ends the tasks before use i, and begins to receive for the one after the next. Returns the task that has use i. */
+static int32_t end_tasks(zero_program_writer_t *w, const zero_plan_pass_t *pass, int32_t task, int32_t i)
+{
+    for (; task < pass->task_count && pass->tasks[task].first_use + pass->tasks[task].use_count <= i; task++) {
+        if (pass->tasks[task].use_count == 0) { /* otherwise its first use has begun it */
+            receive(w, pass, task + 1);
+            write_task(w, ZERO_OP_TASK, ZERO_STREAM_COMPUTE, task, -1);
+        }
+        end_task(w, pass, task);
+    }
+    return task;
+}
+
+/* Reduces what the uses [begin, end) have added, but for what comes late. */
+static void reduce_uses(zero_program_writer_t *w, const zero_plan_pass_t *pass, int32_t begin, int32_t end,
+                        micro_t micro)
+{
+    for (int32_t j = begin; j < end; j++)
+        if (w->b->grads[j].reduces && !zero_build_is_late(w->b, j))
+            reduce_unit(w, pass->uses[j].unit, j, micro);
+}
+
+/* Which gather of a unit entry e of what a pass gathers is. */
+static turn_t turn_of(const zero_builder_t *b, int32_t index, int32_t e)
+{
+    const zero_pass_plan_t *plan = &b->passes[index];
+    if (index != b->train || zero_plan_node(b->spec) == 0)
+        return ONLY;
+    return zero_build_gathers(plan, plan->enter[e], e) ? AGAIN : FIRST;
+}
+
+/* A pass with declared uses: a micro-step of training, or all tasks of its micro-steps; or an evaluation (none of whose
+ * uses has ZERO_GRAD). */
 static void write_pass(zero_program_writer_t *w, int32_t index, micro_t micro)
 {
     const zero_builder_t *b = w->b;
-    const zero_spec_pass_t *pass = &b->spec->passes[index];
+    const zero_plan_pass_t *pass = &b->plan->passes[index];
     const zero_pass_plan_t *plan = &b->passes[index];
     const bool grads = index == b->train;
-    int32_t chain = 0;
+    int32_t chain = 0, task = 0;
 
+    receive(w, pass, 0);
     for (int32_t i = 0; i < pass->use_count; i++) {
         const zero_spec_use_t *use = &pass->uses[i];
+        task = end_tasks(w, pass, task, i);
+        bool begins = task < pass->task_count && pass->tasks[task].first_use == i;
+        if (begins)
+            receive(w, pass, task + 1);
         for (int32_t e = plan->enter_begin[i]; e < plan->enter_begin[i + 1]; e++)
-            gather_unit(w, plan->enter[e], plan->enter_use[e],
-                        !grads                                        ? ONLY
-                        : zero_build_gathers(plan, plan->enter[e], e) ? AGAIN
-                                                                      : FIRST);
+            gather_unit(w, plan->enter[e], plan->enter_use[e], turn_of(b, index, e));
         /* Reductions of what the previous position released come after the gathers, for which the next use waits. */
-        for (int32_t j = chain; j < i && plan->release_at[j] < i; j++)
-            if (grads && b->grads[j].reduces)
-                reduce_unit(w, pass->uses[j].unit, j, micro);
-        if (plan->release_at[chain] < i)
+        if (plan->release_at[chain] < i) {
+            if (grads)
+                reduce_uses(w, pass, chain, i, micro);
             chain = i;
+        }
+        if (begins)
+            write_task(w, ZERO_OP_TASK, ZERO_STREAM_COMPUTE, task, -1);
         if (grads && b->grads[i].opens)
             open_gradients(w, use->unit, i, micro);
         zero_write_plain(w, ZERO_OP_USE, ZERO_STREAM_COMPUTE, use->unit, i, use->flags);
         for (int32_t j = i; j >= chain && plan->release_at[i] == i; j--)
             zero_write_plain(w, ZERO_OP_RELEASE, ZERO_STREAM_COMPUTE, pass->uses[j].unit, j, pass->uses[j].flags);
     }
-    for (int32_t j = chain; j < pass->use_count; j++)
-        if (grads && b->grads[j].reduces)
-            reduce_unit(w, pass->uses[j].unit, j, micro);
+    end_tasks(w, pass, task, pass->use_count);
+    if (!grads)
+        return;
+    reduce_uses(w, pass, chain, pass->use_count, micro);
+    for (int32_t u = 0; u < b->spec->unit_count; u++) /* in an order that both stages have */
+        for (int32_t j = 0; j < pass->use_count && b->units[u].pipe[0] != b->units[u].pipe[1]; j++)
+            if (pass->uses[j].unit == u && zero_build_is_late(b, j))
+                reduce_unit(w, u, j, micro);
 }
 
 static void write_any(zero_program_writer_t *w, int32_t unit)
@@ -393,7 +478,7 @@ static zero_status_t write_training(zero_builder_t *b)
         {ZERO_PROGRAM_LAST, {false, true}},
         {ZERO_PROGRAM_ONLY, {true, true}},
     };
-    for (size_t i = b->spec->micro_steps > 1 ? 0 : 3; i < 4; i++) {
+    for (size_t i = b->spec->micro_steps > 1 && b->spec->chunk_count == 0 ? 0 : 3; i < 4; i++) {
         zero_program_writer_t w = begin(b, micros[i].kind, b->train, -1);
         write_pass(&w, b->train, micros[i].micro);
         if (w.status != ZERO_OK)

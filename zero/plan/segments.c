@@ -62,6 +62,7 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
             if (segment == NULL) {
                 segment = &plan->segments[plan->segment_count++];
                 segment->unit = unit;
+                memcpy(segment->pipe, u->pipe, sizeof segment->pipe);
                 segment->dtype = p->dtype;
                 segment->trainable = key < FIRST_FROZEN;
                 segment->whole = segment->trainable && key >= FIRST_WHOLE;
@@ -83,8 +84,9 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
             return too_big(b, spec->units[unit].name);
         plan->runs[plan->run_count - 1].end = segment->elements;
     }
-    u->segment_count = plan->segment_count - u->first_segment;
-    u->slotted = (b->shard_parameters || b->offload_parameters) && u->segment_count > 0 &&
+    bool here = u->pipe[0] == plan->pipe || u->pipe[1] == plan->pipe;
+    u->segment_count = here ? plan->segment_count - u->first_segment : 0;
+    u->slotted = (u->at.shard_parameters || b->offload_parameters) && u->segment_count > 0 &&
                  bytes >= (uint64_t)spec->persist_bytes;
     return ZERO_OK;
 }
@@ -97,7 +99,7 @@ typedef struct share {
 static int64_t elements_that_stay(const zero_builder_t *b, share_t *share, const zero_segment_t *s)
 {
     double ratio = b->spec->optimizer.tier == ZERO_TIER_DEVICE ? 0 : b->spec->offload_ratio;
-    int64_t updated = b->shard_optimizer ? s->slice : s->elements;
+    int64_t updated = zero_build_at(b, s)->shard_optimizer ? s->slice : s->elements;
     share->updated += updated;
     double wanted = (1 - ratio) * (double)share->updated - (double)share->stays;
     int64_t stays = wanted > 0 ? (int64_t)(wanted / ZERO_NORM_BLOCK + 0.5) * ZERO_NORM_BLOCK : 0;
@@ -129,14 +131,15 @@ static zero_status_t place_away(zero_builder_t *b, int32_t index)
     int32_t *buffer = s->buffer;
     bool several = b->units[s->unit].several, there = zero_build_sums_there(b, s),
          rounds_there = there && !zero_plan_is_shared(s), coded = zero_build_codes_gradients(b, s);
-    int64_t stays = b->gather_gradients ? 0 : b->segments[index].stays;
+    const zero_placement_t *at = zero_build_at(b, s);
+    int64_t stays = at->gather_gradients ? 0 : b->segments[index].stays;
     zero_status_t status = in_slot(b, index, ZERO_ROLE_GRAD, s->dtype);
 
     if (status == ZERO_OK && s->dtype != s->wire && !rounds_there && (!coded || there))
         status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire);
     if (!coded)
         buffer[ZERO_ROLE_WIRE_SHARD] = buffer[buffer[ZERO_ROLE_WIRE] >= 0 ? ZERO_ROLE_WIRE : ZERO_ROLE_GRAD];
-    if (status == ZERO_OK && several && b->gather_gradients && !b->sum_locally && !b->sum_shards) {
+    if (status == ZERO_OK && several && at->gather_gradients && !at->sum_locally && !at->sum_shards) {
         if (s->wire == ZERO_FP32)
             buffer[ZERO_ROLE_WHOLE] = buffer[ZERO_ROLE_WIRE_SHARD];
         else
@@ -144,18 +147,18 @@ static zero_status_t place_away(zero_builder_t *b, int32_t index)
     }
     if (status != ZERO_OK)
         return status;
-    if (b->sum_locally) {
+    if (at->sum_locally) {
         status = own(b, index, ZERO_ROLE_SUM, ZERO_TIER_HOST, ZERO_FP32, s->elements);
         buffer[ZERO_ROLE_FINAL] = buffer[ZERO_ROLE_SUM];
         return status;
     }
-    if (b->sum_shards)
-        return own(b, index, ZERO_ROLE_FINAL, ZERO_TIER_HOST, ZERO_FP32, b->shard_optimizer ? s->shard : s->elements);
-    status =
-        own(b, index, ZERO_ROLE_FINAL, ZERO_TIER_HOST, s->final, (b->shard_optimizer ? s->slice : s->elements) - stays);
+    if (at->sum_shards)
+        return own(b, index, ZERO_ROLE_FINAL, ZERO_TIER_HOST, ZERO_FP32, at->shard_optimizer ? s->shard : s->elements);
+    status = own(b, index, ZERO_ROLE_FINAL, ZERO_TIER_HOST, s->final,
+                 (at->shard_optimizer ? s->slice : s->elements) - stays);
     if (status == ZERO_OK) {
         zero_buffer_t *x = &b->plan->buffers[buffer[ZERO_ROLE_FINAL]];
-        x->own = b->shard_optimizer ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE;
+        x->own = at->shard_optimizer ? ZERO_EXTENT_SLICE : ZERO_EXTENT_WHOLE;
         x->begin = stays;
     }
     return status;
@@ -169,19 +172,20 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
     zero_segment_t *s = &b->plan->segments[index];
     int32_t *buffer = s->buffer;
     bool several = b->units[s->unit].several, coded = zero_build_codes_gradients(b, s);
-    int64_t final_elements = !b->shard_optimizer ? s->elements : b->sum_shards ? s->shard : s->slice;
+    const zero_placement_t *at = zero_build_at(b, s);
+    int64_t final_elements = !at->shard_optimizer ? s->elements : at->sum_shards ? s->shard : s->slice;
     zero_status_t status = ZERO_OK;
 
     /* One rank and fp32 on the wire: nothing is rounded or sent, so the gradients are reduced as they were written. */
     bool no_wire = !zero_plan_is_shared(s) && b->spec->reduce_dtype == ZERO_FP32;
-    s->wire = no_wire ? (b->sum_locally ? ZERO_FP32 : s->dtype) : b->spec->reduce_dtype;
+    s->wire = no_wire ? (at->sum_locally ? ZERO_FP32 : s->dtype) : b->spec->reduce_dtype;
     s->final = several ? ZERO_FP32 : s->wire;
 
     if ((status = zero_build_grad_codes(b, index)) != ZERO_OK)
         return status;
     if (b->segments[index].away)
         return place_away(b, index);
-    if (b->sum_locally) {
+    if (at->sum_locally) {
         zero_role_t sum = s->dtype == ZERO_FP32 ? ZERO_ROLE_GRAD : ZERO_ROLE_SUM;
         if (sum == ZERO_ROLE_SUM && (status = in_slot(b, index, ZERO_ROLE_GRAD, s->dtype)) != ZERO_OK)
             return status;
@@ -192,7 +196,7 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
             return status;
     } else {
         /* Gradients that are reduced, or added to the sum, in another buffer need not stay. */
-        bool stays = !several && !b->shard_gradients;
+        bool stays = !several && !at->shard_gradients;
         status = stays ? own(b, index, ZERO_ROLE_GRAD, ZERO_TIER_DEVICE, s->dtype, s->elements)
                        : in_slot(b, index, ZERO_ROLE_GRAD, s->dtype);
         if (status != ZERO_OK)
@@ -206,7 +210,7 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
         else if (s->dtype != s->wire && !coded && (status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire)) != ZERO_OK)
             return status;
     }
-    if (several && !coded && (!b->sum_locally || s->final != s->wire)) /* reduced in place, then cast or added */
+    if (several && !coded && (!at->sum_locally || s->final != s->wire)) /* reduced in place, then cast or added */
         buffer[ZERO_ROLE_WIRE_SHARD] = buffer[ZERO_ROLE_WIRE] >= 0 ? buffer[ZERO_ROLE_WIRE] : buffer[ZERO_ROLE_GRAD];
     return ZERO_OK;
 }
@@ -224,14 +228,14 @@ static zero_status_t place_segment(zero_builder_t *b, int32_t index)
         return status;
     if (slotted &&
         (status = zero_build_buffer(b, index, ZERO_ROLE_PARAM_SHARD, ZERO_KIND_PARAMETERS, b->spec->parameters.tier,
-                                    zero_format_plain(s->dtype), zero_build_elements(s, b->keeps),
+                                    zero_format_plain(s->dtype), zero_build_elements(s, zero_build_at(b, s)->keeps),
                                     &buffer[ZERO_ROLE_PARAM_SHARD])) != ZERO_OK)
         return status;
     if (slotted && (status = zero_build_param_codes(b, index)) != ZERO_OK)
         return status;
     if (slotted && b->spec->parameters.tier == ZERO_TIER_NVME &&
         (status = zero_build_buffer(b, index, ZERO_ROLE_STAGED_PARAM, ZERO_KIND_STAGING, ZERO_TIER_HOST,
-                                    zero_format_plain(s->dtype), zero_build_elements(s, b->keeps),
+                                    zero_format_plain(s->dtype), zero_build_elements(s, zero_build_at(b, s)->keeps),
                                     &buffer[ZERO_ROLE_STAGED_PARAM])) != ZERO_OK)
         return status;
     if (s->whole &&
@@ -244,11 +248,39 @@ static zero_status_t place_segment(zero_builder_t *b, int32_t index)
     return ZERO_OK;
 }
 
-/* Finds where the training pass uses each unit, and which uses' gradients are reduced together: all of a micro-step, or
- * up to a use with ZERO_REDUCE. If ranks sum their micro-steps first, nothing is reduced before the sum is complete. */
+/* Marks the uses of a task, [begin, end): those that open the gradients of a unit, and those after which these are
+ * reduced: the last one of the task, or one with ZERO_REDUCE. If ranks sum their micro-steps first, nothing is reduced
+ * before that. last, open: by unit; open is -1. */
+static void mark_task(zero_builder_t *b, int32_t begin, int32_t end, int32_t *last, int32_t *open)
+{
+    const zero_spec_use_t *uses = b->plan->passes[b->train].uses;
+    for (int32_t i = begin; i < end; i++)
+        if (uses[i].flags & ZERO_GRAD)
+            last[uses[i].unit] = i;
+    for (int32_t i = begin; i < end; i++) {
+        const int32_t u = uses[i].unit;
+        zero_grad_plan_t *grad = &b->grads[i];
+        grad->closes = -1;
+        if (b->units[u].first_use < 0)
+            b->units[u].first_use = i;
+        if (!(uses[i].flags & ZERO_GRAD))
+            continue;
+        if (open[u] < 0) {
+            grad->opens = true;
+            open[u] = i;
+        }
+        grad->reduces = i == last[u] || ((uses[i].flags & ZERO_REDUCE) && !b->units[u].at.sum_locally);
+        if (!grad->reduces)
+            continue;
+        b->grads[open[u]].closes = i;
+        open[u] = -1;
+    }
+}
+
+/* Finds where the training pass uses each unit, and which uses' gradients are reduced together. */
 static zero_status_t find_uses(zero_builder_t *b)
 {
-    const zero_spec_pass_t *pass = b->train < 0 ? NULL : &b->spec->passes[b->train];
+    const zero_plan_pass_t *pass = b->train < 0 ? NULL : &b->plan->passes[b->train];
     int32_t uses = pass ? pass->use_count : 0, *last = NULL, *open = NULL; /* by unit */
     size_t units = (size_t)b->spec->unit_count;
     zero_status_t status;
@@ -258,37 +290,27 @@ static zero_status_t find_uses(zero_builder_t *b)
         (status = zero_build_alloc(b, &open, units, sizeof *open)) != ZERO_OK)
         goto out;
     for (int32_t u = 0; u < b->spec->unit_count; u++) {
-        b->units[u].first_use = last[u] = open[u] = -1;
+        b->units[u].first_use = open[u] = -1;
         b->units[u].several = b->spec->micro_steps > 1;
     }
-    for (int32_t i = 0; i < uses; i++)
-        if (pass->uses[i].flags & ZERO_GRAD)
-            last[pass->uses[i].unit] = i;
+    for (int32_t t = 0; pass && t < pass->task_count; t++)
+        mark_task(b, pass->tasks[t].first_use, pass->tasks[t].first_use + pass->tasks[t].use_count, last, open);
+    if (pass && pass->task_count == 0)
+        mark_task(b, 0, uses, last, open);
+    for (size_t u = 0; u < units; u++)
+        last[u] = -1; /* the last use that reduces */
     for (int32_t i = 0; i < uses; i++) {
-        const int32_t u = pass->uses[i].unit;
-        zero_grad_plan_t *grad = &b->grads[i];
-        grad->closes = -1;
-        if (b->units[u].first_use < 0)
-            b->units[u].first_use = i;
-        if (!(pass->uses[i].flags & ZERO_GRAD))
+        int32_t u = pass->uses[i].unit;
+        if (!b->grads[i].opens)
             continue;
-        if (open[u] < 0) {
-            grad->opens = true;
-            open[u] = i;
-        }
-        grad->last = i == last[u];
-        grad->reduces = grad->last || ((pass->uses[i].flags & ZERO_REDUCE) && !b->sum_locally);
-        if (!grad->reduces)
-            continue;
-        b->grads[open[u]].closes = i;
-        b->units[u].several = b->units[u].several || !grad->last;
-        open[u] = -1;
+        int32_t closes = b->grads[i].closes;
+        b->grads[i].first = b->grads[closes].first = last[u] < 0;
+        b->units[u].several = b->units[u].several || last[u] >= 0;
+        last[u] = closes;
     }
     for (size_t u = 0; u < units; u++)
-        last[u] = 0;
-    for (int32_t i = 0; i < uses; i++)
-        if (b->grads[i].reduces)
-            b->grads[i].first = last[pass->uses[i].unit]++ == 0;
+        if (last[u] >= 0)
+            b->grads[last[u]].last = true;
 out:
     free(last);
     free(open);
@@ -330,10 +352,13 @@ zero_status_t zero_build_segments(zero_builder_t *b)
     }
     for (int32_t s = 0; s < plan->segment_count; s++) {
         zero_segment_plan_t *x = &b->segments[s];
+        if (!zero_plan_has(plan, &plan->segments[s]))
+            continue;
         if (plan->segments[s].trainable) {
             x->stays = elements_that_stay(b, &share, &plan->segments[s]);
             x->away = spec->gradients.tier != ZERO_TIER_DEVICE &&
-                      x->stays < (b->shard_optimizer ? plan->segments[s].slice : plan->segments[s].elements);
+                      x->stays < (zero_build_at(b, &plan->segments[s])->shard_optimizer ? plan->segments[s].slice
+                                                                                        : plan->segments[s].elements);
         }
         if ((status = place_segment(b, s)) != ZERO_OK)
             goto out;

@@ -2,23 +2,30 @@
 /* slices.c - which ranks share a segment, which elements each owns, and where an operand lies. Only this file maps
  * ranks to slices: the rest of the builder, the executor and the engine call it.
  *
- * Rank replica * shards + shard owns slice shard * replicas + replica. So the slices of a shard follow each other, and
- * a reduction over shards leaves the range that the one over replicas cuts. */
+ * Rank (pipe * replicas + replica) * shards + shard owns slice (shard * replicas + replica) * stages + stage, where
+ * stages is the number of pipeline stages that have the segment, one or two, and stage the rank's among them. So the
+ * slices of a shard follow each other, and a reduction over shards leaves the range that the one over replicas and
+ * stages cuts. */
 #include "zero/plan/build.h"
-
-int zero_plan_copies(const zero_spec_t *spec)
-{
-    return spec->groups[0].size;
-}
 
 static int replicas_of(const zero_spec_t *spec)
 {
     return spec->mesh.replicas;
 }
 
+int zero_plan_copies(const zero_spec_t *spec)
+{
+    return spec->world / spec->mesh.pipe;
+}
+
 int zero_plan_shards(const zero_spec_t *spec)
 {
-    return spec->world / replicas_of(spec);
+    return zero_plan_copies(spec) / replicas_of(spec);
+}
+
+int zero_plan_pipe(const zero_spec_t *spec, int rank)
+{
+    return rank / zero_plan_copies(spec);
 }
 
 int zero_plan_node(const zero_spec_t *spec)
@@ -27,39 +34,66 @@ int zero_plan_node(const zero_spec_t *spec)
     return node > 0 && node < shards && shards % node == 0 ? node : 0;
 }
 
-int zero_plan_index(const zero_spec_t *spec, int rank)
+/* The number of slices of a shard. */
+static int slices_of(const zero_segment_t *segment)
 {
-    int shards = zero_plan_shards(spec);
-    return rank % shards * replicas_of(spec) + rank / shards;
+    return (int)(segment->shard / segment->slice);
 }
 
-int zero_plan_rank(const zero_spec_t *spec, int index)
+int zero_plan_index(const zero_plan_t *plan, int32_t segment, int rank)
 {
-    int replicas = replicas_of(spec);
-    return index % replicas * zero_plan_shards(spec) + index / replicas;
+    const zero_segment_t *s = &plan->segments[segment];
+    int local = rank % zero_plan_copies(plan->spec), shards = zero_plan_shards(plan->spec),
+        pipe = zero_plan_pipe(plan->spec, rank), index = local % shards * replicas_of(plan->spec) + local / shards;
+    if (pipe != s->pipe[0] && pipe != s->pipe[1])
+        return -1;
+    return zero_plan_is_tied(s) ? 2 * index + (pipe == s->pipe[1]) : index;
+}
+
+int zero_plan_rank(const zero_plan_t *plan, int32_t segment, int index)
+{
+    const zero_segment_t *s = &plan->segments[segment];
+    int replicas = replicas_of(plan->spec), pipe = s->pipe[zero_plan_is_tied(s) ? index % 2 : 0];
+    if (zero_plan_is_tied(s))
+        index /= 2;
+    return pipe * zero_plan_copies(plan->spec) + index % replicas * zero_plan_shards(plan->spec) + index / replicas;
+}
+
+uint8_t zero_plan_outer(const zero_spec_t *spec)
+{
+    return zero_plan_shards(spec) > 1 ? ZERO_AXIS_SHARD : 0;
+}
+
+uint8_t zero_plan_inner(const zero_spec_t *spec, const zero_segment_t *segment)
+{
+    return (uint8_t)((replicas_of(spec) > 1 ? ZERO_AXIS_REPLICA : 0) |
+                     (zero_plan_is_tied(segment) ? ZERO_AXIS_TIE : 0));
+}
+
+static void add_group(zero_spec_t *spec, int size, uint8_t axes)
+{
+    zero_spec_group_t *group = &spec->groups[spec->group_count++];
+    *group = spec->groups[0];
+    group->size = size;
+    group->axes = axes;
 }
 
 void zero_plan_set_groups(zero_spec_t *spec)
 {
-    int sizes[] = {zero_plan_shards(spec), replicas_of(spec)};
-    uint8_t axes[] = {ZERO_AXIS_SHARD, ZERO_AXIS_REPLICA};
+    int shards = zero_plan_shards(spec), replicas = replicas_of(spec), pipes = spec->mesh.pipe;
+    uint8_t shard = shards > 1 ? ZERO_AXIS_SHARD : 0, replica = replicas > 1 ? ZERO_AXIS_REPLICA : 0,
+            pipe = pipes > 1 ? ZERO_AXIS_PIPE : 0;
     spec->groups[0].size = spec->world;
-    spec->groups[0].axes = 0;
+    spec->groups[0].axes = (uint8_t)(shard | replica | pipe);
     spec->group_count = 1;
-    for (int a = 0; a < 2; a++)
-        spec->groups[0].axes |= sizes[a] > 1 ? axes[a] : 0;
-    for (int a = 0; a < 2 && sizes[0] > 1 && sizes[1] > 1; a++) {
-        zero_spec_group_t *group = &spec->groups[spec->group_count++];
-        *group = spec->groups[0];
-        group->size = sizes[a];
-        group->axes = axes[a];
-    }
-    if (zero_plan_node(spec) > 0) {
-        zero_spec_group_t *group = &spec->groups[spec->group_count++];
-        *group = spec->groups[0];
-        group->size = zero_plan_node(spec);
-        group->axes = ZERO_AXIS_NODE;
-    }
+    if (shard != 0 && shard != spec->groups[0].axes)
+        add_group(spec, shards, shard);
+    if (replica != 0 && replica != spec->groups[0].axes)
+        add_group(spec, replicas, replica);
+    if (zero_plan_node(spec) > 0)
+        add_group(spec, zero_plan_node(spec), ZERO_AXIS_NODE);
+    if (spec->tied[0] != spec->tied[1])
+        add_group(spec, 2 * replicas, ZERO_AXIS_TIE | replica);
 }
 
 int zero_plan_group(const zero_spec_t *spec, uint8_t axes)
@@ -72,13 +106,24 @@ int zero_plan_group(const zero_spec_t *spec, uint8_t axes)
 
 int zero_plan_member(const zero_spec_t *spec, int group, int rank, int i)
 {
-    int shards = zero_plan_shards(spec);
+    int copies = zero_plan_copies(spec), shards = zero_plan_shards(spec), local = rank % copies,
+        pipe = zero_plan_pipe(spec, rank);
     uint8_t axes = spec->groups[group].axes;
     if (group == 0)
         return i;
+    if (axes & ZERO_AXIS_TIE)
+        return pipe != spec->tied[0] && pipe != spec->tied[1]
+                   ? -1
+                   : spec->tied[i % 2] * copies + i / 2 * shards + local % shards;
     if (axes == ZERO_AXIS_NODE)
-        return rank - rank % shards % zero_plan_node(spec) + i;
-    return axes == ZERO_AXIS_SHARD ? rank / shards * shards + i : i * shards + rank % shards;
+        return rank - local % shards % zero_plan_node(spec) + i;
+    return axes == ZERO_AXIS_SHARD ? rank - local % shards + i : rank - local + i * shards + local % shards;
+}
+
+bool zero_plan_in_group(const zero_plan_t *plan, int group)
+{
+    const int32_t *tied = plan->spec->tied;
+    return !(plan->spec->groups[group].axes & ZERO_AXIS_TIE) || plan->pipe == tied[0] || plan->pipe == tied[1];
 }
 
 /* Refuses nodes that do not fit into replicas, and rows that gather nothing in the backward pass. */
@@ -105,18 +150,31 @@ static zero_status_t check_node(const zero_spec_t *spec, zero_error_t *error)
 zero_status_t zero_build_check_groups(const zero_spec_t *spec, zero_error_t *error)
 {
     zero_status_t status;
+    if (spec->mesh.pipe < 1)
+        return zero_fail(error, ZERO_ERR_ARG, "config.mesh.pipe is %d: it is at least 1", spec->mesh.pipe);
     if (replicas_of(spec) < 1)
         return zero_fail(error, ZERO_ERR_ARG, "config.mesh.replicas is %d: it is at least 1", replicas_of(spec));
-    if (spec->world % replicas_of(spec) != 0) {
-        int most = spec->world, below = replicas_of(spec) > most ? most : replicas_of(spec), above = below;
+    if (spec->world % spec->mesh.pipe != 0) {
+        int below = spec->mesh.pipe > spec->world ? spec->world : spec->mesh.pipe, above = below;
+        while (spec->world % below != 0)
+            below--;
+        while (spec->world % above != 0)
+            above++;
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "config.mesh.pipe is %d, which does not divide the %d ranks: the nearest numbers that do are "
+                         "%d and %d",
+                         spec->mesh.pipe, spec->world, below, above);
+    }
+    if (zero_plan_copies(spec) % replicas_of(spec) != 0) {
+        int most = zero_plan_copies(spec), below = replicas_of(spec) > most ? most : replicas_of(spec), above = below;
         while (below > 1 && most % below != 0)
             below--;
         while (most % above != 0)
             above++;
         return zero_fail(error, ZERO_ERR_ARG,
-                         "config.mesh.replicas is %d, which does not divide the %d ranks: the nearest numbers that do "
-                         "are %d and %d",
-                         replicas_of(spec), spec->world, below, above);
+                         "config.mesh.replicas is %d, which does not divide the %d ranks%s: the nearest numbers that "
+                         "do are %d and %d",
+                         replicas_of(spec), most, spec->mesh.pipe > 1 ? " of a pipeline stage" : "", below, above);
     }
     if (spec->mesh.node > 0 && (status = check_node(spec, error)) != ZERO_OK)
         return status;
@@ -140,37 +198,37 @@ zero_status_t zero_build_check_groups(const zero_spec_t *spec, zero_error_t *err
 
 bool zero_build_slices(const zero_spec_t *spec, zero_segment_t *segment, uint64_t elements)
 {
-    uint64_t copies = (uint64_t)zero_plan_copies(spec);
+    uint64_t stages = zero_plan_is_tied(segment) ? 2 : 1, copies = stages * (uint64_t)zero_plan_copies(spec);
     if (!zero_round_up(elements, copies * ZERO_ALIGN_ELEMENTS, &elements) || elements > (uint64_t)INT64_MAX / 8)
         return false;
     segment->elements = (int64_t)elements;
     segment->slice = (int64_t)(elements / copies);
-    segment->shard = segment->slice * replicas_of(spec);
+    segment->shard = segment->slice * replicas_of(spec) * (int64_t)stages;
     segment->node = segment->elements / (zero_plan_node(spec) > 0 ? zero_plan_node(spec) : 1);
     return true;
 }
 
 /* The first element of a rank's extent of a segment. */
-static int64_t first_of(const zero_plan_t *plan, const zero_segment_t *segment, int index, zero_extent_t extent)
+static int64_t first_of(const zero_plan_t *plan, int32_t segment, int rank, zero_extent_t extent)
 {
-    int shard = index / replicas_of(plan->spec), node = zero_plan_node(plan->spec);
-    return extent == ZERO_EXTENT_SLICE              ? index * segment->slice
-           : extent == ZERO_EXTENT_SHARD            ? shard * segment->shard
-           : extent == ZERO_EXTENT_NODE && node > 0 ? shard % node * segment->node
+    const zero_segment_t *s = &plan->segments[segment];
+    int index = zero_plan_index(plan, segment, rank), shard = index / slices_of(s), node = zero_plan_node(plan->spec);
+    return extent == ZERO_EXTENT_SLICE              ? index * s->slice
+           : extent == ZERO_EXTENT_SHARD            ? shard * s->shard
+           : extent == ZERO_EXTENT_NODE && node > 0 ? shard % node * s->node
                                                     : 0;
 }
 
-zero_span_t zero_plan_span(const zero_plan_t *plan, int index, int32_t buffer, zero_extent_t own, int32_t part)
+zero_span_t zero_plan_span(const zero_plan_t *plan, int rank, int32_t buffer, zero_extent_t own, int32_t part)
 {
     const zero_buffer_t *x = &plan->buffers[buffer];
     if (x->segment < 0)
         return (zero_span_t){0, x->elements, 0};
-    const zero_segment_t *segment = &plan->segments[x->segment];
     const zero_part_t *p = part >= 0 ? &plan->parts[part] : NULL;
-    int64_t from = first_of(plan, segment, index, own),
-            counted = p != NULL ? first_of(plan, segment, index, p->own) : 0;
-    int64_t holds = first_of(plan, segment, index, x->own) + x->begin, begin = holds, end = holds + x->elements,
-            until = from + zero_build_elements(segment, own);
+    int64_t from = first_of(plan, x->segment, rank, own),
+            counted = p != NULL ? first_of(plan, x->segment, rank, p->own) : 0;
+    int64_t holds = first_of(plan, x->segment, rank, x->own) + x->begin, begin = holds, end = holds + x->elements,
+            until = from + zero_build_elements(&plan->segments[x->segment], own);
     if (begin < from)
         begin = from;
     if (end > until)

@@ -117,6 +117,7 @@ static int32_t update_grad(const zero_builder_t *b, int32_t p)
 static void update_whole(zero_program_writer_t *w, int32_t s, int32_t use, tasks_t *tasks)
 {
     const zero_builder_t *b = w->b;
+    const zero_placement_t *at = zero_build_at(b, &b->plan->segments[s]);
     int32_t matrices = b->plan->segments[s].buffer[ZERO_ROLE_MATRICES];
     FOR_PARTS(b, s, p)
     {
@@ -128,13 +129,13 @@ static void update_whole(zero_program_writer_t *w, int32_t s, int32_t use, tasks
             zero_write_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, part->direction, matrices);
         move_state(w, ZERO_OP_WRITE, task);
     }
-    if (b->shard_optimizer)
+    if (at->shard_optimizer)
         zero_write_gather(w, ZERO_OP_COLLECT, ZERO_STREAM_REDUCE, s, use, matrices, ZERO_EXTENT_SLICE, matrices);
     zero_write_segment(w, ZERO_OP_WHOLE, ZERO_STREAM_UPDATE, s, use, matrices, ZERO_EXTENT_WHOLE, matrices,
                        ZERO_EXTENT_WHOLE);
     if (zero_plan_is_shared(&b->plan->segments[s]))
         zero_write_reduce(w, ZERO_OP_SPREAD, s, use, matrices, ZERO_EXTENT_WHOLE, matrices);
-    if (b->gather_gradients)
+    if (at->gather_gradients)
         zero_write_gather(w, ZERO_OP_GATHER, ZERO_STREAM_REDUCE, s, use, matrices, ZERO_EXTENT_SLICE, matrices);
     FOR_PARTS(b, s, p)
     {
@@ -170,11 +171,11 @@ static void update_unit(zero_program_writer_t *w, int32_t unit, tasks_t *tasks)
     {
         const zero_segment_t *segment = &b->plan->segments[s];
         int32_t param = segment->buffer[ZERO_ROLE_PARAM], shard = segment->buffer[ZERO_ROLE_PARAM_SHARD];
-        if (segment->trainable && b->shard_optimizer && !b->units[unit].slotted)
+        if (segment->trainable && b->units[unit].at.shard_optimizer && !b->units[unit].slotted)
             zero_write_gather(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, param, ZERO_EXTENT_SLICE, param);
-        else if (segment->trainable && b->keeps == ZERO_EXTENT_SHARD)
-            zero_write_collective(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, ZERO_AXIS_REPLICA, shard,
-                                  ZERO_EXTENT_SLICE, shard, ZERO_EXTENT_SHARD);
+        else if (segment->trainable && b->units[unit].at.keeps == ZERO_EXTENT_SHARD)
+            zero_write_collective(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, zero_plan_inner(b->spec, segment),
+                                  shard, ZERO_EXTENT_SLICE, shard, ZERO_EXTENT_SHARD);
     }
 }
 

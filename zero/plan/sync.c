@@ -35,10 +35,10 @@ typedef struct access {
 
 /* The streams that access a resource in any program, and what this program has done to it so far. */
 typedef struct resource {
-    uint8_t readers, writers; /* masks of streams */
-    int32_t stamp;            /* the walk that set the fields below */
-    int32_t write;            /* clock of the last write; 0: none yet */
-    int32_t read[STREAMS];    /* clock of the last read, by stream */
+    uint16_t readers, writers; /* masks of streams */
+    int32_t stamp;             /* the walk that set the fields below */
+    int32_t write;             /* clock of the last write; 0: none yet */
+    int32_t read[STREAMS];     /* clock of the last read, by stream */
 } resource_t;
 
 typedef struct known {
@@ -63,7 +63,7 @@ typedef struct sync {
     zero_builder_t *b;
     int32_t unit_base, part_base, other_base, resource_count, group_count;
     resource_t *resources;
-    uint8_t
+    uint16_t
         *implied; /* [group * STREAMS + t]: mask of streams whose accesses to the group a lasting event of t implies */
     int32_t *lasting; /* [group * STREAMS + t]: event, or -1 if no operation waits for it */
     size_t words;     /* words of a bit set over (group, stream) */
@@ -124,7 +124,20 @@ static int add_access(const sync_t *y, access_t *list, int n, int32_t buffer, bo
     return n + 1;
 }
 
-/* Fills list[MAX_ACCESSES]; returns the count. RELEASE has the accesses of its USE. */
+/* The accesses of a task. */
+static int accesses_of_task(const sync_t *y, const zero_op_t *op, access_t *list)
+{
+    const zero_plan_task_t *task = &y->b->plan->passes[y->b->plan->programs[op->program].pass].tasks[op->use];
+    int n = add_access(y, list, 0, task->input, false);
+    n = add_access(y, list, n, task->output, true);
+    n = add_access(y, list, n, task->output_grad, false);
+    n = add_access(y, list, n, task->input_grad, true);
+    for (int tier = 0; tier < ZERO_TIER_NVME; tier++)
+        n = add_access(y, list, n, task->kept[tier], true);
+    return n;
+}
+
+/* Fills list[MAX_ACCESSES]; returns the count. RELEASE and TASK_END have the accesses of their USE or TASK. */
 static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
 {
     const zero_plan_t *plan = y->b->plan;
@@ -141,6 +154,9 @@ static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
                 n = add_access(y, list, n, unit[ZERO_ROLE_GRAD], true);
         }
         return n;
+    case ZERO_OP_TASK:
+    case ZERO_OP_TASK_END:
+        return accesses_of_task(y, op, list);
     case ZERO_OP_NORM:
         n = add_access(y, list, n, plan->norms, true);
         n = add_access(y, list, n, op->stream == ZERO_STREAM_HOST ? plan->host_scratch : plan->scratch, true);
@@ -297,7 +313,7 @@ static zero_status_t walk(sync_t *y, int32_t program, bool across)
         const zero_op_t *op = &p->ops[i];
         known_t *me = &y->now[op->stream];
         int n = accesses_of(y, op, list);
-        if (op->kind != ZERO_OP_RELEASE) { /* its USE has waited */
+        if (op->kind != ZERO_OP_RELEASE && op->kind != ZERO_OP_TASK_END) { /* its USE or TASK has waited */
             for (int a = 0; a < n; a++) {
                 resource_t *r = &y->resources[list[a].resource];
                 if (r->stamp != y->stamp) {
@@ -315,7 +331,8 @@ static zero_status_t walk(sync_t *y, int32_t program, bool across)
             me->clock[op->stream] = i + 1;
         memcpy(y->after[i].clock, me->clock, sizeof me->clock);
         memcpy(y->after[i].lasting, me->lasting, y->words * sizeof *me->lasting);
-        for (int a = 0; a < n && op->kind != ZERO_OP_USE; a++) { /* a USE lasts until its RELEASE */
+        bool lasts = op->kind == ZERO_OP_USE || op->kind == ZERO_OP_TASK; /* until RELEASE or TASK_END */
+        for (int a = 0; a < n && !lasts; a++) {
             resource_t *r = &y->resources[list[a].resource];
             if (list[a].write) {
                 r->write = i + 1;
@@ -352,7 +369,7 @@ static void restrict_implied(sync_t *y)
         for (int o = 0; o < STREAMS; o++)
             for (int t = 0; t < STREAMS && y->last[g + o] > 0; t++)
                 if (t != o && (y->last[g + t] == 0 || y->after[y->last[g + t] - 1].clock[o] < y->last[g + o]))
-                    y->implied[g + t] &= (uint8_t) ~(1 << o);
+                    y->implied[g + t] &= (uint16_t) ~(1 << o);
 }
 
 /* ---- rewriting a program ---------------------------------------------------------------------------------------- */
@@ -508,7 +525,7 @@ static zero_status_t prepare(sync_t *y)
         if (plan->programs[i].op_count > longest)
             longest = plan->programs[i].op_count;
     if ((status = zero_build_alloc(y->b, &y->resources, (size_t)y->resource_count, sizeof *y->resources)) != ZERO_OK ||
-        (status = zero_build_alloc(y->b, &y->implied, keys, 1)) != ZERO_OK ||
+        (status = zero_build_alloc(y->b, &y->implied, keys, sizeof *y->implied)) != ZERO_OK ||
         (status = zero_build_alloc(y->b, &y->lasting, keys, sizeof *y->lasting)) != ZERO_OK ||
         (status = zero_build_alloc(y->b, &y->last, keys, sizeof *y->last)) != ZERO_OK ||
         (status = zero_build_alloc(y->b, &y->next, keys, sizeof *y->next)) != ZERO_OK ||
@@ -517,9 +534,10 @@ static zero_status_t prepare(sync_t *y)
         (status = zero_build_alloc(y->b, &y->after, (size_t)longest, sizeof *y->after)) != ZERO_OK ||
         (status = zero_build_alloc(y->b, &y->waits, (size_t)plan->program_count, sizeof *y->waits)) != ZERO_OK)
         return status;
-    memset(y->implied, (1 << STREAMS) - 1, keys);
-    for (size_t k = 0; k < keys; k++)
+    for (size_t k = 0; k < keys; k++) {
+        y->implied[k] = (1 << STREAMS) - 1;
         y->lasting[k] = -1;
+    }
     for (int s = 0; s < STREAMS; s++)
         y->now[s].lasting = y->bits + (size_t)s * y->words;
     for (int32_t i = 0; i < longest; i++)
@@ -530,7 +548,7 @@ static zero_status_t prepare(sync_t *y)
             int n = accesses_of(y, op, list);
             for (int a = 0; a < n; a++)
                 *(list[a].write ? &y->resources[list[a].resource].writers : &y->resources[list[a].resource].readers) |=
-                    (uint8_t)(1 << op->stream);
+                    (uint16_t)(1 << op->stream);
         }
     return ZERO_OK;
 }

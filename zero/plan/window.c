@@ -40,7 +40,7 @@ static bool holds(const resident_t *r, int32_t unit)
     return false;
 }
 
-static void add_resident(const zero_builder_t *b, resident_t *r, const zero_spec_pass_t *pass, int32_t use)
+static void add_resident(const zero_builder_t *b, resident_t *r, const zero_plan_pass_t *pass, int32_t use)
 {
     int32_t unit = pass->uses[use].unit;
     if (!(pass->uses[use].flags & ZERO_READ) || !b->units[unit].slotted || holds(r, unit))
@@ -49,8 +49,7 @@ static void add_resident(const zero_builder_t *b, resident_t *r, const zero_spec
     r->use[r->count++] = use;
 }
 
-static zero_status_t window_too_small(const zero_builder_t *b, const zero_spec_pass_t *pass, const resident_t *held,
-                                      int32_t wanted)
+static zero_status_t window_too_small(const zero_builder_t *b, int32_t pass, const resident_t *held, int32_t wanted)
 {
     char names[600];
     size_t used = 0;
@@ -63,11 +62,11 @@ static zero_status_t window_too_small(const zero_builder_t *b, const zero_spec_p
     return zero_fail(
         b->error, ZERO_ERR_ARG,
         "pass '%s' holds units %s together, more than the window of %d; the smallest window that works is %d",
-        pass->name, names, b->spec->window, wanted);
+        b->spec->passes[pass].name, names, b->spec->window, wanted);
 }
 
 /* The units that are held at the end of a chain of held uses [first, last]. */
-static void hold_chain(const zero_builder_t *b, resident_t *r, const zero_spec_pass_t *pass, int32_t first,
+static void hold_chain(const zero_builder_t *b, resident_t *r, const zero_plan_pass_t *pass, int32_t first,
                        int32_t last)
 {
     r->count = 0;
@@ -82,7 +81,7 @@ static zero_status_t check_chains(const zero_builder_t *b, resident_t *r)
     int32_t wanted = 0, worst_pass = -1, worst_first = 0, worst_last = 0;
 
     for (int32_t p = 0; p < spec->pass_count; p++) {
-        const zero_spec_pass_t *pass = &spec->passes[p];
+        const zero_plan_pass_t *pass = &b->plan->passes[p];
         for (int32_t first = 0, last; first < pass->use_count; first = last + 1) {
             last = b->passes[p].release_at[first];
             hold_chain(b, r, pass, first, last);
@@ -96,14 +95,14 @@ static zero_status_t check_chains(const zero_builder_t *b, resident_t *r)
     }
     if (wanted <= spec->window)
         return ZERO_OK;
-    hold_chain(b, r, &spec->passes[worst_pass], worst_first, worst_last);
-    return window_too_small(b, &spec->passes[worst_pass], r, wanted);
+    hold_chain(b, r, &b->plan->passes[worst_pass], worst_first, worst_last);
+    return window_too_small(b, worst_pass, r, wanted);
 }
 
 /* Lists what a pass gathers before each use, and links units that are resident together. */
 static void walk_pass(const zero_builder_t *b, int32_t index, resident_t *now, resident_t *before, graph_t *together)
 {
-    const zero_spec_pass_t *pass = &b->spec->passes[index];
+    const zero_plan_pass_t *pass = &b->plan->passes[index];
     zero_pass_plan_t *plan = &b->passes[index];
     int32_t chain = 0, entered = 0;
 
@@ -134,16 +133,19 @@ static void walk_pass(const zero_builder_t *b, int32_t index, resident_t *now, r
 }
 
 /* Links units whose gradients need different slots. A unit occupies its slot from the use that opens its gradients
- * until their reduction, which may overlap the backward pass of the next window - 1 units. */
+ * until their reduction, which may overlap the backward pass of the next window - 1 units. The last reduction of a unit
+ * that stages share is at the end of the pass. */
 static void link_gradients(const zero_builder_t *b, graph_t *together)
 {
-    const zero_spec_pass_t *pass = &b->spec->passes[b->train];
+    const zero_plan_pass_t *pass = &b->plan->passes[b->train];
 
     for (int32_t i = 0; i < pass->use_count; i++) {
         int32_t u = pass->uses[i].unit, later = 0;
         if (!b->grads[i].opens || !b->units[u].grad_slot)
             continue;
-        int32_t end = b->passes[b->train].release_at[b->grads[i].closes];
+        int32_t closes = b->grads[i].closes, end = b->passes[b->train].release_at[closes];
+        if (zero_build_is_late(b, closes))
+            end = pass->use_count;
         for (int32_t use = i; use < pass->use_count; use++) {
             int32_t v = pass->uses[use].unit;
             if (v == u || !b->units[v].grad_slot || !b->grads[use].opens)
@@ -257,7 +259,7 @@ static void share_wire(zero_builder_t *b)
 
 static zero_status_t alloc_pass(zero_builder_t *b, int32_t index)
 {
-    const zero_spec_pass_t *pass = &b->spec->passes[index];
+    const zero_plan_pass_t *pass = &b->plan->passes[index];
     zero_pass_plan_t *plan = &b->passes[index];
     size_t n = (size_t)pass->use_count;
     zero_status_t status;
@@ -285,7 +287,7 @@ zero_status_t zero_build_node(zero_builder_t *b)
     if (zero_plan_node(b->spec) == 0 || b->train < 0)
         return ZERO_OK;
     const zero_pass_plan_t *plan = &b->passes[b->train];
-    for (int32_t e = 0; e < plan->enter_begin[b->spec->passes[b->train].use_count]; e++) {
+    for (int32_t e = 0; e < plan->enter_begin[b->plan->passes[b->train].use_count]; e++) {
         const zero_unit_plan_t *unit = &b->units[plan->enter[e]];
         for (int32_t s = unit->first_segment; s < unit->first_segment + unit->segment_count; s++) {
             int32_t *buffer = &b->plan->segments[s].buffer[ZERO_ROLE_NODE_SHARD];

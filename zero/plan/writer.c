@@ -67,20 +67,14 @@ void zero_write_collective(zero_program_writer_t *w, zero_op_kind_t kind, zero_s
     zero_write_op(w, op);
 }
 
-/* Whether there are several replicas of several shards. */
-static bool is_both(const zero_program_writer_t *w)
-{
-    return w->b->spec->groups[0].axes == (ZERO_AXIS_SHARD | ZERO_AXIS_REPLICA);
-}
-
 void zero_write_gather(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment,
                        int32_t use, int32_t src, zero_extent_t src_extent, int32_t dst)
 {
-    bool both = is_both(w);
+    uint8_t outer = zero_plan_outer(w->b->spec), inner = zero_plan_inner(w->b->spec, &w->b->plan->segments[segment]);
+    bool both = outer != 0 && inner != 0;
     if (both && src_extent == ZERO_EXTENT_SLICE)
-        zero_write_collective(w, kind, stream, segment, use, ZERO_AXIS_REPLICA, src, ZERO_EXTENT_SLICE, dst,
-                              ZERO_EXTENT_SHARD);
-    zero_write_collective(w, kind, stream, segment, use, both ? ZERO_AXIS_SHARD : w->b->spec->groups[0].axes,
+        zero_write_collective(w, kind, stream, segment, use, inner, src, ZERO_EXTENT_SLICE, dst, ZERO_EXTENT_SHARD);
+    zero_write_collective(w, kind, stream, segment, use, outer != 0 ? outer : inner,
                           both && src_extent == ZERO_EXTENT_SLICE ? dst : src, both ? ZERO_EXTENT_SHARD : src_extent,
                           dst, ZERO_EXTENT_WHOLE);
 }
@@ -89,14 +83,15 @@ void zero_write_reduce(zero_program_writer_t *w, zero_op_kind_t kind, int32_t se
                        zero_extent_t src_extent, int32_t dst)
 {
     const int32_t *buffer = w->b->plan->segments[segment].buffer;
-    bool both = is_both(w), coded = buffer[ZERO_ROLE_GRAD_CODES] >= 0 && kind == ZERO_OP_REDUCE_SCATTER;
+    uint8_t outer = zero_plan_outer(w->b->spec), inner = zero_plan_inner(w->b->spec, &w->b->plan->segments[segment]);
+    bool both = outer != 0 && inner != 0, coded = buffer[ZERO_ROLE_GRAD_CODES] >= 0 && kind == ZERO_OP_REDUCE_SCATTER;
     if (both && src_extent == ZERO_EXTENT_WHOLE) {
         int32_t between = coded ? buffer[ZERO_ROLE_WIRE_SHARD] : src;
-        zero_write_sum(w, kind, segment, use, ZERO_AXIS_SHARD, src, ZERO_EXTENT_WHOLE, between, ZERO_EXTENT_SHARD);
+        zero_write_sum(w, kind, segment, use, outer, src, ZERO_EXTENT_WHOLE, between, ZERO_EXTENT_SHARD);
         src = between;
     }
-    zero_write_sum(w, kind, segment, use, both ? ZERO_AXIS_REPLICA : w->b->spec->groups[0].axes, src,
-                   both ? ZERO_EXTENT_SHARD : ZERO_EXTENT_WHOLE, dst, ZERO_EXTENT_SLICE);
+    zero_write_sum(w, kind, segment, use, inner != 0 ? inner : outer, src, both ? ZERO_EXTENT_SHARD : ZERO_EXTENT_WHOLE,
+                   dst, ZERO_EXTENT_SLICE);
 }
 
 void zero_write_part(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t part, int32_t use,
