@@ -120,6 +120,12 @@ static double sum_losses(const float *losses, int64_t count)
     return sum;
 }
 
+/* Whether this rank computes losses. */
+static bool is_last_stage(const zero_model_t *m)
+{
+    return zero_pipe_index(m->engine) + 1 == zero_pipe_size(m->engine);
+}
+
 /* Waits for the micro-steps in flight. Then their losses are complete, and every place is free again. */
 static zero_status_t wait_for_losses(zero_model_t *m, zero_error_t *error)
 {
@@ -210,6 +216,34 @@ zero_status_t zero_model_train(zero_model_t *m, const zero_model_batch_t *batch,
     return status;
 }
 
+zero_status_t zero_model_train_step(zero_model_t *m, const zero_model_batch_t *batches, double *loss_sum,
+                                    zero_error_t *error)
+{
+    const int64_t micros = m->places;
+    zero_status_t status = check_bound(m, error);
+
+    *loss_sum = 0;
+    if (status == ZERO_OK && m->chunk_count == 0)
+        status = zero_fail(error, ZERO_ERR_ORDER, "the model is not in chunks: call zero_model_train");
+    for (int64_t i = 0; i < micros && status == ZERO_OK; i++)
+        status = check_batch(m, &batches[i], m->options.micro_batch, error);
+    if (status == ZERO_OK)
+        status = wait_for_losses(m, error);
+    for (int64_t i = 0; i < micros && status == ZERO_OK; i++) {
+        zero_model_set_micro(m, i);
+        copy_batch(m, 0, &batches[i], m->options.micro_batch);
+    }
+    if (status == ZERO_OK)
+        status = zero_model_pass_tasks(m, error);
+    if (status == ZERO_OK)
+        status = wait_for_losses(m, error);
+    for (int64_t i = 0; i < micros && status == ZERO_OK && is_last_stage(m); i++) {
+        zero_model_set_micro(m, i);
+        *loss_sum += sum_losses(m->losses, place(m, 1));
+    }
+    return status;
+}
+
 zero_status_t zero_model_eval(zero_model_t *m, const zero_model_batch_t *batch, int64_t rows, double *loss_sum,
                               zero_error_t *error)
 {
@@ -230,12 +264,14 @@ zero_status_t zero_model_eval(zero_model_t *m, const zero_model_batch_t *batch, 
         status = wait_for_losses(m, error);
     if (status != ZERO_OK)
         return status;
+    if (m->chunk_count > 0)
+        zero_model_set_micro(m, 0);
     copy_batch(m, 0, batch, rows);
     status = zero_model_pass_eval(m, m->decoder.tokens, m->targets, m->losses, rows, error);
     if (status == ZERO_OK)
         status = wait_for_losses(m, error);
     if (status == ZERO_OK)
-        *loss_sum = sum_losses(m->losses, rows * T); /* without the losses of the padding */
+        *loss_sum = is_last_stage(m) ? sum_losses(m->losses, rows * T) : 0; /* without the losses of the padding */
     return status;
 }
 

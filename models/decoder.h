@@ -152,8 +152,26 @@ typedef struct zero_model_stack {
     float *mean, *rstd; /* (rows), of its norm */
     void *out, *dout;   /* (rows, C): the output of its norm, and the gradient of that */
     int32_t *tokens;    /* (places, rows), in memory that the host and the device access */
-    int32_t *ranges;    /* (rows, 2), likewise: the keys that a token attends to; NULL: those of its sequence */
+    int32_t *ranges;    /* (places, rows, 2), likewise: the keys that a token attends to; NULL: those of its sequence */
 } zero_model_stack_t;
+
+/* A chunk of a pipeline: layers [begin, end), counted over both stacks, with what comes before the first layer of a
+ * stack and behind its last one. */
+typedef struct zero_model_chunk {
+    int64_t begin, end;
+} zero_model_chunk_t;
+
+/* Memory of the model: the addresses where it begins, or its bytes. Without chunks, kept is a part of device. */
+typedef struct zero_model_memory {
+    char *base;
+    uint64_t bytes;
+} zero_model_memory_t;
+typedef enum zero_model_region {
+    ZERO_REGION_DEVICE = 0, /* what only kernels access */
+    ZERO_REGION_HOST,       /* what the host accesses as well; contains all micro-steps of a step */
+    ZERO_REGION_KEPT,       /* what a forward task leaves for the backward task of its micro-step */
+    ZERO_REGIONS
+} zero_model_region_t;
 
 struct zero_model {
     zero_model_config_t config;
@@ -186,6 +204,11 @@ struct zero_model {
     uint64_t muon_scratch_bytes, muon_workspace_bytes;
     void *muon_scratch;
 
+    zero_model_chunk_t *chunks; /* chunk_count */
+    int chunk_count;            /* 0: the model is whole */
+    zero_model_chunk_t part;    /* the chunk that is declared or runs; all layers if the model is whole */
+    bool prepared;              /* of chunks: a task has run */
+
     int64_t head_rows, logits_ld; /* rows in a block of logits; elements from one row to the next */
     int64_t head_columns;         /* tokens of the vocabulary in one product */
     bool head_sums;               /* dhead accumulates the head's gradient before it is rounded */
@@ -196,10 +219,11 @@ struct zero_model {
     float *dhead;   /* (V, C), from the head alone; NULL without head_sums */
     float *dx_sums; /* (head_rows, C): the gradient of the head's input, summed over tiles; NULL without tiles */
     void *dx;       /* (rows, C): the gradient of the residual stream */
-    void *narrow;   /* (rows, max(C, H D)): the output of the final norm, then gradients of attention and of the outputs
-                     of norms */
-    void *wide;     /* (rows, max(F, Q)): gradients of activations and of qkv */
-    void *dqk;      /* (rows, (H + KV) D): gradients of qk; NULL without qk_norm */
+    void
+        *narrow; /* (rows, max(C, H D)): gradients of attention and of the outputs of norms; if the model is whole, also
+                       the output of the final norm */
+    void *wide;  /* (rows, max(F, Q)): gradients of activations and of qkv */
+    void *dqk;   /* (rows, (H + KV) D): gradients of qk; NULL without qk_norm */
     void *low, *dlow;    /* (rows, ranks of the adapters of a linear layer): s x A' and its gradient; NULL: there are no
                          adapters */
     void *dkv;           /* (sources, 2 KV D): gradients of cross_kv */
@@ -209,9 +233,9 @@ struct zero_model {
 
     /* In memory that the host and the device access: */
     int32_t *targets;      /* (places, rows) */
-    int32_t *cross_ranges; /* (rows, 2): the keys of the source that a token attends to */
+    int32_t *cross_ranges; /* (places, rows, 2): the keys of the source that a token attends to */
     void *host_waves;      /* waves are computed here */
-    int32_t *positions_in; /* (rows): a token's position in its document, of options.packed; else NULL */
+    int32_t *positions_in; /* (places, rows): a token's position in its document, of options.packed; else NULL */
     float *losses;         /* (places, rows) */
     void *sampled;         /* (vocab): logits of a sample; NULL without a sampling pass */
     int32_t *sample_positions, *sample_ranges; /* (rows), (rows, 2): of a sample (zero_model_cache_t) */
@@ -239,9 +263,26 @@ static inline int64_t zero_model_longest(const zero_model_t *m)
     return T > m->options.sample_len ? T : m->options.sample_len;
 }
 
-/* Sets the addresses of all buffers, given the start of the device memory and of the host memory that both access. A
- * NULL start gives NULL addresses. Sets the total bytes of each memory. Returns false on overflow. */
-bool zero_model_layout(zero_model_t *m, void *device, void *host, uint64_t *device_bytes, uint64_t *host_bytes);
+/* Sets the addresses of the buffers of m->part, given the start of each region; NULL gives NULL addresses. micro: of
+ * which micro-step in the host's memory. Sets the bytes of each region. Returns false on overflow. */
+bool zero_model_layout(zero_model_t *m, zero_model_memory_t at[ZERO_REGIONS], int64_t micro);
+/* Whether m->part has the beginning of a stack, or its end. */
+static inline bool zero_model_begins(const zero_model_t *m, const zero_model_stack_t *s)
+{
+    return m->part.begin <= s->first && s->first < m->part.end;
+}
+static inline bool zero_model_ends(const zero_model_t *m, const zero_model_stack_t *s)
+{
+    return m->part.begin < s->first + s->layers && s->first + s->layers <= m->part.end;
+}
+
+/* Where a pass without a backward pass has the residual stream of a stack. */
+static inline void *zero_model_stream(const zero_model_t *m, const zero_model_stack_t *s)
+{
+    const int64_t end = m->part.end < s->first + s->layers ? m->part.end : s->first + s->layers;
+
+    return m->chunk_count > 0 ? s->x[end - s->first] : s->x[0];
+}
 
 /* The stack of layer l. */
 static inline const zero_model_stack_t *zero_model_stack(const zero_model_t *m, int64_t l)
@@ -374,8 +415,8 @@ zero_nn_rotary_t zero_model_rotary(const zero_model_t *m, const zero_model_layer
 /* logits (rows, V; logits_ld) = x (rows, C) head^T. The head is stored (V, C). tile: only its columns of them; NULL:
  * all of them, of a head without tiles. */
 void zero_model_head_logits(zero_model_t *m, const zero_model_tile_t *tile, const void *x, int64_t rows);
-/* Computes the losses (rows) of m->narrow (rows, C) against targets, head_rows rows at a time. With scale > 0, the
- * gradient of scale times the losses overwrites narrow, and the head's gradient is added. */
+/* Computes the losses (rows) of m->decoder.out (rows, C) against targets, head_rows rows at a time. With scale > 0, the
+ * gradient of scale times the losses overwrites that, and the head's gradient is added. */
 void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, float scale);
 
 /* The losses (rows) of m->logits. With scale > 0, the gradient of scale times the losses overwrites m->logits. */
@@ -413,11 +454,27 @@ zero_status_t zero_model_pass_train(zero_model_t *m, const int32_t *tokens, cons
                                     uint32_t flags, zero_error_t *error);
 zero_status_t zero_model_pass_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses,
                                    int64_t rows, zero_error_t *error);
+/* Likewise of chunks, for all micro-steps of a step; in a dry run declares the tasks. */
+zero_status_t zero_model_pass_tasks(zero_model_t *m, zero_error_t *error);
 zero_status_t zero_model_pass_encode(zero_model_t *m, zero_error_t *error);
 zero_status_t zero_model_pass_sample(zero_model_t *m, const zero_model_append_t *s, zero_error_t *error);
 
 /* Sets *error to the engine's last error. Returns status. */
 zero_status_t zero_model_engine_error(zero_model_t *m, zero_status_t status, zero_error_t *error);
+
+/* model.c: checks, and makes, what depends on addresses. */
+zero_status_t zero_model_prepare(zero_model_t *m, zero_error_t *error);
+
+/* chunks.c */
+
+/* Cuts the model into options.chunks. Refuses an invalid map. */
+zero_status_t zero_model_cut(zero_model_t *m, zero_error_t *error);
+/* Declares chunks, links and their memory. *host gets the bytes of ZERO_REGION_HOST. */
+zero_status_t zero_model_declare_chunks(zero_model_t *m, uint64_t *host, zero_error_t *error);
+/* Sets the buffers for a task. In a dry run only the part. */
+zero_status_t zero_model_set_task(zero_model_t *m, const zero_task_t *task, bool trains, zero_error_t *error);
+/* Sets the buffers in the host's memory to those of a micro-step. */
+void zero_model_set_micro(zero_model_t *m, int64_t micro);
 
 /* muon.c: with options.muon, prepares zero_model_matrix, at the end of declare and of bind. */
 zero_status_t zero_model_declare_muon(zero_model_t *m, zero_error_t *error);

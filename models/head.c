@@ -91,7 +91,7 @@ void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int
 
     for (int64_t r = 0; r < rows; r += m->head_rows) {
         const int64_t n = rows - r < m->head_rows ? rows - r : m->head_rows;
-        void *x = zero_model_at(m, m->narrow, r * C); /* (n, C) */
+        void *x = zero_model_at(m, m->decoder.out, r * C); /* (n, C) */
 
         zero_model_head_logits(m, NULL, x, n);
         zero_model_head_losses(m, losses ? losses + r : NULL, targets ? targets + r : NULL, n, scale);

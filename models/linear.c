@@ -156,6 +156,14 @@ int64_t zero_model_gathered(const zero_model_t *m, bool bias)
     return most;
 }
 
+/* Whether a layer has a parameter, and this rank has the layer. */
+static bool is_here(const zero_model_t *m, int64_t layer, zero_model_role_t role)
+{
+    const zero_model_param_t *p = zero_model_role_param(m, layer, role);
+
+    return p != NULL && p->data != NULL;
+}
+
 bool zero_model_linears_fit(const zero_model_t *m)
 {
     const int64_t layers = m->decoder.first + m->decoder.layers;
@@ -165,12 +173,13 @@ bool zero_model_linears_fit(const zero_model_t *m)
         const tensor_t t = tensor(m, l, i % 2);
 
         for (int64_t layer = 0; layer < layers && t.gathered == NULL && (i % 2 == 0 || l->biased); layer++)
-            if (zero_model_role_param(m, layer, t.roles[0]) != NULL && !is_joined(m, layer, &t))
+            if (is_here(m, layer, t.roles[0]) && !is_joined(m, layer, &t))
                 return false;
     }
     for (int i = 0; i < ZERO_LINEAR_COUNT; i++)
         for (int64_t layer = 0; layer < m->config.layers; layer++)
-            if (!zero_model_adapters_fit(m, layer, &m->linears[i]))
+            if (is_here(m, m->decoder.first + layer, m->linears[i].weight[0]) &&
+                !zero_model_adapters_fit(m, layer, &m->linears[i]))
                 return false;
     return true;
 }

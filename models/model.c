@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Micro-steps that the host may run ahead of a device. */
+/* Micro-steps that the host may run ahead of a device. With chunks, all of a step are in flight. */
 #define PLACES_MOST 16
 
 /* ---- create, declare, bind -------------------------------------------------------------------------------------- */
@@ -199,6 +199,8 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
                     : options->micro_steps;
     if (m->places > PLACES_MOST)
         m->places = PLACES_MOST;
+    if (options->chunks > 0)
+        m->places = options->micro_steps > 0 ? options->micro_steps : 1;
     m->element = zero_dtype_size(options->dtype);
     m->family = zero_family_find(config->family);
     m->qkv_width = (config->heads + 2 * config->kv_heads) * config->head_dim;
@@ -220,6 +222,8 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
     name_params(m);
     if (!zero_model_tiles_make(m))
         goto memory;
+    if ((status = zero_model_cut(m, error)) != ZERO_OK)
+        goto fail;
     zero_model_linears(config, m->linears);
     zero_model_lora_linears(&options->lora, m->linears);
     if (config->rope.theta > 0)
@@ -251,6 +255,7 @@ void zero_model_destroy(zero_model_t *m)
     zero_nn_destroy(m->nn);
     zero_nn_destroy(m->muon);
     zero_model_tiles_free(m);
+    free(m->chunks);
     free(m->layers);
     free(m->kept);
     free(m->encoder.x);
@@ -334,7 +339,9 @@ static zero_status_t dry_run(zero_model_t *m, zero_error_t *error)
 
     m->dry = true;
     zero_nn_set_dry(m->nn, true);
-    status = m->options.untrained ? ZERO_OK : zero_model_pass_train(m, NULL, NULL, NULL, 0, error);
+    status = m->chunk_count > 0     ? zero_model_pass_tasks(m, error)
+             : m->options.untrained ? ZERO_OK
+                                    : zero_model_pass_train(m, NULL, NULL, NULL, 0, error);
     if (status == ZERO_OK && m->options.eval)
         status = zero_model_pass_eval(m, NULL, NULL, NULL, m->options.micro_batch, error);
     if (status == ZERO_OK && m->encoder.layers > 0 && m->options.sample_len > 0)
@@ -373,12 +380,12 @@ static bool cache_size(zero_model_t *m)
 zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_error_t *error)
 {
     zero_status_t status;
-    uint64_t device, host;
+    zero_model_memory_t at[ZERO_REGIONS] = {{NULL, 0}};
 
     if (m->engine != NULL)
         return zero_fail(error, ZERO_ERR_ORDER,
                          "the model is already declared on an engine: create another model for another engine");
-    if (!zero_model_layout(m, NULL, NULL, &device, &host))
+    if (!zero_model_layout(m, at, 0))
         return zero_fail(error, ZERO_ERR_MEMORY,
                          "the activations of %" PRId64 " sequences of %" PRId64
                          " tokens need more bytes than a 64-bit number can hold: use a smaller micro-batch",
@@ -389,6 +396,8 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
                          " tokens need more bytes than a 64-bit number can hold: use shorter samples",
                          m->options.sample_len);
     m->engine = engine;
+    if (m->chunk_count > 0 && (status = zero_model_declare_chunks(m, &at[ZERO_REGION_HOST].bytes, error)) != ZERO_OK)
+        return status;
     status = add_units(m, error);
     if (status != ZERO_OK)
         return status;
@@ -404,9 +413,11 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
     if (status != ZERO_OK)
         return status;
     m->workspace_bytes = zero_nn_workspace_bytes(m->nn);
-    status = zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, device, &m->activations);
+    if (m->chunk_count == 0)
+        status = zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, at[ZERO_REGION_DEVICE].bytes,
+                              &m->activations);
     if (status == ZERO_OK)
-        status = zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_HOST, host, &m->shared);
+        status = zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_HOST, at[ZERO_REGION_HOST].bytes, &m->shared);
     if (status == ZERO_OK && m->cache_bytes > 0)
         status = zero_reserve(engine, ZERO_KIND_CACHE, ZERO_TIER_DEVICE, m->cache_bytes, &m->cache);
     if (status == ZERO_OK && m->workspace_bytes > 0)
@@ -438,14 +449,28 @@ static void make_waves(zero_model_t *m)
     zero_nn_copy(m->nn, m->waves, m->host_waves, (uint64_t)(T * C) * m->element);
 }
 
+zero_status_t zero_model_prepare(zero_model_t *m, zero_error_t *error)
+{
+    if (!zero_model_linears_fit(m))
+        return zero_fail(error, ZERO_ERR_PLAN,
+                         "parts of a linear layer do not lie one behind another: their tensors do "
+                         "not begin at the next multiple of 128 elements");
+    if (m->waves != NULL)
+        make_waves(m);
+    return ZERO_OK;
+}
+
 zero_status_t zero_model_bind(zero_model_t *m, zero_error_t *error)
 {
-    void *base = m->engine ? zero_reserved(m->engine, m->activations) : NULL;
-    uint64_t device, host;
+    void *shared = m->engine ? zero_reserved(m->engine, m->shared) : NULL;
+    zero_model_memory_t at[ZERO_REGIONS] = {[ZERO_REGION_HOST] = {shared, 0}};
 
-    if (base == NULL)
+    if (shared == NULL)
         return zero_fail(error, ZERO_ERR_ORDER, "a model has addresses only after zero_model_declare and zero_commit");
-    zero_model_layout(m, base, zero_reserved(m->engine, m->shared), &device, &host);
+    if (m->chunk_count == 0) {
+        at[ZERO_REGION_DEVICE].base = zero_reserved(m->engine, m->activations);
+        zero_model_layout(m, at, 0);
+    }
     zero_nn_set_stream(m->nn, zero_stream(m->engine));
     if (m->cache_bytes > 0)
         m->cached = zero_reserved(m->engine, m->cache);
@@ -464,13 +489,7 @@ zero_status_t zero_model_bind(zero_model_t *m, zero_error_t *error)
         m->params[i].data = zero_param_data(m->engine, m->params[i].id);
         m->params[i].grad = zero_param_grad(m->engine, m->params[i].id);
     }
-    if (!zero_model_linears_fit(m))
-        return zero_fail(error, ZERO_ERR_PLAN,
-                         "parts of a linear layer do not lie one behind another: their tensors do "
-                         "not begin at the next multiple of 128 elements");
-    if (m->waves != NULL)
-        make_waves(m);
     zero_model_bind_muon(m);
     m->bound = true;
-    return ZERO_OK;
+    return m->chunk_count > 0 ? ZERO_OK : zero_model_prepare(m, error); /* with chunks in the first task */
 }

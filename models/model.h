@@ -117,16 +117,24 @@ typedef struct zero_model_options {
                              activations for a backward pass */
     int64_t head_rows;    /* rows in a block of logits; 0: chosen by size */
     int64_t head_columns; /* tokens of the vocabulary in one product of the head; 0: chosen by size */
-    int64_t tile_bytes;   /* embeddings and heads of more bytes are divided into tiles of about these, which are
+    int chunks; /* of a pipeline: the model is cut into so many, for an engine with config.mesh.pipe stages. 0: it is
+                   whole */
+    const int32_t *chunk_of; /* by layer, the encoder's first: its chunk; zero_model_map fills one. Copied */
+    int64_t tile_bytes;      /* embeddings and heads of more bytes are divided into tiles of about these, which are
                              gathered and dropped one after the other; 0: never */
-    const char *choices;  /* algorithms for products on a GPU (zero_nn_set_choices); NULL: none */
-    bool measure;         /* measure the products that choices lacks */
-    bool packed;          /* batches have starts */
-    zero_lora_t lora;     /* adapters */
-    bool muon;            /* the engine's rule is ZERO_RULE_MUON: reserve the memory of zero_model_matrix */
-    zero_log_fn log;      /* receives warnings of kernels/nn; NULL: none */
+    const char *choices;     /* algorithms for products on a GPU (zero_nn_set_choices); NULL: none */
+    bool measure;            /* measure the products that choices lacks */
+    bool packed;             /* batches have starts */
+    zero_lora_t lora;        /* adapters */
+    bool muon;               /* the engine's rule is ZERO_RULE_MUON: reserve the memory of zero_model_matrix */
+    zero_log_fn log;         /* receives warnings of kernels/nn; NULL: none */
     void *log_ctx;
 } zero_model_options_t;
+
+/* Divides the layers of a model, the encoder's first, among chunks, by the cost of their products and of the head. A
+ * decoder with an encoder stays whole. chunk_of: [encoder_layers + layers]. ZERO_ERR_ARG: there are too few layers. */
+zero_status_t zero_model_map(const zero_model_config_t *config, int64_t seq_len, int chunks, int32_t *chunk_of,
+                             zero_error_t *error);
 
 typedef struct zero_model zero_model_t;
 zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t *config,
@@ -220,8 +228,12 @@ typedef struct zero_model_batch {
  * end it with zero_abort. */
 zero_status_t zero_model_train(zero_model_t *model, const zero_model_batch_t *batch, uint32_t flags, double *loss_sum,
                                zero_error_t *error);
+/* Of a model in chunks: runs all micro-steps of a step, batches[options.micro_steps]. *loss_sum is that of the step on
+ * the ranks of the last stage, and 0 on others. */
+zero_status_t zero_model_train_step(zero_model_t *model, const zero_model_batch_t *batches, double *loss_sum,
+                                    zero_error_t *error);
 /* The same without gradients, on the evaluation pass. Only the first rows <= micro_batch sequences count. All ranks
- * make the same number of calls. */
+ * make the same number of calls. In chunks, the loss is 0 but on the ranks of the last stage. */
 zero_status_t zero_model_eval(zero_model_t *model, const zero_model_batch_t *batch, int64_t rows, double *loss_sum,
                               zero_error_t *error);
 /* With an encoder: runs it on a source of n tokens (1 to source_len) in the any-order pass, for the samples up to the

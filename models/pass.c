@@ -67,7 +67,12 @@ enum { TRAIN_FORWARD = 0, TRAIN_BACKWARD, EVAL_FORWARD, SAMPLE_FORWARD, KINDS };
 
 static void repeat(zero_model_t *m, int64_t l, int kind, void (*calls)(void *ctx))
 {
-    zero_nn_repeat(m->nn, (int)(l * KINDS + kind), calls, &(layer_call_t){m, l, NULL});
+    layer_call_t call = {m, l, NULL};
+
+    if (m->chunk_count > 0) /* activations of micro-steps have different addresses */
+        calls(&call);
+    else
+        zero_nn_repeat(m->nn, (int)(l * KINDS + kind), calls, &call);
 }
 
 static uint64_t kept_bytes(const zero_model_t *m, const zero_model_stack_t *s)
@@ -104,8 +109,10 @@ static void eval_forward(void *ctx)
     zero_model_t *m = ((layer_call_t *)ctx)->m;
     const int64_t l = ((layer_call_t *)ctx)->l;
     const zero_model_stack_t *s = zero_model_stack(m, l);
+    void *x = zero_model_stream(m, s);
 
-    zero_model_layer_forward(m, l, &m->layers[s->first], s->x[0], s->x[0], m->options.micro_batch, s->T);
+    zero_model_layer_forward(m, l, &m->layers[m->part.begin > s->first ? m->part.begin : s->first], x, x,
+                             m->options.micro_batch, s->T);
 }
 
 /* What a layer of the decoder keeps of a sample. */
@@ -312,7 +319,7 @@ static void head(run_t *r, float *losses, const int32_t *targets, int64_t B, flo
     }
     for (int64_t at = 0; at < all && m->head_tiles->count > 0; at += m->head_rows) {
         const int64_t most = all - at < m->head_rows ? all - at : m->head_rows, n = B > 0 ? most : 0;
-        void *x = zero_model_at(m, m->narrow, at * C);
+        void *x = zero_model_at(m, m->decoder.out, at * C);
 
         logits(r, x, n, ZERO_READ);
         if (r->status != ZERO_OK)
@@ -344,20 +351,28 @@ static zero_nn_norm_t last_norm(const zero_model_t *m, const zero_model_stack_t 
     return norm;
 }
 
-/* Runs the units of a stack. B: sequences; 0: it only takes part in the gathers. */
+/* Whether m->part has a layer. */
+static bool has(const zero_model_t *m, int64_t l)
+{
+    return m->part.begin <= l && l < m->part.end;
+}
+
+/* Runs the units of a stack that m->part has. B: sequences; 0: it only takes part in the gathers. */
 static void forward(run_t *r, const zero_model_stack_t *s, const int32_t *tokens, int kind, int64_t B)
 {
     zero_model_t *m = r->m;
 
-    embed(r, s, tokens, (places_t){m->options.packed, m->positions_in}, B, s->T, ZERO_READ);
+    if (zero_model_begins(m, s))
+        embed(r, s, tokens, (places_t){m->options.packed, m->positions_in}, B, s->T, ZERO_READ);
     for (int64_t l = s->first; l < s->first + s->layers; l++)
-        if (use(r, m->units[l], ZERO_READ)) {
+        if (has(m, l) && use(r, m->units[l], ZERO_READ)) {
             if (B > 0)
                 repeat(m, l, kind, kind == TRAIN_FORWARD ? train_forward : eval_forward);
             done(r, m->units[l]);
         }
-    if (use(r, s->norm_unit, ZERO_READ)) {
-        const zero_nn_norm_t norm = last_norm(m, s, s->x[kind == TRAIN_FORWARD ? s->layers : 0], B * s->T);
+    if (zero_model_ends(m, s) && use(r, s->norm_unit, ZERO_READ)) {
+        const void *x = kind == TRAIN_FORWARD ? s->x[s->layers] : zero_model_stream(m, s);
+        const zero_nn_norm_t norm = last_norm(m, s, x, B * s->T);
 
         zero_nn_norm_forward(m->nn, &norm);
         done(r, s->norm_unit);
@@ -370,32 +385,119 @@ static void backward(run_t *r, const zero_model_stack_t *s, const int32_t *token
     zero_model_t *m = r->m;
     const bool frozen = zero_model_is_frozen(m); /* but for the layers' adapters */
 
-    if (use(r, s->norm_unit, frozen ? ZERO_READ : ZERO_READ | ZERO_GRAD)) {
+    if (zero_model_ends(m, s) && use(r, s->norm_unit, frozen ? ZERO_READ : ZERO_READ | ZERO_GRAD)) {
         const zero_nn_norm_t norm = last_norm(m, s, s->x[s->layers], m->options.micro_batch * s->T);
 
         zero_nn_norm_backward(m->nn, &norm);
         done(r, s->norm_unit);
     }
     for (int64_t l = s->first + s->layers - 1; l >= s->first; l--)
-        if (use(r, m->units[l], ZERO_READ | ZERO_GRAD)) {
+        if (has(m, l) && use(r, m->units[l], ZERO_READ | ZERO_GRAD)) {
             repeat(m, l, TRAIN_BACKWARD, train_backward);
             done(r, m->units[l]);
         }
-    if (!frozen)
+    if (!frozen && zero_model_begins(m, s))
         embed_backward(r, s, tokens);
 }
 
+/* ---- tasks ------------------------------------------------------------------------------------------------------ */
+
+static void task_forward(run_t *r, int kind, float scale)
+{
+    zero_model_t *m = r->m;
+    const int64_t B = m->options.micro_batch;
+
+    if (m->encoder.layers > 0)
+        forward(r, &m->encoder, m->encoder.tokens, kind, B);
+    forward(r, &m->decoder, m->decoder.tokens, kind, B);
+    if (zero_model_ends(m, &m->decoder))
+        head(r, m->losses, m->targets, B, scale);
+}
+
+static void task_backward(run_t *r)
+{
+    zero_model_t *m = r->m;
+
+    backward(r, &m->decoder, m->decoder.tokens);
+    if (m->encoder.layers > 0)
+        backward(r, &m->encoder, m->encoder.tokens);
+}
+
+/* Runs a task, or declares it. */
+static void run_task(run_t *r, const zero_task_t *task, float scale)
+{
+    zero_model_t *m = r->m;
+    const bool trains = r->pass == m->train && !m->options.untrained;
+
+    r->status = m->dry
+                    ? zero_model_engine_error(m, zero_task_add(m->engine, r->pass, task->chunk, task->phase), r->error)
+                    : ZERO_OK;
+    if (r->status == ZERO_OK)
+        r->status = zero_model_set_task(m, task, trains, r->error);
+    if (r->status != ZERO_OK)
+        return;
+    if (task->phase == ZERO_BACKWARD)
+        task_backward(r);
+    else
+        task_forward(r, trains ? TRAIN_FORWARD : EVAL_FORWARD, trains ? scale : 0);
+    if (r->status == ZERO_OK)
+        r->status = zero_nn_status(m->nn, r->error);
+}
+
+/* Runs the tasks of a pass, or declares them: those of a micro-step, in the order of their data. */
+static zero_status_t run_tasks(zero_model_t *m, zero_pass_t pass, float scale, zero_error_t *error)
+{
+    run_t r = {m, pass, ZERO_OK, error};
+    zero_task_t task = {.size = sizeof task};
+    const int chunks = m->chunk_count;
+
+    for (int t = 0; m->dry && t < (pass == m->train && !m->options.untrained ? 2 : 1) * chunks && r.status == ZERO_OK;
+         t++) {
+        task.chunk = t < chunks ? t : 2 * chunks - 1 - t;
+        task.phase = t < chunks ? ZERO_FORWARD : ZERO_BACKWARD;
+        run_task(&r, &task, scale);
+    }
+    if (m->dry)
+        return r.status;
+    r.status = zero_model_engine_error(m, zero_tasks_begin(m->engine, pass), error);
+    while (r.status == ZERO_OK) {
+        r.status = zero_model_engine_error(m, zero_task_next(m->engine, &task), error);
+        if (r.status != ZERO_OK || task.phase == ZERO_TASKS_END)
+            break;
+        run_task(&r, &task, scale);
+    }
+    return r.status;
+}
+
 /* ---- passes ----------------------------------------------------------------------------------------------------- */
+
+/* What the gradients of a step are multiplied by. */
+static zero_status_t scale_of(zero_model_t *m, float *scale, zero_error_t *error)
+{
+    *scale = 1;
+    const zero_status_t status =
+        m->dry ? ZERO_OK : zero_model_engine_error(m, zero_loss_scale(m->engine, scale), error);
+
+    if (m->options.grad_factor > 0)
+        *scale *= m->options.grad_factor;
+    return status;
+}
+
+zero_status_t zero_model_pass_tasks(zero_model_t *m, zero_error_t *error)
+{
+    float scale;
+    const zero_status_t status = scale_of(m, &scale, error);
+
+    return status == ZERO_OK ? run_tasks(m, m->train, scale, error) : status;
+}
 
 zero_status_t zero_model_pass_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses,
                                     uint32_t flags, zero_error_t *error)
 {
     const int64_t B = m->options.micro_batch;
     const bool encodes = m->encoder.layers > 0;
-    const float factor = m->options.grad_factor > 0 ? m->options.grad_factor : 1;
-    float scale = 1;
-    const zero_status_t status =
-        m->dry ? ZERO_OK : zero_model_engine_error(m, zero_loss_scale(m->engine, &scale), error);
+    float scale;
+    const zero_status_t status = scale_of(m, &scale, error);
 
     if (status != ZERO_OK)
         return status;
@@ -405,7 +507,7 @@ zero_status_t zero_model_pass_train(zero_model_t *m, const int32_t *tokens, cons
     if (encodes)
         forward(&r, &m->encoder, m->encoder.tokens, TRAIN_FORWARD, B);
     forward(&r, &m->decoder, tokens, TRAIN_FORWARD, B);
-    head(&r, losses, targets, B, scale * factor);
+    head(&r, losses, targets, B, scale);
     backward(&r, &m->decoder, tokens);
     if (encodes)
         backward(&r, &m->encoder, m->encoder.tokens);
@@ -415,6 +517,9 @@ zero_status_t zero_model_pass_train(zero_model_t *m, const int32_t *tokens, cons
 zero_status_t zero_model_pass_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses,
                                    int64_t rows, zero_error_t *error)
 {
+    if (m->chunk_count > 0)
+        return run_tasks(m, m->eval, 0, error);
+
     /* A rank without sequences takes part in the gathers and computes nothing. */
     const int64_t B = rows > 0 ? m->options.micro_batch : 0;
     run_t r = begin(m, m->eval, 0, error);
@@ -477,7 +582,7 @@ zero_status_t zero_model_pass_sample(zero_model_t *m, const zero_model_append_t 
         done(&r, s->norm_unit);
     }
     if (append->last)
-        logits(&r, m->narrow, 1, 0);
+        logits(&r, m->decoder.out, 1, 0);
     if (append->last && r.status == ZERO_OK)
         zero_nn_copy(m->nn, m->sampled, m->logits, (uint64_t)c->vocab * m->element);
     return end(&r);
