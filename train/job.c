@@ -5,6 +5,8 @@
 #include "train/job_data.h"
 #include "train/numbers.h"
 #include "train/resume.h"
+#include "train/stages.h"
+#include "train/stages.h"
 #include "train/trace.h"
 
 #include <float.h>
@@ -99,7 +101,7 @@ static int64_t divisor(int64_t n, int64_t most)
 static zero_status_t resolve_batch(job_t *job, const usual_t *usual, zero_error_t *error)
 {
     options_t *o = &job->o;
-    int64_t world = job->world, unit;
+    int64_t world = job->copies, unit;
     const bool all = o->micro_batch > 0 && o->accumulation > 0;
     if (__builtin_mul_overflow(world * (o->micro_batch > 0 ? o->micro_batch : 1),
                                o->accumulation > 0 ? o->accumulation : 1, &unit))
@@ -341,7 +343,11 @@ static zero_status_t divides(const char *option, int64_t value, int64_t n, const
 
 static zero_status_t check_mesh(const options_t *o, int world, zero_error_t *error)
 {
-    zero_status_t status = divides("replicas", o->replicas, world, "ranks", error);
+    zero_status_t status = divides("pipe", o->pipe, world, "ranks", error);
+    if (status != ZERO_OK)
+        return status;
+    const int64_t ranks = world / o->pipe;
+    status = divides("replicas", o->replicas, ranks, o->pipe > 1 ? "ranks of a stage" : "ranks", error);
     if (status != ZERO_OK || o->node < 0)
         return status;
     if (o->stage < 3 && !o->compare_stages)
@@ -352,7 +358,7 @@ static zero_status_t check_mesh(const options_t *o, int world, zero_error_t *err
         return zero_fail(error, ZERO_ERR_ARG,
                          "--node is %lld, but --offload moves the parameters off the device: use --offload optimizer",
                          (long long)o->node);
-    return divides("node", o->node, world / o->replicas, o->replicas > 1 ? "ranks of a replica" : "ranks", error);
+    return divides("node", o->node, ranks / o->replicas, o->replicas > 1 ? "ranks of a replica" : "ranks", error);
 }
 
 zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zero_error_t *error)
@@ -370,6 +376,9 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
     o->ranks = world;
     if ((status = check_mesh(o, world, error)) != ZERO_OK)
         return status;
+    job->copies = world / (int)o->pipe;
+    if ((status = stages_check(o, error)) != ZERO_OK)
+        return status;
     if (o->threads < 0)
         o->threads = threads;
     if ((status = cores_check(o->threads, error)) != ZERO_OK)
@@ -386,7 +395,7 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
     const bool tiny = strcmp(o->model, "tiny") == 0 && !job->folder;
     const usual_t usual = usual_of(job);
     if ((status = resolve_batch(job, &usual, error)) != ZERO_OK ||
-        (status = resolve_lengths(job, &usual, error)) != ZERO_OK ||
+        (status = resolve_lengths(job, &usual, error)) != ZERO_OK || (status = stages_resolve(job, error)) != ZERO_OK ||
         (status = resolve_rates(job, &usual, error)) != ZERO_OK ||
         (status = trace_range(o, job->first, &first, &last, error)) != ZERO_OK)
         return status;
@@ -407,6 +416,8 @@ void job_close(job_t *job)
     zero_tokenizer_close(job->tokenizer);
     free(job->prompt.at);
     free(job->given.base);
+    free(job->chunk_of);
+    job->chunk_of = NULL;
     job->data = job->eval_data = NULL;
     job->tokenizer = NULL;
     job->prompt = (zero_ids_t){0};

@@ -25,6 +25,17 @@ const option_t options_table[] = {
      "groups of consecutive ranks that each have all parameters; ranks shard them inside their group, and the groups "
      "sum their gradients once a step",
      true},
+    {"pipe", SHARDING, OPTION_WHOLE, FIELD(pipe), 1, 1 << 20, 1, NULL, "N", "1",
+     "stages of a pipeline: each N-th of the ranks computes some of the layers, and hands activations to the next one; "
+     "the options above then hold within a stage",
+     true},
+    {"pipe-schedule", SHARDING, OPTION_CHOICE, FIELD(pipe_schedule), 0, 0, ZERO_SCHEDULE_1F1B,
+     "1f1b|gpipe|naive|interleaved", "1f1b|gpipe|naive|interleaved", "1f1b",
+     "order of the forward and backward passes of the micro-steps in a pipeline", true},
+    {"chunks", SHARDING, OPTION_WHOLE, FIELD(chunks), 1, 1 << 20, UNSET, NULL, "V", "2 with interleaved, else 1",
+     "parts of the model on each stage of an interleaved pipeline", true},
+    {"device-map", SHARDING, OPTION_TEXT, FIELD(device_map), 0, 0, UNSET, NULL, "even|FILE", "even",
+     "layers of each stage: even divides them by cost; FILE is JSON, {\"0\": [0, 1], \"1\": [2, 3, 4], ...}", true},
     {"node", SHARDING, OPTION_WHOLE, FIELD(node), 2, 1 << 20, UNSET, NULL, "N", "none",
      "with stage 3, the ranks of a node of N keep all parameters between them from the forward pass, and the backward "
      "pass gathers inside the node",

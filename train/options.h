@@ -32,8 +32,9 @@ typedef struct scale {
  * empty (lists). */
 typedef struct options {
     /* sharding */
-    int64_t stage, ranks, replicas, node, threads, window, tile, device, reduce, reduce_dtype, timeout;
-    const char *tune;
+    int64_t stage, ranks, replicas, pipe, pipe_schedule, chunks, node, threads, window, tile, device, reduce,
+        reduce_dtype, timeout;
+    const char *tune, *device_map;
     /* model */
     const char *model;
     int64_t dtype, recompute, lora_rank, seed;

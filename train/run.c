@@ -160,6 +160,8 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
     config.comm = run->place.wire;
     config.device = run->place.device;
     config.plan_world = run->place.comm == NULL ? run->job->world : 0;
+    config.mesh.pipe = (int32_t)o->pipe;
+    config.schedule = (zero_schedule_t)o->pipe_schedule; /* the choices have the same order */
     config.mesh.replicas = (int32_t)o->replicas;
     config.mesh.node = o->node > 0 && stage == 3 ? (int32_t)o->node : 0;
     config.window = (int)o->window;
@@ -199,6 +201,8 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
                                     .eval = run->job->eval,
                                     .untrained = run->job->untrained,
                                     .tile_bytes = o->tile,
+                                    .chunks = o->pipe > 1 ? (int)(o->pipe * o->chunks) : 0,
+                                    .chunk_of = run->job->chunk_of,
                                     .packed = o->pack != 0,
                                     .lora = run->job->lora,
                                     .muon = config.rule == ZERO_RULE_MUON,
@@ -236,7 +240,8 @@ static zero_status_t fill(run_t *run, zero_error_t *error)
 zero_status_t run_open(run_t *run, const job_t *job, const place_t *place, int stage, zero_error_t *error)
 {
     const options_t *o = &job->o;
-    const size_t rows = (size_t)o->micro_batch, tokens = rows * (size_t)o->seq_len;
+    const size_t micros = o->pipe > 1 ? (size_t)job->micro_steps : 1, rows = micros * (size_t)o->micro_batch,
+                 tokens = rows * (size_t)o->seq_len;
     memset(run, 0, sizeof *run);
     run->job = job;
     run->place = *place;
@@ -244,13 +249,16 @@ zero_status_t run_open(run_t *run, const job_t *job, const place_t *place, int s
     zero_status_t status = declare(run, stage, error);
     if (status != ZERO_OK)
         return status;
+    run->part = zero_data_index(run->engine);
+    run->counts = zero_pipe_index(run->engine) + 1 == zero_pipe_size(run->engine);
+    run->batches = calloc(micros, sizeof *run->batches);
     run->tokens = calloc(tokens, sizeof *run->tokens);
     run->targets = calloc(tokens, sizeof *run->targets);
     run->starts = calloc(tokens, sizeof *run->starts);
     run->source = calloc(rows * (size_t)job->digits + 1, sizeof *run->source);
     run->source_lengths = calloc(rows, sizeof *run->source_lengths);
-    if (run->tokens == NULL || run->targets == NULL || run->starts == NULL || run->source == NULL ||
-        run->source_lengths == NULL)
+    if (run->batches == NULL || run->tokens == NULL || run->targets == NULL || run->starts == NULL ||
+        run->source == NULL || run->source_lengths == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the tokens of --micro-batch %lld x --seq-len %lld",
                          (long long)o->micro_batch, (long long)o->seq_len);
     if ((status = commit(run, error)) != ZERO_OK)
@@ -266,6 +274,7 @@ void run_close(run_t *run)
     zero_model_destroy(run->model);
     if (run->place.comm == NULL)
         zero_device_destroy(run->place.device);
+    free(run->batches);
     free(run->tokens);
     free(run->targets);
     free(run->starts);
@@ -314,48 +323,70 @@ static zero_status_t read_row(run_t *run, bool eval, int64_t q, int64_t b, count
     return status;
 }
 
-/* The batch that was read. */
-static zero_model_batch_t batch_of(const run_t *run)
+/* The batch in rows b and behind. */
+static zero_model_batch_t batch_of(const run_t *run, int64_t b)
 {
     const job_t *job = run->job;
-    return (zero_model_batch_t){.tokens = run->tokens,
-                                .targets = run->targets,
-                                .starts = job->o.pack ? run->starts : NULL,
-                                .source = job->encoder ? run->source : NULL,
-                                .source_lengths = job->encoder ? run->source_lengths : NULL};
+    const int64_t at = b * job->o.seq_len;
+    return (zero_model_batch_t){.tokens = run->tokens + at,
+                                .targets = run->targets + at,
+                                .starts = job->o.pack ? run->starts + at : NULL,
+                                .source = job->encoder ? run->source + b * job->digits : NULL,
+                                .source_lengths = job->encoder ? run->source_lengths + b : NULL};
 }
 
-/* Reads the tokens of micro-step m of step s. */
-static zero_status_t read_micro(run_t *run, int64_t s, int m, counts_t *counts, zero_error_t *error)
+/* Reads the tokens of micro-step m of step s, into rows `to` and behind. */
+static zero_status_t read_micro(run_t *run, int64_t s, int m, int64_t to, counts_t *counts, zero_error_t *error)
 {
     const job_t *job = run->job;
     const options_t *o = &job->o;
     uint64_t begin = trace_now(run->trace);
     zero_status_t status = ZERO_OK;
     for (int64_t b = 0; b < o->micro_batch && status == ZERO_OK; b++)
-        status = read_row(run, false, s * o->batch + run->rank * job->local + m * o->micro_batch + b, b, counts, error);
+        status =
+            read_row(run, false, s * o->batch + run->part * job->local + m * o->micro_batch + b, to + b, counts, error);
     trace_program(run->trace, "data", begin);
+    return status;
+}
+
+/* Runs the micro-steps of step s. *sum: of the losses of this rank's targets. */
+static zero_status_t run_micros(run_t *run, int64_t s, counts_t *counts, double *sum, zero_error_t *error)
+{
+    const job_t *job = run->job;
+    zero_status_t status = ZERO_OK;
+    *sum = 0;
+    for (int m = 0; m < job->micro_steps && status == ZERO_OK; m++) {
+        double micro = 0;
+        const int64_t to = job->o.pipe > 1 ? m * job->o.micro_batch : 0;
+        if ((status = read_micro(run, s, m, to, counts, error)) != ZERO_OK)
+            return status;
+        const zero_model_batch_t batch = batch_of(run, to);
+        if (job->o.pipe > 1) {
+            run->batches[m] = batch;
+            continue;
+        }
+        uint64_t begin = trace_now(run->trace);
+        status = zero_model_train(run->model, &batch, m == job->micro_steps - 1 ? ZERO_LAST : 0, &micro, error);
+        trace_program(run->trace, "micro-step", begin);
+        *sum += micro;
+    }
+    if (status != ZERO_OK || job->o.pipe == 1)
+        return status;
+    uint64_t begin = trace_now(run->trace);
+    status = zero_model_train_step(run->model, run->batches, sum, error);
+    trace_program(run->trace, "micro-steps", begin);
+    if (!run->counts) /* the last stage counts what all stages work on */
+        *counts = (counts_t){0};
     return status;
 }
 
 zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop, step_t *step, zero_error_t *error)
 {
-    const job_t *job = run->job;
     counts_t counts = {0};
-    zero_status_t status;
-    double sum = 0, sums[4];
-    for (int m = 0; m < job->micro_steps; m++) {
-        double micro;
-        if ((status = read_micro(run, s, m, &counts, error)) != ZERO_OK)
-            return status;
-        const zero_model_batch_t batch = batch_of(run);
-        uint64_t begin = trace_now(run->trace);
-        status = zero_model_train(run->model, &batch, m == job->micro_steps - 1 ? ZERO_LAST : 0, &micro, error);
-        trace_program(run->trace, "micro-step", begin);
-        if (status != ZERO_OK)
-            return status;
-        sum += micro;
-    }
+    double sum, sums[4];
+    zero_status_t status = run_micros(run, s, &counts, &sum, error);
+    if (status != ZERO_OK)
+        return status;
     run->own_loss = sum;
     sums[0] = sum;
     sums[1] = run->ask;
@@ -457,14 +488,14 @@ zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)
             double micro = 0;
             int64_t filled = 0;
             for (; filled < o->micro_batch; filled++) {
-                int64_t q = first + run->rank * job->local + m * o->micro_batch + filled;
+                int64_t q = first + run->part * job->local + m * o->micro_batch + filled;
                 if (q >= used)
                     break;
                 if ((status = read_row(run, true, q, filled, &counts, error)) != ZERO_OK)
                     return status;
             }
             /* the other rows hold earlier tokens, which do not count */
-            const zero_model_batch_t batch = batch_of(run);
+            const zero_model_batch_t batch = batch_of(run, 0);
             status = zero_model_eval(run->model, &batch, filled, &micro, error);
             if (status == ZERO_OK)
                 status = trace_flush(run->trace, run->engine, error);
@@ -472,7 +503,7 @@ zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)
                 return status;
             sums[0] += micro;
         }
-    sums[1] = counts.targets;
+    sums[1] = run->counts ? counts.targets : 0;
     if ((status = zero_sum(run->engine, sums, 2)) != ZERO_OK)
         return run_engine_error(run, status, error);
     *loss = sums[0] / sums[1];

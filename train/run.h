@@ -14,8 +14,11 @@ typedef struct run {
     int rank;
     zero_engine_t *engine;
     zero_model_t *model;
-    int32_t *tokens, *targets, *starts; /* (micro_batch, T) */
-    int32_t *source, *source_lengths;   /* of numbers: (micro_batch, digits), (micro_batch) */
+    int part;                           /* this rank's place among those with different data */
+    bool counts;                        /* it has the losses: it is of the last stage of a pipeline, or there is none */
+    zero_model_batch_t *batches;        /* of a pipeline: (micro_steps) */
+    int32_t *tokens, *targets, *starts; /* (micro_batch, T); of a pipeline for each micro-step of a step */
+    int32_t *source, *source_lengths;   /* of numbers: (micro_batch, digits), (micro_batch); likewise */
     double own_loss;                    /* of the last step: the sum over this rank's targets */
     bool ask, asked; /* the caller wants to save after the next step; a rank wanted it when the last one ended */
     struct {         /* steps skipped since the last step that was not skipped */

@@ -40,8 +40,9 @@ zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *
     log_whole(session->log, "world_size", job->world);
     log_text(session->log, "communicator", zero_comm_name(session->place.wire));
     log_open_object(session->log, "mesh");
+    log_whole(session->log, "pipe", job->o.pipe);
     log_whole(session->log, "replica", job->o.replicas);
-    log_whole(session->log, "shard", job->world / job->o.replicas);
+    log_whole(session->log, "shard", job->copies / job->o.replicas);
     if (job->o.node > 0)
         log_whole(session->log, "node", job->o.node);
     log_close_object(session->log);
