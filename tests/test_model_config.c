@@ -97,14 +97,16 @@ START_TEST(test_gathered_bias)
     zero_model_config_t c;
     zero_model_t *m;
     zero_error_t error;
-    uint64_t device[4], host;
+    uint64_t device[4];
 
     ck_assert_int_eq(zero_model_preset(&c, "llama-1b", &error), ZERO_OK);
     for (int i = 0; i < 4; i++) {
         c.hidden = cases[i].hidden;
         c.mlp_bias = cases[i].biased;
         ck_assert_int_eq(zero_model_create(&m, &c, &options, &error), ZERO_OK);
-        ck_assert(zero_model_layout(m, memory, memory, &device[i], &host));
+        zero_model_memory_t at[ZERO_REGIONS] = {{memory, 0}, {memory, 0}};
+        ck_assert(zero_model_layout(m, at, 0));
+        device[i] = at[ZERO_REGION_DEVICE].bytes;
         ck_assert((m->bias != NULL) == cases[i].gathered);
         ck_assert_ptr_null(m->weight); /* 2,048 columns: every part is a multiple of 128 elements */
         zero_model_destroy(m);
