@@ -112,6 +112,71 @@ void declare_chain(declare_t *d, int layers, int64_t count, zero_dtype_t dtype)
         declare_use(d, train, i, ZERO_READ | ZERO_GRAD);
 }
 
+static void declare_task(declare_t *d, int32_t pass, int32_t chunk, zero_phase_t phase)
+{
+    zero_spec_pass_t *p = &d->passes[pass];
+    p->tasks = d->tasks[pass];
+    p->tasks[p->task_count++] = (zero_spec_task_t){chunk, phase, p->use_count};
+}
+
+/* The first of a chunk's layers; those of the last one end before that of the chunk after it. */
+static int first_layer(const declare_pipe_t *pipe, int chunk)
+{
+    return pipe->layers * chunk / (pipe->stages * pipe->chunks);
+}
+
+void declare_pipe(declare_t *d, const declare_pipe_t *pipe)
+{
+    int chunks = pipe->stages * pipe->chunks;
+    char name[24];
+    assert(chunks <= DECLARE_CHUNKS);
+    declare_init(d, pipe->stages * pipe->replicas * pipe->shards);
+    d->spec.mesh.pipe = pipe->stages;
+    d->spec.mesh.replicas = pipe->replicas;
+    d->spec.schedule = pipe->schedule;
+    d->spec.micro_steps = pipe->micro_steps;
+    d->spec.chunks = d->chunks;
+    d->spec.chunk_count = chunks;
+    for (int c = 0; c < chunks; c++)
+        d->chunks[c] = (zero_spec_chunk_t){
+            .link = c + 1 < chunks ? 64 : 0, .kept = {1000, 100}, .workspace = {(uint64_t)(c + 1) * 64, 0}};
+    int ends = pipe->tied > 1 ? pipe->tied : 1; /* units 0 to ends - 1 are in the first chunk */
+    for (int i = 0; i < ends + pipe->layers + (pipe->tied == 0); i++) {
+        snprintf(name, sizeof name,
+                 i == 0                    ? "embedding"
+                 : i < ends                ? "tied.%d"
+                 : i < ends + pipe->layers ? "layer.%d"
+                                           : "head",
+                 i < ends ? i : i - ends);
+        declare_param(d, declare_unit(d, name), 1000 + 100 * i, ZERO_FP32, true, 1);
+    }
+    int32_t train = declare_pass(d, ZERO_PASS_TRAIN), eval = declare_pass(d, ZERO_PASS_EVAL), head = d->spec.unit_count;
+    for (int32_t p = train; p <= eval; p++) {
+        for (int c = 0; c < chunks; c++) {
+            declare_task(d, p, c, ZERO_FORWARD);
+            for (int32_t u = 0; u < ends && c == 0; u++)
+                declare_use(d, p, u, ZERO_READ);
+            for (int l = first_layer(pipe, c); l < first_layer(pipe, c + 1); l++)
+                declare_use(d, p, ends + l, ZERO_READ);
+        }
+        for (int32_t u = pipe->tied > 0 ? pipe->tied - 1 : head - 1, n = ends; n > 0; n--, u--)
+            declare_use(d, p, u, ZERO_READ | (p == train ? ZERO_GRAD : 0));
+    }
+    for (int c = chunks - 1; c >= 0; c--) {
+        declare_task(d, train, c, ZERO_BACKWARD);
+        for (int l = first_layer(pipe, c + 1) - 1; l >= first_layer(pipe, c); l--)
+            declare_use(d, train, ends + l, ZERO_READ | ZERO_GRAD);
+    }
+    for (int32_t u = 0; u < ends; u++)
+        declare_use(d, train, u, ZERO_GRAD);
+    zero_error_t error = {.text = ""};
+    zero_status_t status = zero_plan_set_tied(&d->spec, &error);
+    assert(status == ZERO_OK);
+    (void)status;
+    if (pipe->stages == 1) /* which zero_plan_set_tied leaves as they are */
+        zero_plan_set_groups(&d->spec);
+}
+
 static zero_dtype_t random_dtype(uint64_t *r)
 {
     static const zero_dtype_t dtypes[] = {ZERO_FP32, ZERO_FP32, ZERO_BF16, ZERO_BF16, ZERO_FP16};

@@ -9,6 +9,7 @@
 #define DECLARE_PARAMS 2048
 #define DECLARE_USES 1024
 #define DECLARE_PASSES 4
+#define DECLARE_CHUNKS 32
 
 /* spec points into the struct, so do not move it after declare_init. */
 typedef struct declare {
@@ -17,6 +18,8 @@ typedef struct declare {
     zero_spec_param_t params[DECLARE_PARAMS];
     zero_spec_pass_t passes[DECLARE_PASSES];
     zero_spec_use_t uses[DECLARE_PASSES][DECLARE_USES];
+    zero_spec_task_t tasks[DECLARE_PASSES][2 * DECLARE_CHUNKS];
+    zero_spec_chunk_t chunks[DECLARE_CHUNKS];
     zero_spec_reserve_t reserves[4];
     zero_codec_t gather_codec; /* the table's, where parameters are sharded */
     char unit_names[DECLARE_UNITS][24], param_names[DECLARE_PARAMS][40], pass_names[DECLARE_PASSES][16];
@@ -38,6 +41,19 @@ void declare_use(declare_t *d, int32_t pass, int32_t unit, uint32_t flags);
 /* `layers` equal units of one parameter each, used forward and then backward in reverse order. Passes: training,
  * evaluation. */
 void declare_chain(declare_t *d, int layers, int64_t count, zero_dtype_t dtype);
+
+typedef struct declare_pipe {
+    int stages, chunks; /* chunks: of a stage */
+    int layers, micro_steps, replicas, shards;
+    zero_schedule_t schedule;
+    int tied; /* units that the first and the last chunk share */
+} declare_pipe_t;
+
+/* A pipeline: an embedding in the first chunk, layers that are spread over all chunks, and a head in the forward task
+ * of the last chunk. The head is a unit of its own, or the embedding again, and perhaps more units that are tied. One
+ * parameter a unit, of 1,000 elements and more. Passes: training, evaluation. Each chunk keeps 1,000 bytes on the
+ * device and 100 on the host tier. */
+void declare_pipe(declare_t *d, const declare_pipe_t *pipe);
 
 /* A random declaration: units of odd sizes, smaller than the world, empty, frozen, tied, of mixed dtypes; held uses;
  * uses with only GRAD or only READ; unused units; random table, window, micro-steps, reduction, dtypes, codecs and

@@ -298,7 +298,8 @@ typedef enum zero_codec {
 
 /* The order in which a stage of a pipeline does its forward (F) and backward (B) tasks. With P
  * stages, m micro-steps and V chunks on each stage, a stage idles for (P - 1) / (V m + P - 1) of
- * the time, if all tasks take the same time; with ZERO_SCHEDULE_NAIVE for (P - 1) / P. */
+ * the time, if all tasks take the same time. Several chunks wait for fewer than P micro-steps to
+ * come round: then for 1 - V m / (V P + m - 1). With ZERO_SCHEDULE_NAIVE for (P - 1) / P. */
 typedef enum zero_schedule {
     ZERO_SCHEDULE_1F1B =
         0,               /* after a few F, one F and one B in turn (Narayanan et al. 2019). Stage p
