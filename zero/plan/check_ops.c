@@ -228,8 +228,7 @@ static zero_codec_t codec_of(const zero_checker_t *c, int32_t segment)
     const zero_segment_t *s = &c->plan->segments[segment];
     int32_t kept = s->buffer[ZERO_ROLE_PARAM_SHARD];
     bool gathered = kept >= 0 && c->plan->buffers[kept].elements < s->elements;
-    return gathered && c->plan->spec->world > c->plan->spec->mesh.replicas ? c->plan->spec->gather_codec
-                                                                           : ZERO_CODEC_NONE;
+    return gathered && zero_check_shards(c) > 1 ? c->plan->spec->gather_codec : ZERO_CODEC_NONE;
 }
 
 /* The pass of this program; NULL for ANY. */

@@ -52,12 +52,12 @@ static zero_status_t check_state(const zero_spec_state_t *state, zero_error_t *e
     return ZERO_OK;
 }
 
-/* Refuses codecs without effect, if there are ranks to send to. */
+/* Refuses codecs that have no effect, or exclude something else, if there are ranks to send to. */
 static zero_status_t check_codecs(const zero_spec_t *spec, zero_error_t *error)
 {
     if (spec->world == 1)
         return ZERO_OK;
-    if (spec->gather_codec != ZERO_CODEC_NONE && spec->parameters.sharding == ZERO_FULL)
+    if (spec->gather_codec != ZERO_CODEC_NONE && zero_plan_shards(spec) > 1 && spec->parameters.sharding == ZERO_FULL)
         return zero_fail(error, ZERO_ERR_ARG,
                          "config.gather_codec is %s, but config.parameters.sharding is ZERO_FULL, so that no use "
                          "gathers parameters: shard them, or set config.gather_codec to ZERO_CODEC_NONE",
@@ -76,7 +76,7 @@ zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *err
         return zero_fail(error, ZERO_ERR_ARG, "config.comm has %d ranks: 1 to %d are possible", spec->world,
                          ZERO_MAX_WORLD);
     zero_status_t status = check_rows(spec, error);
-    if (status != ZERO_OK || (status = check_codecs(spec, error)) != ZERO_OK)
+    if (status != ZERO_OK)
         return status;
     if ((status = check_state(&spec->state, error)) != ZERO_OK ||
         (status = check_state(&spec->whole_state, error)) != ZERO_OK)
@@ -91,7 +91,8 @@ zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *err
         return zero_fail(
             error, ZERO_ERR_ARG,
             "a device with asynchronous streams needs 2 channels, one for each stream of collectives, but has 1");
-    return zero_build_check_groups(spec, error);
+    status = zero_build_check_groups(spec, error);
+    return status == ZERO_OK ? check_codecs(spec, error) : status;
 }
 
 /* Whether count is the product of the shape. */

@@ -52,7 +52,7 @@ static void explain_table(const out_t *o, const zero_plan_t *plan)
     print(o, "  parameters  %s, %s, window %d, units below %lld bytes stay full",
           sharding(spec, &spec->parameters, spec->parameters.tier == ZERO_TIER_DEVICE ? shards : copies).s,
           zero_tier_name(spec->parameters.tier), spec->window, (long long)spec->persist_bytes);
-    if (spec->gather_codec != ZERO_CODEC_NONE && spec->world > 1)
+    if (spec->gather_codec != ZERO_CODEC_NONE && zero_plan_shards(spec) > 1)
         print(o, ", gathered as %s codes", zero_codec_name(spec->gather_codec));
     print(o, "\n");
     bool coded = spec->reduce_codec != ZERO_CODEC_NONE && spec->world > 1;
