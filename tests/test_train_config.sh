@@ -113,6 +113,9 @@ sets '{"zero_optimization": {"offload_optimizer": {"device": "none"}}}' offload 
 sets '{"zero_optimization": {"offload_optimizer": {"device": "cpu", "ratio": 0.4}}}' offload-ratio 0.4
 sets '{"zero_optimization": {"offload_optimizer": {"device": "none", "ratio": 0.4}}}' offload-ratio 1
 sets '{"zero_optimization": {"offload_optimizer": {"device": "cpu", "nvme_path": "/nowhere"}}}' nvme-path null
+sets '{"zero_optimization": {"zero_quantized_weights": true}}' gather-codec int8
+sets '{"zero_optimization": {"zero_quantized_weights": false}}' gather-codec none
+sets '{"zero_optimization": {"zero_quantized_gradients": true}}' reduce-codec int4
 mkdir drive
 nvme='{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "drive", "buffer_count": 4}},
     "aio": {"block_size": 262144}}'
@@ -338,7 +341,10 @@ bad '{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path":
     "--nvme-path"
 bad '{"stage": 2, "zero_optimization": {"stage": 3}}' \
     "zero_optimization.stage --stage 2 3"
-bad '{"zero_optimization": {"zero_quantized_weights": true}}' "zero_quantized_weights"
+bad '{"zero_optimization": {"stage": 2, "zero_quantized_weights": true}}' "zero_quantized_weights --gather-codec 2"
+bad '{"zero_optimization": {"zero_quantized_gradients": true}, "communication_data_type": "bf16"}' \
+    "--reduce-codec int4 --reduce-dtype bf16"
+bad '{"zero_optimization": {"zero_quantized_nontrainable_weights": true}}' "zero_quantized_nontrainable_weights"
 bad '{"zero_optimization": {"zero_hpz_partition_size": 8}}' "1"
 bad '{"optimizer": {"type": "OneBitAdam"}}' "optimizer.type AdamW Adam SGD Lion"
 bad '{"optimizer": {"type": "AdamW", "params": {"momentum": 0.9}}}' "SGD"

@@ -114,6 +114,12 @@ if [ -e "$plugins/libnccl_emulator.so" ]; then
     ZERO_EMULATOR_DEVICES=1 run 0 $small --ranks 2 --steps 3 --reduce every --replicas 2 --log replicas.log
     hash=$(values replicas.log params_xxh64)
     same "two replicas over NCCL" --replicas 2
+    codes="--gather-codec int8 --reduce-codec int4"
+    # shellcheck disable=SC2086
+    ZERO_EMULATOR_DEVICES=1 run 0 $small --ranks 2 --steps 3 --reduce every $codes --log codes.log
+    hash=$(values codes.log params_xxh64)
+    # shellcheck disable=SC2086
+    same "codes over NCCL" $codes
     hash=$fused
 fi
 # Algorithms of products are measured once, and every run with the file has the same bits. The emulator's fastest

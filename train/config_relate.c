@@ -96,6 +96,23 @@ static zero_status_t relate_offload(config_t *c, zero_error_t *error)
     return relate_drive_and_ratio(c, error);
 }
 
+/* ---- codecs ----------------------------------------------------------------------------------------------------- */
+
+/* DeepSpeed gathers in 8 bits, and reduces in 4. */
+static zero_status_t relate_codecs(config_t *c, zero_error_t *error)
+{
+    static const char *const keys[][3] = {
+        {"zero_optimization.zero_quantized_weights", "gather-codec", "int8"},
+        {"zero_optimization.zero_quantized_gradients", "reduce-codec", "int4"},
+    };
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        config_row_t *row = config_row(c, keys[i][0]);
+        if (row != NULL)
+            CONFIG_TRY(config_assign(c, row, keys[i][1], json_is_true(row->value) ? keys[i][2] : "none", error));
+    }
+    return ZERO_OK;
+}
+
 /* ---- optimizer, schedule ---------------------------------------------------------------------------------------- */
 
 /* Handles keys below prefix of optimizers or schedulers that zero_train lacks: they have no effect if the command line
@@ -327,6 +344,7 @@ zero_status_t config_relate(config_t *config, zero_error_t *error)
 {
     CONFIG_TRY(config_relate_precision(config, error));
     CONFIG_TRY(relate_offload(config, error));
+    CONFIG_TRY(relate_codecs(config, error));
     CONFIG_TRY(relate_optimizer(config, error));
     CONFIG_TRY(relate_schedule(config, error));
     return relate_batch(config, error);

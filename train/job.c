@@ -361,6 +361,30 @@ static zero_status_t check_mesh(const options_t *o, int world, zero_error_t *err
     return divides("node", o->node, ranks / o->replicas, o->replicas > 1 ? "ranks of a replica" : "ranks", error);
 }
 
+/* Where there is one rank, or one shard, codecs have no effect. */
+static zero_status_t check_codecs(const options_t *o, int world, zero_error_t *error)
+{
+    const char *names[] = {"none", "int8", "int4"}, *gather = names[o->gather_codec], *reduce = names[o->reduce_codec];
+    const bool gathers = o->gather_codec != ZERO_CODEC_NONE && world > o->pipe * o->replicas;
+    if (gathers && o->compare_stages)
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "--gather-codec is %s, which rounds the parameters of stage 3 alone, but --compare-stages wants "
+            "the same results of all stages: remove one of the two",
+            gather);
+    if (gathers && o->stage < 3)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--gather-codec is %s, but --stage %lld gathers no parameters for the layers that use them: "
+                         "use --stage 3, or --gather-codec none",
+                         gather, (long long)o->stage);
+    if (o->reduce_codec != ZERO_CODEC_NONE && o->reduce_dtype != ZERO_FP32 && world > 1)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--reduce-codec is %s, but --reduce-dtype is %s: gradients are sent as codes or in a dtype; "
+                         "remove one of the two",
+                         reduce, zero_dtype_name((zero_dtype_t)o->reduce_dtype));
+    return ZERO_OK;
+}
+
 zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zero_error_t *error)
 {
     options_t *o = &job->o;
@@ -374,7 +398,7 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
                          "--ranks is %lld, but the launcher started %d: use --ranks %d or leave it out",
                          (long long)o->ranks, world, world);
     o->ranks = world;
-    if ((status = check_mesh(o, world, error)) != ZERO_OK)
+    if ((status = check_mesh(o, world, error)) != ZERO_OK || (status = check_codecs(o, world, error)) != ZERO_OK)
         return status;
     job->copies = world / (int)o->pipe;
     if ((status = stages_check(o, error)) != ZERO_OK)

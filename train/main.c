@@ -151,6 +151,7 @@ static zero_status_t look(const job_t *job, zero_error_t *error)
             printf("a rank receives %llu bytes a step: %llu gathered, %llu reduced, in %d micro-step%s\n",
                    (unsigned long long)(t.gathered + t.reduced), (unsigned long long)t.gathered,
                    (unsigned long long)t.reduced, job->micro_steps, job->micro_steps == 1 ? "" : "s");
+            report_codecs(job);
             report_replicas(job, &t);
             report_node(job, &t);
             report_tiers(&t, "moves");

@@ -58,6 +58,15 @@ const option_t options_table[] = {
      "every at stages 2 and 3, last below", "reduce gradients every micro-step, or once a step", true},
     {"reduce-dtype", SHARDING, OPTION_CHOICE, FIELD(reduce_dtype), 0, 0, ZERO_FP32, "fp32|bf16", "fp32|bf16", "fp32",
      "dtype of gradients on the wire", true},
+    {"gather-codec", SHARDING, OPTION_CHOICE, FIELD(gather_codec), 0, 0, ZERO_CODEC_NONE, "none|int8", "none|int8",
+     "none",
+     "with stage 3: gather parameters as 8-bit codes, in about a quarter of the bytes of fp32; lossy: ranks compute "
+     "with "
+     "rounded parameters, and update exact ones",
+     true},
+    {"reduce-codec", SHARDING, OPTION_CHOICE, FIELD(reduce_codec), 0, 0, ZERO_CODEC_NONE, "none|int8|int4",
+     "none|int8|int4", "none", "reduce gradients as codes of so many bits; lossy: ranks sum rounded gradients, in fp32",
+     true},
     {"timeout", SHARDING, OPTION_WHOLE, FIELD(timeout), 1, 1e6, 600, NULL, "SECONDS", "600",
      "bound of the start of all ranks, and of each wait for other ranks", true},
 

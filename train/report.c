@@ -225,6 +225,16 @@ void report_memory(const zero_memory_t *forecast, const zero_memory_t *measured)
     report_flush();
 }
 
+void report_codecs(const job_t *job)
+{
+    static const char *const names[] = {"as they are", "as int8 codes", "as int4 codes"};
+    const options_t *o = &job->o;
+    const int64_t gather = job->world > o->pipe * o->replicas ? o->gather_codec : ZERO_CODEC_NONE,
+                  reduce = job->world > 1 ? o->reduce_codec : ZERO_CODEC_NONE;
+    if (gather != ZERO_CODEC_NONE || reduce != ZERO_CODEC_NONE)
+        printf("layers gather parameters %s, and gradients are reduced %s (lossy)\n", names[gather], names[reduce]);
+}
+
 void report_replicas(const job_t *job, const zero_traffic_t *t)
 {
     if (job->o.replicas > 1)

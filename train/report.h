@@ -40,6 +40,8 @@ void report_largest(const zero_memory_t *memory, char *text, size_t size);
 void report_parameter(const job_t *job, const zero_memory_t *forecast);
 /* Prints the bytes of all ranks. */
 void report_ranks(const job_t *job, const zero_memory_t *forecast);
+/* Prints that what a rank receives is codes, if it is. */
+void report_codecs(const job_t *job);
 /* Prints what a rank receives from other replicas in a step, if there are several. */
 void report_replicas(const job_t *job, const zero_traffic_t *traffic);
 /* Prints what a rank gathers inside its node in a step, with --node. */

@@ -167,6 +167,8 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
     config.window = (int)o->window;
     config.reduce = o->reduce == REDUCE_EVERY ? ZERO_REDUCE_EVERY : ZERO_REDUCE_LAST;
     config.reduce_dtype = (zero_dtype_t)o->reduce_dtype;
+    config.gather_codec = (zero_codec_t)o->gather_codec; /* the choices have the same order */
+    config.reduce_codec = (zero_codec_t)o->reduce_codec;
     config.micro_steps = run->job->micro_steps;
     config.clip = o->clip;
     config.saves = o->save != NULL;
