@@ -36,6 +36,12 @@ zero_status_t zero_exec_open_links(zero_exec_t *x, zero_error_t *error)
 {
     zero_status_t status = ZERO_OK;
     const int pipes = x->plan->spec->mesh.pipe;
+    /* Links of host memory have threads of their own. */
+    if (pipes > 1 && x->comm->caps.host_pointers && x->comm->control->one_thread)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "a pipeline of %d stages on several nodes needs MPI with MPI_THREAD_MULTIPLE, which this MPI "
+                         "does not provide: set config.mesh.pipe to 1, or use another MPI",
+                         pipes);
     for (int turn = 0; turn < 2 + pipes % 2 && pipes > 1 && status == ZERO_OK; turn++) {
         status = split(x, turn, ZERO_STREAM_FROM_PREV, ZERO_STREAM_TO_NEXT, error);
         if (status == ZERO_OK)
