@@ -4,18 +4,19 @@
 # and peak resident memory of a rank.
 #
 #   bench/gpt2.sh [--model gpt2] [--dtype fp32] [--ranks 2] [--threads 1] [--batch 4] [--seq-len 256] [--steps 8]
-#                 [--stages "3 0"] [--rounds 2] [--lora-rank N] [--train ./zero_train] [--peer 'COMMAND'] ...
+#                 [--stages "3 0"] [--rounds 2] [--lora-rank N] [--options '--pipe 2 --micro-batch 1']
+#                 [--train ./zero_train] [--peer 'COMMAND'] ...
 #
 # A peer is any command that does the same work and whose last line is JSON with "tok_s" and "peak_rss_gb". An example
-# is bench/peer_torch.py (PyTorch's FSDP2 over gloo). --peer may be repeated. The programs alternate in each round,
-# since machines drift.
+# is bench/peer_torch.py (PyTorch's FSDP2 over gloo), for pipelines bench/peer_pipe.py. --peer may be repeated. The
+# programs alternate in each round, since machines drift. --options are further ones of zero_train.
 set -euo pipefail
-model=gpt2 dtype=fp32 ranks=2 threads=1 batch=4 seq=256 steps=8 stages="3 0" rounds=2 train=./zero_train
+model=gpt2 dtype=fp32 ranks=2 threads=1 batch=4 seq=256 steps=8 stages="3 0" rounds=2 train=./zero_train options=()
 peers=() lora=()
 while [ $# -gt 0 ]; do
     case $1 in
     --model) model=$2 ;; --dtype) dtype=$2 ;; --ranks) ranks=$2 ;; --threads) threads=$2 ;; --batch) batch=$2 ;;
-    --seq-len) seq=$2 ;; --lora-rank) lora=(--lora-rank "$2") ;;
+    --options) read -r -a options <<<"$2" ;; --seq-len) seq=$2 ;; --lora-rank) lora=(--lora-rank "$2") ;;
     --steps) steps=$2 ;; --stages) stages=$2 ;; --rounds) rounds=$2 ;; --train) train=$2 ;; --peer) peers+=("$2") ;;
     *) echo "gpt2.sh: unknown option '$1'" >&2; exit 2 ;;
     esac
@@ -25,8 +26,8 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
 echo "machine: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) processors, $(uname -sr)"
-echo "work: $model $dtype ${lora[*]}, $ranks ranks of $threads threads, $batch sequences of $seq tokens a step," \
-    "$steps steps; median of steps 3 on"
+echo "work: $model $dtype ${lora[*]} ${options[*]}, $ranks ranks of $threads threads, $batch sequences of $seq" \
+    "tokens a step, $steps steps; median of steps 3 on"
 
 median() {
     sort -g | awk '{v[NR] = $1}
@@ -38,7 +39,8 @@ ours() { # stage -> "tok_s rss_gb"
     rm -f "$log"
     /usr/bin/time -f %M -o "$out" "$train" --model "$model" --dtype "$dtype" --ranks "$ranks" --threads "$threads" \
         --stage "$1" "${lora[@]}" --batch "$batch" \
-        --micro-batch $((batch / ranks)) --seq-len "$seq" --steps "$steps" --sample 0 --quiet --log "$log" >/dev/null
+        --micro-batch $((batch / ranks)) --seq-len "$seq" --steps "$steps" --sample 0 --quiet \
+        --log "$log" "${options[@]}" >/dev/null
     local s
     s=$(sed -n 's/.*"event": *"step".*"seconds": *\([0-9.eE+-]*\).*/\1/p' "$log" | tail -n +3 | median)
     awk -v s="$s" -v n=$((batch * seq)) -v kb="$(tail -1 "$out")" 'BEGIN {printf "%.1f %.3f\n", n / s, kb / 1e6}'

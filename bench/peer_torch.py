@@ -3,12 +3,13 @@
 
     torchrun --nproc-per-node 2 bench/peer_torch.py --batch 4 --seq-len 256 --steps 8
         [--layers 12 --width 768 --heads 12 | --config config.json] [--dtype fp32]
-        [--lora-rank 16 [--lora-targets q_proj,v_proj]]
+        [--lora-rank 16 [--lora-targets q_proj,v_proj]] [--replicas 2]
 
 Does the same work as zero_train: forward, backward, global-norm clipping, AdamW (fused), parameters sharded per block.
-With --lora-rank, peft's adapters are trained and the model is frozen; in bf16 the model is then stored in bf16, and the
-adapters in fp32. Rank 0 ends with one line of JSON: tok_s (median from step 3), peak_rss_gb (of rank 0), and state_gb:
-the bytes of parameters, gradients and optimizer state that rank 0 keeps. Needs torch and transformers, and peft.
+With --replicas it is hybrid: parameters are sharded inside each replica. With --lora-rank, peft's adapters are trained
+and the model is frozen; in bf16 the model is then stored in bf16, and the adapters in fp32. Rank 0 ends with one line
+of JSON: tok_s (median from step 3), peak_rss_gb (of rank 0), and state_gb: the bytes of parameters, gradients and
+optimizer state that rank 0 keeps. Needs torch and transformers, and peft.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     defaults = {"batch": 4, "seq-len": 256, "steps": 8, "layers": 12, "width": 768, "heads": 12, "threads": 1,
-                "lora-rank": 0}
+                "lora-rank": 0, "replicas": 1}
     for name, value in defaults.items():
         parser.add_argument("--" + name, type=int, default=value)
     parser.add_argument("--config")
@@ -68,7 +69,8 @@ def sharded_model(args, world):
     blocks = model.transformer.h if config.model_type == "gpt2" else model.model.layers
     if args.lora_rank:
         model = with_adapters(model, args)
-    options = {"mesh": init_device_mesh("cpu", (world,))}
+    shape = (world,) if args.replicas == 1 else (args.replicas, world // args.replicas)
+    options = {"mesh": init_device_mesh("cpu", shape, mesh_dim_names=("replica", "shard")[-len(shape):])}
     if half:
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     for block in blocks:
