@@ -477,8 +477,11 @@ zero_status_t zero_exec_stats(zero_exec_t *x, zero_stats_t *stats, zero_error_t 
                                       .gradients_received = counted(x, ZERO_COUNT_GRADIENTS_RECEIVED)};
     stats->comm_seconds = 1e-9 * (double)counted(x, ZERO_COUNT_COMM_NS);
     stats->kernel_seconds = 1e-9 * (double)counted(x, ZERO_COUNT_KERNEL_NS);
-    /* A device that is not asynchronous runs collectives on the calling thread. */
-    stats->exposed_seconds = 1e-9 * (double)x->exposed_ns + (x->device->caps.asynchronous ? 0 : stats->comm_seconds);
+    /* A device that is not asynchronous runs collectives on the calling thread, but transfers on those of links. */
+    uint64_t exposed = x->exposed_ns;
+    for (int s = 0; s < ZERO_STREAM_FROM_PREV && !x->device->caps.asynchronous; s++)
+        exposed += atomic_load_explicit(&x->counts[s][ZERO_COUNT_COMM_NS], memory_order_relaxed);
+    stats->exposed_seconds = 1e-9 * (double)exposed;
     return ZERO_OK;
 }
 
