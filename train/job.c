@@ -398,6 +398,8 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
                          "--ranks is %lld, but the launcher started %d: use --ranks %d or leave it out",
                          (long long)o->ranks, world, world);
     o->ranks = world;
+    if (o->stage < 0)
+        o->stage = o->pipe > 1 ? 1 : 3;
     if ((status = check_mesh(o, world, error)) != ZERO_OK || (status = check_codecs(o, world, error)) != ZERO_OK)
         return status;
     job->copies = world / (int)o->pipe;

@@ -16,7 +16,8 @@ static const char *const group_names[GROUP_COUNT] = {
 #define COUNT_OPTIONS ((int)(sizeof(options_table) / sizeof(options_table[0])))
 
 const option_t options_table[] = {
-    {"stage", SHARDING, OPTION_WHOLE, FIELD(stage), 0, 3, 3, NULL, "0..3", "3",
+    {"stage", SHARDING, OPTION_WHOLE, FIELD(stage), 0, 3, UNSET, NULL, "0..3",
+     "3; 1 with --pipe, which then gathers nothing",
      "what the ranks shard: 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters", true},
     {"ranks", SHARDING, OPTION_WHOLE, FIELD(ranks), 1, 1 << 20, UNSET, NULL, "N",
      "one per GPU, 2 on CPU; the launcher's number under a launcher",

@@ -128,7 +128,7 @@ static zero_status_t rank_bytes(const options_t *given, int world, uint64_t *byt
         job_close(&job);
         return ZERO_OK;
     }
-    int first = given->compare_stages ? 0 : (int)given->stage, last = given->compare_stages ? 3 : (int)given->stage;
+    int first = given->compare_stages ? 0 : (int)job.o.stage, last = given->compare_stages ? 3 : (int)job.o.stage;
     for (int stage = first; stage <= last && status == ZERO_OK; stage++) {
         status = run_plan(&run, &job, stage, error);
         if (status == ZERO_OK && (status = zero_forecast(run.engine, &forecast)) != ZERO_OK)
