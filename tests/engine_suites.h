@@ -18,5 +18,6 @@ Suite *engine_allocators_suite(void);
 Suite *engine_trace_suite(void);
 Suite *engine_scale_suite(void);
 Suite *engine_tiles_suite(void);
+Suite *engine_pipe_suite(void);
 
 #endif

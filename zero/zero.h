@@ -613,7 +613,7 @@ ZERO_API zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zer
 typedef enum zero_phase { ZERO_FORWARD = 0, ZERO_BACKWARD = 1, ZERO_TASKS_END = 2 } zero_phase_t;
 
 /* Declares count chunks. Stage c modulo P computes chunk c. count is P, or with
- * ZERO_SCHEDULE_INTERLEAVED a multiple of P. */
+ * ZERO_SCHEDULE_INTERLEAVED a multiple of P, if P is above 1. */
 ZERO_API zero_status_t zero_chunks(zero_engine_t *engine, int32_t count);
 /* Declares what a chunk hands to the next one in each micro-step: elements of a dtype, at least 1.
  * Every chunk but the last has a link. */

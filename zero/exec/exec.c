@@ -245,7 +245,7 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *const *pla
     x->options = *config;
     x->rank = comm->rank;
     x->world = comm->size;
-    x->program = -1;
+    x->program = x->task = -1;
     x->pending_weight = -1;
     x->channel_count = x->plan->spec->channels;
     for (int c = 0; c < ZERO_CHANNELS; c++)

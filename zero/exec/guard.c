@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* guard.c - finds callers that touch parameters and gradients outside of acquire and release.
+/* guard.c - finds callers that touch parameters and gradients outside of acquire and release, and the buffers of a task
+ * outside of it.
  *
- * The memory of parameters and gradients, and everything that shares slots with it, is closed unless the caller holds
- * the unit or an operation uses it. In a process with AddressSanitizer, closed memory is poisoned, so that code
- * compiled with it reports an access. With config.guard it has no access rights, so that the system ends the process at
- * the access.
+ * The memory of parameters and gradients, everything that shares slots with it, and the buffers of tasks are closed
+ * unless the caller holds the unit, the task runs, or an operation uses them. In a process with AddressSanitizer,
+ * closed memory is poisoned, so that code compiled with it reports an access. With config.guard it has no access
+ * rights, so that the system ends the process at the access.
  *
  * A buffer has a count of users: the caller's hold and running operations; it is open while the count is not 0. Two
  * buffers of one slot are never open at the same time, because the plan orders a write to one after the last access to
@@ -104,6 +105,20 @@ zero_status_t zero_exec_guard_unit(zero_exec_t *x, int32_t unit, uint32_t flags,
             status = zero_exec_guard_buffer(x, buffers[i], wanted[i], error);
         }
     }
+    return status;
+}
+
+zero_status_t zero_exec_guard_task(zero_exec_t *x, const zero_plan_task_t *task, bool open, zero_error_t *error)
+{
+    const int32_t buffers[] = {task->input,
+                               task->output,
+                               task->output_grad,
+                               task->input_grad,
+                               task->kept[ZERO_TIER_DEVICE],
+                               task->kept[ZERO_TIER_HOST]};
+    zero_status_t status = ZERO_OK;
+    for (int i = 0; i < ZERO_TASK_BUFFERS && status == ZERO_OK; i++)
+        status = zero_exec_guard_buffer(x, buffers[i], open, error);
     return status;
 }
 

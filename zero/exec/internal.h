@@ -119,6 +119,7 @@ struct zero_exec {
 
     /* Used by the calling thread alone. */
     int32_t program, cursor; /* -1: none runs */
+    int32_t task;            /* the task of the program's pass that runs; -1: none */
     uint8_t *use_states;     /* zero_use_state_t of each use of the pass */
     int32_t use_capacity;
     int32_t *open_use; /* by unit: the use that the caller holds, or -1 */
@@ -190,6 +191,8 @@ zero_status_t zero_exec_guard_op(zero_exec_t *x, const zero_op_t *op, bool open,
 zero_status_t zero_exec_guard_buffer(zero_exec_t *x, int32_t buffer, bool open, zero_error_t *error);
 /* The caller holds the unit's parameters (ZERO_READ) and gradients (ZERO_GRAD) as flags say; 0: neither. */
 zero_status_t zero_exec_guard_unit(zero_exec_t *x, int32_t unit, uint32_t flags, zero_error_t *error);
+/* The buffers of a task, which begins (open) or ends. */
+zero_status_t zero_exec_guard_task(zero_exec_t *x, const zero_plan_task_t *task, bool open, zero_error_t *error);
 
 /* SAVE and SYNC. */
 zero_status_t zero_exec_save_create(zero_exec_t *x, zero_error_t *error);

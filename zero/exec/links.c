@@ -2,8 +2,6 @@
 /* links.c - the links between the stages of a pipeline: communicators of two ranks, each for one direction of
  * activations or of their gradients. Each has a stream of its own, so that no transfer waits behind another one. */
 #include "zero/exec/internal.h"
-zero_status_t zero_comm_send(zero_comm_t *c, const void *buf, uint64_t bytes, void *native, zero_error_t *error);
-zero_status_t zero_comm_recv(zero_comm_t *c, void *buf, uint64_t bytes, void *native, zero_error_t *error);
 
 /* Ranks of neighbouring stages are pairs. A split makes disjoint communicators, so pairs with a stage in common are in
  * different ones: those after even stages, those after odd stages, and with an odd number of stages the one from the

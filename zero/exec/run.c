@@ -300,14 +300,33 @@ static zero_status_t run_to(zero_exec_t *x, zero_op_kind_t kind, zero_error_t *e
     return ZERO_OK;
 }
 
+/* Ends the task that runs, and begins another one; -1: none. */
+static zero_status_t set_task(zero_exec_t *x, int32_t task, zero_error_t *error)
+{
+    const zero_program_t *program = &x->plan->programs[x->program];
+    zero_error_t local; /* large, and written only on failure */
+    zero_status_t status = ZERO_OK;
+    local.text[0] = '\0';
+    const int32_t tasks[] = {x->task, task};
+    x->task = task;
+    for (int i = 0; i < 2 && x->guard && status == ZERO_OK; i++)
+        if (tasks[i] >= 0)
+            status = zero_exec_guard_task(x, &x->plan->passes[program->pass].tasks[tasks[i]], i > 0, &local);
+    if (status == ZERO_OK)
+        return ZERO_OK;
+    status = zero_exec_failed(x, NULL, &local);
+    return zero_pass(error, status, &local);
+}
+
 zero_status_t zero_exec_next_task(zero_exec_t *x, zero_error_t *error)
 {
     zero_status_t status = zero_exec_check(x, error);
     if (status == ZERO_OK && x->program < 0)
         status = zero_fail(error, ZERO_ERR_ORDER, "no program runs");
-    if (status == ZERO_OK)
-        status = check_released(x, error);
-    return status == ZERO_OK ? run_to(x, ZERO_OP_TASK, error) : status;
+    if (status != ZERO_OK || (status = check_released(x, error)) != ZERO_OK ||
+        (status = set_task(x, -1, error)) != ZERO_OK || (status = run_to(x, ZERO_OP_TASK, error)) != ZERO_OK)
+        return status;
+    return set_task(x, x->plan->programs[x->program].ops[x->cursor - 1].use, error);
 }
 
 zero_status_t zero_exec_end(zero_exec_t *x, zero_error_t *error)
@@ -317,7 +336,8 @@ zero_status_t zero_exec_end(zero_exec_t *x, zero_error_t *error)
         return status;
     if (x->program < 0)
         return zero_fail(error, ZERO_ERR_ORDER, "no program runs");
-    if ((status = check_released(x, error)) != ZERO_OK || (status = run_to(x, ZERO_OP_COUNT, error)) != ZERO_OK)
+    if ((status = check_released(x, error)) != ZERO_OK || (status = set_task(x, -1, error)) != ZERO_OK ||
+        (status = run_to(x, ZERO_OP_COUNT, error)) != ZERO_OK)
         return status;
     const zero_program_t *program = &x->plan->programs[x->program];
     if (program->kind == ZERO_PROGRAM_STEP)

@@ -11,8 +11,8 @@ typedef struct stage {
     const zero_plan_t *plan;
     const zero_program_t *program;
     int32_t next[ZERO_STREAM_COUNT]; /* by stream: no operation before this one is left */
-    int32_t *recorded;               /* by event: the operation of its latest record that has run; -1: none has */
     int32_t *latest;                 /* by operation, for a WAIT: the record before it in the program; -1: none */
+    bool *recorded; /* by operation: it is a record that has run. An event's records run in any order */
 } stage_t;
 
 static int stage_after(int stage, int count, int step)
@@ -74,13 +74,13 @@ static bool can_run(stage_t *s, const zero_op_t *op)
     int32_t index = (int32_t)(op - s->program->ops);
     if (!is_issued(s, op))
         return false;
-    return op->kind != ZERO_OP_WAIT || s->latest[index] < 0 || s->recorded[op->event] >= s->latest[index];
+    return op->kind != ZERO_OP_WAIT || s->latest[index] < 0 || s->recorded[s->latest[index]];
 }
 
 static void advance(stage_t *s, const zero_op_t *op)
 {
     if (op->kind == ZERO_OP_RECORD)
-        s->recorded[op->event] = (int32_t)(op - s->program->ops);
+        s->recorded[op - s->program->ops] = true;
     s->next[op->stream]++;
 }
 
@@ -203,22 +203,22 @@ static zero_status_t run(stage_t *stages, int count, zero_error_t *error)
 static zero_status_t begin(stage_t *s, const zero_plan_t *plan, const zero_program_t *program, zero_error_t *error)
 {
     *s = (stage_t){.plan = plan, .program = program};
-    s->recorded = malloc(((size_t)plan->event_count + 1) * sizeof *s->recorded);
+    s->recorded = calloc((size_t)program->op_count + 1, sizeof *s->recorded);
     s->latest = malloc(((size_t)program->op_count + 1) * sizeof *s->latest);
-    if (s->recorded == NULL || s->latest == NULL)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to check a pipeline of %d operations", program->op_count);
-    /* First used for the latest record in the order of the program. */
-    for (int32_t e = 0; e < plan->event_count; e++)
-        s->recorded[e] = -1;
-    for (int32_t i = 0; i < program->op_count; i++) {
+    int32_t *record = malloc(((size_t)plan->event_count + 1) * sizeof *record); /* by event: the latest so far */
+    for (int32_t e = 0; e < plan->event_count && record != NULL; e++)
+        record[e] = -1;
+    for (int32_t i = 0; i < program->op_count && record != NULL && s->latest != NULL; i++) {
         const zero_op_t *op = &program->ops[i];
-        s->latest[i] = op->kind == ZERO_OP_WAIT ? s->recorded[op->event] : -1;
+        s->latest[i] = op->kind == ZERO_OP_WAIT ? record[op->event] : -1;
         if (op->kind == ZERO_OP_RECORD)
-            s->recorded[op->event] = i;
+            record[op->event] = i;
     }
-    for (int32_t e = 0; e < plan->event_count; e++)
-        s->recorded[e] = -1;
-    return ZERO_OK;
+    const bool good = s->recorded != NULL && s->latest != NULL && record != NULL;
+    free(record);
+    return good
+               ? ZERO_OK
+               : zero_fail(error, ZERO_ERR_MEMORY, "no memory to check a pipeline of %d operations", program->op_count);
 }
 
 zero_status_t zero_plan_check_pipe(const zero_plan_t *const *plans, int count, zero_error_t *error)

@@ -19,9 +19,10 @@ static zero_status_t check_chunks(const zero_spec_t *spec, zero_error_t *error)
                                       "config.mesh.pipe is %d, but the model is not cut into chunks: declare them "
                                       "with zero_chunks and zero_task_add, or set config.mesh.pipe to 1",
                                       pipes);
-    if (count < 0 || (interleaved ? count % pipes != 0 : count != pipes))
-        return zero_fail(error, ZERO_ERR_ARG, "there are %d chunks for %d stages and the schedule %s: use %s%d", count,
-                         pipes, zero_schedule_name(spec->schedule), interleaved ? "a multiple of " : "", pipes);
+    if (count < 0 || (interleaved && pipes > 1 ? count % pipes != 0 : count != pipes))
+        return zero_fail(error, ZERO_ERR_ARG, "there are %d chunks for %d stage%s and the schedule %s: use %s%d", count,
+                         pipes, pipes > 1 ? "s" : "", zero_schedule_name(spec->schedule),
+                         interleaved && pipes > 1 ? "a multiple of " : "", pipes);
     if (count > pipes && spec->micro_steps > pipes && spec->micro_steps % pipes != 0)
         return zero_fail(error, ZERO_ERR_ARG,
                          "config.micro_steps is %d, but the schedule interleaved takes them in groups of the %d "
