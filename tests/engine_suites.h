@@ -19,5 +19,6 @@ Suite *engine_trace_suite(void);
 Suite *engine_scale_suite(void);
 Suite *engine_tiles_suite(void);
 Suite *engine_pipe_suite(void);
+Suite *pipe_misuse_suite(void);
 
 #endif

@@ -3,7 +3,8 @@
  * options (engine_config.c, engine_options.c) and declarations, accesses after release (engine_guard.c), ranks that
  * differ (engine_order.c), memory (engine_memory.c), values in and out (engine_values.c), the caller's own optimizer
  * (engine_guests.c) and memory (engine_allocators.c), when operations run (engine_trace.c), the loss scale
- * (engine_scale.c), tensors in tiles (engine_tiles.c), pipelines (engine_pipe.c). */
+ * (engine_scale.c), tensors in tiles (engine_tiles.c), pipelines (engine_pipe.c,
+ * pipe_misuse.c). */
 #include "tests/engine_suites.h"
 
 #include <stdlib.h>
@@ -24,6 +25,7 @@ int main(void)
     srunner_add_suite(runner, engine_scale_suite());
     srunner_add_suite(runner, engine_tiles_suite());
     srunner_add_suite(runner, engine_pipe_suite());
+    srunner_add_suite(runner, pipe_misuse_suite());
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);

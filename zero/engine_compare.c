@@ -16,6 +16,8 @@ enum {
     FACT_UNITS = ZERO_CONFIG_MOST,
     FACT_PARAMS,
     FACT_PARAM_HASH,
+    FACT_CHUNKS,
+    FACT_CHUNK_HASH,
     FACT_PASSES,
     FACT_USES,
     FACT_PASS_HASH,
@@ -32,6 +34,8 @@ static const zero_field_t facts[FACT_COUNT] = {
     [FACT_UNITS] = {.name = "the number of units", .type = ZERO_FIELD_INT},
     [FACT_PARAMS] = {.name = "the number of parameters", .type = ZERO_FIELD_INT},
     [FACT_PARAM_HASH] = {.name = "the units and parameters", .type = ZERO_FIELD_HASH},
+    [FACT_CHUNKS] = {.name = "the number of chunks", .type = ZERO_FIELD_INT},
+    [FACT_CHUNK_HASH] = {.name = "the links and the memory of chunks", .type = ZERO_FIELD_HASH},
     [FACT_PASSES] = {.name = "the number of passes", .type = ZERO_FIELD_INT},
     [FACT_USES] = {.name = "the number of uses", .type = ZERO_FIELD_INT},
     [FACT_PASS_HASH] = {.name = "the passes and their uses", .type = ZERO_FIELD_HASH},
@@ -59,6 +63,15 @@ static row_t facts_of(const zero_engine_t *engine)
     row.fact[FACT_UNITS] = (uint64_t)spec->unit_count;
     row.fact[FACT_PARAMS] = (uint64_t)spec->param_count;
     row.fact[FACT_PARAM_HASH] = zero_spec_hash_params(spec);
+    row.fact[FACT_CHUNKS] = (uint64_t)spec->chunk_count;
+    for (int32_t c = 0; c < spec->chunk_count; c++) {
+        const zero_spec_chunk_t *chunk = &spec->chunks[c];
+        zero_hash_word(&row.fact[FACT_CHUNK_HASH], (uint64_t)chunk->link << 8 | (uint64_t)chunk->link_dtype);
+        for (int tier = 0; tier < ZERO_TIER_NVME; tier++) {
+            zero_hash_word(&row.fact[FACT_CHUNK_HASH], chunk->kept[tier]);
+            zero_hash_word(&row.fact[FACT_CHUNK_HASH], chunk->workspace[tier]);
+        }
+    }
     row.fact[FACT_PASSES] = (uint64_t)spec->pass_count;
     for (int32_t p = 0; p < spec->pass_count; p++)
         row.fact[FACT_USES] += (uint64_t)spec->passes[p].use_count;

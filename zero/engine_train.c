@@ -175,8 +175,9 @@ zero_status_t zero_micro_end(zero_engine_t *engine)
 static zero_status_t step(zero_engine_t *engine, double lr)
 {
     if (engine->pass >= 0)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER,
-                         "pass '%s' is still open: call zero_micro_end before zero_step", pass_name(engine));
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "pass '%s' is still open: call %s before zero_step",
+                         pass_name(engine),
+                         engine->by_tasks ? "zero_task_next until ZERO_TASKS_END" : "zero_micro_end");
     if (!engine->step_due)
         return zero_fail(&engine->error, ZERO_ERR_ORDER,
                          "zero_step comes after a micro-step with ZERO_LAST: %d micro-steps of this step have ended, "
@@ -287,6 +288,11 @@ zero_status_t zero_sum(zero_engine_t *engine, double *values, int n)
     if (n < 0 || n > 64 || (n > 0 && !values))
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_sum has %d values%s, but takes 0 to 64", n,
                          values ? "" : " at NULL");
+    if (engine->pass >= 0 && engine->by_tasks)
+        return zero_fail(&engine->error, ZERO_ERR_ORDER,
+                         "zero_sum is called in pass '%s', which runs by tasks, and ranks are in different ones: call "
+                         "it after ZERO_TASKS_END",
+                         pass_name(engine));
     return zero_engine_leave(engine, zero_exec_sum(engine->exec, values, n, &engine->error));
 }
 

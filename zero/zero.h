@@ -821,6 +821,7 @@ ZERO_API void zero_signal(zero_engine_t *engine, uint32_t bits);
  * waits for it. n is 0 to 64 and the same on every rank. Inside a pass, every rank has acquired and
  * released the same uses.
  * Collective.
+ * When: not between zero_tasks_begin and ZERO_TASKS_END.
  * May fail with: ZERO_ERR_MISMATCH if n differs or a rank makes another call, or ZERO_ERR_PEER with
  * the sentence of the rank that noticed first. */
 ZERO_API zero_status_t zero_sum(zero_engine_t *engine, double *values, int n);
