@@ -223,6 +223,7 @@ zero_status_t zero_model_train_step(zero_model_t *m, const zero_model_batch_t *b
     zero_status_t status = check_bound(m, error);
 
     *loss_sum = 0;
+    m->cached_len = 0;
     if (status == ZERO_OK && m->chunk_count == 0)
         status = zero_fail(error, ZERO_ERR_ORDER, "the model is not in chunks: call zero_model_train");
     for (int64_t i = 0; i < micros && status == ZERO_OK; i++)
@@ -352,6 +353,8 @@ zero_status_t zero_model_logits(zero_model_t *m, const int32_t *tokens, int64_t 
         status = wait_for_losses(m, error);
     if (status == ZERO_OK)
         m->cached_len = past;
+    if (status == ZERO_OK && m->chunk_count > 0)
+        zero_model_set_micro(m, 0);
     for (int64_t done = 0; done < n && status == ZERO_OK;) {
         const zero_model_append_t s = zero_model_append(m, n - done, past + done);
 
@@ -364,7 +367,7 @@ zero_status_t zero_model_logits(zero_model_t *m, const int32_t *tokens, int64_t 
             m->cached_len = past + done;
     }
     for (int64_t v = 0; v < m->config.vocab && status == ZERO_OK; v++)
-        logits[v] = zero_element(m->sampled, v, m->options.dtype);
+        logits[v] = is_last_stage(m) ? zero_element(m->sampled, v, m->options.dtype) : 0;
     return status;
 }
 

@@ -81,11 +81,12 @@ zero_status_t zero_model_cut(zero_model_t *m, zero_error_t *error)
     m->part = (zero_model_chunk_t){0, layers};
     if (o->chunks == 0)
         return ZERO_OK;
-    if (o->sample_len > 0 || o->untrained || o->offload_activations)
+    const bool samples = o->sample_len > 0 && m->encoder.layers > 0;
+    if (samples || o->untrained || o->offload_activations)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED, "a model in chunks %s",
-                         o->sample_len > 0 ? "cannot make samples: use sample_len 0"
-                         : o->untrained    ? "is for training: leave out untrained"
-                                           : "cannot offload activations: leave out offload_activations");
+                         samples        ? "that has an encoder cannot make samples: use sample_len 0"
+                         : o->untrained ? "is for training: leave out untrained"
+                                        : "cannot offload activations: leave out offload_activations");
     if (o->chunks < 1 || o->chunks > layers)
         return too_few(layers, o->chunks, error);
     m->chunks = calloc((size_t)o->chunks, sizeof *m->chunks);
@@ -109,6 +110,34 @@ zero_status_t zero_model_cut(zero_model_t *m, zero_error_t *error)
     m->options.chunk_of = NULL; /* the caller's array may be gone later */
     free(map);
     return status;
+}
+
+/* The stage of a layer. */
+static int stage_of(const zero_model_t *m, int64_t l)
+{
+    for (int c = 0; c < m->chunk_count; c++)
+        if (m->chunks[c].begin <= l && l < m->chunks[c].end)
+            return c % zero_pipe_size(m->engine);
+    return 0;
+}
+
+int64_t zero_model_cache_index(const zero_model_t *m, int64_t l)
+{
+    int64_t index = 0;
+
+    for (int64_t before = m->decoder.first; before < l; before++)
+        index += stage_of(m, before) == stage_of(m, l);
+    return index;
+}
+
+int64_t zero_model_cache_layers(const zero_model_t *m)
+{
+    int64_t most = 0;
+
+    for (int64_t l = m->decoder.first; l < m->decoder.first + m->decoder.layers; l++)
+        if (zero_model_cache_index(m, l) >= most)
+            most = zero_model_cache_index(m, l) + 1;
+    return most;
 }
 
 /* ---- declarations ----------------------------------------------------------------------------------------------- */

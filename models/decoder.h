@@ -207,7 +207,7 @@ struct zero_model {
     zero_model_chunk_t *chunks; /* chunk_count */
     int chunk_count;            /* 0: the model is whole */
     zero_model_chunk_t part;    /* the chunk that is declared or runs; all layers if the model is whole */
-    bool prepared;              /* of chunks: a task has run */
+    bool prepared, samples;     /* of chunks: a task has run; the tasks of samples are declared */
 
     int64_t head_rows, logits_ld; /* rows in a block of logits; elements from one row to the next */
     int64_t head_columns;         /* tokens of the vocabulary in one product */
@@ -240,7 +240,8 @@ struct zero_model {
     void *sampled;         /* (vocab): logits of a sample; NULL without a sampling pass */
     int32_t *sample_positions, *sample_ranges; /* (rows), (rows, 2): of a sample (zero_model_cache_t) */
 
-    void *cached; /* (layers, 2, sample_len, KV D): keys and values of a sample; (layers, S, 2 KV D): its source's */
+    void *cached; /* (layers of this rank, 2, sample_len, KV D): keys and values of a sample; (layers, S, 2 KV D): its
+                     source's */
     int64_t cached_len; /* rows of them that hold the sequence */
 
     bool encoded;    /* a sample has a source */
@@ -469,6 +470,10 @@ zero_status_t zero_model_prepare(zero_model_t *m, zero_error_t *error);
 
 /* Cuts the model into options.chunks. Refuses an invalid map. */
 zero_status_t zero_model_cut(zero_model_t *m, zero_error_t *error);
+/* The place of a layer of the decoder among those whose keys and values this rank's stage keeps. */
+int64_t zero_model_cache_index(const zero_model_t *m, int64_t l);
+/* The most layers of the decoder on a stage. */
+int64_t zero_model_cache_layers(const zero_model_t *m);
 /* Declares chunks, links and their memory. *host gets the bytes of ZERO_REGION_HOST. */
 zero_status_t zero_model_declare_chunks(zero_model_t *m, uint64_t *host, zero_error_t *error);
 /* Sets the buffers for a task. In a dry run only the part. */

@@ -372,7 +372,7 @@ static bool cache_size(zero_model_t *m)
     const int64_t sources = m->options.sample_len > 0 ? m->encoder.T : 0;
     uint64_t rows, bytes;
 
-    return zero_mul_u64((uint64_t)c->layers * 2, (uint64_t)(m->options.sample_len + sources), &rows) &&
+    return zero_mul_u64((uint64_t)zero_model_cache_layers(m) * 2, (uint64_t)(m->options.sample_len + sources), &rows) &&
            zero_mul_u64(rows, (uint64_t)(c->kv_heads * c->head_dim), &bytes) &&
            zero_mul_u64(bytes, m->element, &m->cache_bytes);
 }
@@ -390,12 +390,12 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
                          "the activations of %" PRId64 " sequences of %" PRId64
                          " tokens need more bytes than a 64-bit number can hold: use a smaller micro-batch",
                          m->options.micro_batch, m->options.seq_len);
+    m->engine = engine;
     if (!cache_size(m))
         return zero_fail(error, ZERO_ERR_MEMORY,
                          "keys and values of samples of %" PRId64
                          " tokens need more bytes than a 64-bit number can hold: use shorter samples",
                          m->options.sample_len);
-    m->engine = engine;
     if (m->chunk_count > 0 && (status = zero_model_declare_chunks(m, &at[ZERO_REGION_HOST].bytes, error)) != ZERO_OK)
         return status;
     status = add_units(m, error);
@@ -406,7 +406,7 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
     if (status == ZERO_OK && m->options.eval)
         status = zero_pass_add(engine, "eval", ZERO_PASS_EVAL, &m->eval);
     if (status == ZERO_OK && m->options.sample_len > 0)
-        status = zero_pass_add(engine, "sample", ZERO_PASS_ANY_ORDER, &m->sample);
+        status = zero_pass_add(engine, "sample", m->chunk_count > 0 ? ZERO_PASS_EVAL : ZERO_PASS_ANY_ORDER, &m->sample);
     if (status != ZERO_OK)
         return zero_model_engine_error(m, status, error);
     status = dry_run(m, error);

@@ -245,7 +245,7 @@ zero_status_t zero_model_encode(zero_model_t *model, const int32_t *source, int6
  * takes its prompt, and each token that is then chosen needs one more. past may be less than the number of tokens that
  * earlier calls appended, and then drops those behind it; it may not be more. zero_model_train drops all, since a step
  * changes the model. past + n is at most sample_len. Uses the any-order pass; every rank makes the call with the same
- * tokens. */
+ * tokens. In chunks, the ranks of the last stage get the logits, and the others zeros. */
 zero_status_t zero_model_logits(zero_model_t *model, const int32_t *tokens, int64_t n, int64_t past, float *logits,
                                 zero_error_t *error);
 

@@ -120,7 +120,7 @@ static zero_model_cache_t cache_of(const zero_model_t *m, int64_t l)
 {
     const zero_model_stack_t *s = &m->decoder;
     const int64_t length = m->options.sample_len, width = m->config.kv_heads * m->config.head_dim,
-                  at = 2 * (l - s->first) * length * width, cross = 2 * s->layers * length * width;
+                  at = 2 * zero_model_cache_index(m, l) * length * width, cross = 2 * s->layers * length * width;
 
     return (zero_model_cache_t){.length = length,
                                 .keys = zero_model_at(m, m->cached, at),
@@ -137,12 +137,13 @@ static void sample_forward(void *ctx)
     const layer_call_t *call = ctx;
     zero_model_t *m = call->m;
     const zero_model_stack_t *s = zero_model_stack(m, call->l);
-    zero_model_layer_t a = m->layers[s->first];
+    zero_model_layer_t a = m->layers[m->part.begin > s->first ? m->part.begin : s->first];
+    void *x = zero_model_stream(m, s);
 
     a.cache = cache_of(m, call->l);
     a.cache.added = call->append->n;
     a.cache.read = call->append->back;
-    zero_model_layer_forward(m, call->l, &a, s->x[0], s->x[0], 1, call->append->rows);
+    zero_model_layer_forward(m, call->l, &a, x, x, 1, call->append->rows);
 }
 
 /* ---- the ends --------------------------------------------------------------------------------------------------- */
@@ -423,39 +424,47 @@ static void task_backward(run_t *r)
         backward(r, &m->encoder, m->encoder.tokens);
 }
 
+/* What the tasks of a pass do: train with a scale of the losses, evaluate, or append to a sample. */
+typedef struct work {
+    bool trains, declares; /* declares: in the first dry run of the pass */
+    float scale;
+    const zero_model_append_t *append; /* NULL: no sample */
+} work_t;
+
+static void sample_part(run_t *r, const zero_model_append_t *append, uint32_t flags);
+
 /* Runs a task, or declares it. */
-static void run_task(run_t *r, const zero_task_t *task, float scale)
+static void run_task(run_t *r, const zero_task_t *task, const work_t *work)
 {
     zero_model_t *m = r->m;
-    const bool trains = r->pass == m->train && !m->options.untrained;
 
-    r->status = m->dry
-                    ? zero_model_engine_error(m, zero_task_add(m->engine, r->pass, task->chunk, task->phase), r->error)
-                    : ZERO_OK;
+    if (work->declares)
+        r->status = zero_model_engine_error(m, zero_task_add(m->engine, r->pass, task->chunk, task->phase), r->error);
     if (r->status == ZERO_OK)
-        r->status = zero_model_set_task(m, task, trains, r->error);
+        r->status = zero_model_set_task(m, task, work->trains, r->error);
     if (r->status != ZERO_OK)
         return;
     if (task->phase == ZERO_BACKWARD)
         task_backward(r);
+    else if (work->append)
+        sample_part(r, work->append, work->declares ? ZERO_READ : 0);
     else
-        task_forward(r, trains ? TRAIN_FORWARD : EVAL_FORWARD, trains ? scale : 0);
+        task_forward(r, work->trains ? TRAIN_FORWARD : EVAL_FORWARD, work->trains ? work->scale : 0);
     if (r->status == ZERO_OK)
         r->status = zero_nn_status(m->nn, r->error);
 }
 
 /* Runs the tasks of a pass, or declares them: those of a micro-step, in the order of their data. */
-static zero_status_t run_tasks(zero_model_t *m, zero_pass_t pass, float scale, zero_error_t *error)
+static zero_status_t run_tasks(zero_model_t *m, zero_pass_t pass, const work_t *work, zero_error_t *error)
 {
     run_t r = {m, pass, ZERO_OK, error};
     zero_task_t task = {.size = sizeof task};
     const int chunks = m->chunk_count;
 
-    for (int t = 0; m->dry && t < (pass == m->train && !m->options.untrained ? 2 : 1) * chunks && r.status == ZERO_OK;
-         t++) {
+    for (int t = 0; m->dry && t < (work->trains ? 2 : 1) * chunks && r.status == ZERO_OK; t++) {
         task.chunk = t < chunks ? t : 2 * chunks - 1 - t;
         task.phase = t < chunks ? ZERO_FORWARD : ZERO_BACKWARD;
-        run_task(&r, &task, scale);
+        run_task(&r, &task, work);
     }
     if (m->dry)
         return r.status;
@@ -464,7 +473,7 @@ static zero_status_t run_tasks(zero_model_t *m, zero_pass_t pass, float scale, z
         r.status = zero_model_engine_error(m, zero_task_next(m->engine, &task), error);
         if (r.status != ZERO_OK || task.phase == ZERO_TASKS_END)
             break;
-        run_task(&r, &task, scale);
+        run_task(&r, &task, work);
     }
     return r.status;
 }
@@ -488,7 +497,7 @@ zero_status_t zero_model_pass_tasks(zero_model_t *m, zero_error_t *error)
     float scale;
     const zero_status_t status = scale_of(m, &scale, error);
 
-    return status == ZERO_OK ? run_tasks(m, m->train, scale, error) : status;
+    return status == ZERO_OK ? run_tasks(m, m->train, &(work_t){true, m->dry, scale, NULL}, error) : status;
 }
 
 zero_status_t zero_model_pass_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses,
@@ -518,7 +527,7 @@ zero_status_t zero_model_pass_eval(zero_model_t *m, const int32_t *tokens, const
                                    int64_t rows, zero_error_t *error)
 {
     if (m->chunk_count > 0)
-        return run_tasks(m, m->eval, 0, error);
+        return run_tasks(m, m->eval, &(work_t){false, m->dry, 0, NULL}, error);
 
     /* A rank without sequences takes part in the gathers and computes nothing. */
     const int64_t B = rows > 0 ? m->options.micro_batch : 0;
@@ -557,33 +566,51 @@ zero_status_t zero_model_pass_encode(zero_model_t *m, zero_error_t *error)
     return end(&r);
 }
 
-zero_status_t zero_model_pass_sample(zero_model_t *m, const zero_model_append_t *append, zero_error_t *error)
+/* Appends to a sample, as far as m->part has its units. */
+static void sample_part(run_t *r, const zero_model_append_t *append, uint32_t flags)
 {
+    zero_model_t *m = r->m;
     const zero_model_config_t *c = &m->config;
     const zero_model_stack_t *s = &m->decoder;
-    run_t r = begin(m, m->sample, 0, error);
+    const bool ends = append->last && zero_model_ends(m, s);
 
-    embed(&r, s, s->tokens, (places_t){true, m->sample_positions}, 1, append->rows, 0);
+    if (zero_model_begins(m, s))
+        embed(r, s, s->tokens, (places_t){true, m->sample_positions}, 1, append->rows, flags);
     for (int64_t l = s->first; l < s->first + s->layers; l++)
-        if (use(&r, m->units[l], 0)) {
+        if (has(m, l) && use(r, m->units[l], flags)) {
             layer_call_t call = {m, l, append};
 
             /* Prompts differ in length, so only the calls for a single token are the same each time. */
-            if (append->rows == 1)
+            if (append->rows == 1 && m->chunk_count == 0)
                 zero_nn_repeat(m->nn, (int)(l * KINDS + SAMPLE_FORWARD), sample_forward, &call);
             else
                 sample_forward(&call);
-            done(&r, m->units[l]);
+            done(r, m->units[l]);
         }
-    if (append->last && use(&r, s->norm_unit, 0)) {
-        const zero_nn_norm_t norm = last_norm(m, s, zero_model_at(m, s->x[0], (append->n - 1) * c->width), 1);
+    if (ends && use(r, s->norm_unit, flags)) {
+        void *x = zero_model_at(m, zero_model_stream(m, s), (append->n - 1) * c->width);
+        const zero_nn_norm_t norm = last_norm(m, s, x, 1);
 
         zero_nn_norm_forward(m->nn, &norm);
-        done(&r, s->norm_unit);
+        done(r, s->norm_unit);
     }
-    if (append->last)
-        logits(&r, m->decoder.out, 1, 0);
-    if (append->last && r.status == ZERO_OK)
+    if (ends)
+        logits(r, m->decoder.out, 1, flags);
+    if (ends && r->status == ZERO_OK)
         zero_nn_copy(m->nn, m->sampled, m->logits, (uint64_t)c->vocab * m->element);
+}
+
+zero_status_t zero_model_pass_sample(zero_model_t *m, const zero_model_append_t *append, zero_error_t *error)
+{
+    if (m->chunk_count > 0) {
+        const work_t work = {false, m->dry && !m->samples, 0, append};
+
+        m->samples = true;
+        return run_tasks(m, m->sample, &work, error);
+    }
+
+    run_t r = begin(m, m->sample, 0, error);
+
+    sample_part(&r, append, 0);
     return end(&r);
 }

@@ -153,6 +153,12 @@ run 0 --model model.json --resume saved --steps 0 --ranks 1 --threads 1 --seq-le
 equal "a checkpoint's heading" "$(sampled | head -1)" "after 2 steps:"
 sampled | sed 1d | cmp -s trained - || fail "a checkpoint: $(sampled | diff trained -)"
 
+# ---- by the stages of a pipeline, of which the last one has the logits ----
+# shellcheck disable=SC2086 # several arguments
+run 0 $common --pipe 2 --log pipe.log
+sampled | cmp -s found1 - || fail "a pipeline: $(sampled | diff found1 -)"
+names pipe.log '"equal":true' || fail "the memory of a pipeline that samples is not as forecast"
+
 # ---- as long as the positions ----
 printf '%060d' 0 >60.txt
 printf '%063d' 0 >63.txt

@@ -98,10 +98,11 @@ static int32_t pick(sampler_t *s)
 }
 
 /* Appends up to most tokens to the n in s->tokens, and stops after the token stop (-1: none). The model computes all n
- * first, and then each token that was chosen. Rank 0 chooses, so that ranks on different machines get the same
- * tokens. */
+ * first, and then each token that was chosen. One rank chooses, the first that has logits, so that ranks on different
+ * machines get the same tokens. */
 static zero_status_t extend(sampler_t *s, int64_t *n, int64_t most, int32_t stop, zero_error_t *error)
 {
+    const int chooser = s->run->job->world - s->run->job->copies;
     for (int64_t i = 0, past = 0; i < most; i++) {
         zero_status_t status = zero_model_logits(s->run->model, s->tokens + past, *n - past, past, s->logits, error);
         int32_t token = status == ZERO_OK ? pick(s) : 0;
@@ -110,9 +111,9 @@ static zero_status_t extend(sampler_t *s, int64_t *n, int64_t most, int32_t stop
         if (status != ZERO_OK)
             return status;
         past = *n;
-        s->tokens[(*n)++] = s->picks[0];
+        s->tokens[(*n)++] = s->picks[chooser];
         s->sampled++;
-        if (s->picks[0] == stop)
+        if (s->picks[chooser] == stop)
             break;
     }
     return ZERO_OK;

@@ -24,23 +24,13 @@ zero_status_t stages_check(options_t *o, zero_error_t *error)
         o->chunks = interleaved ? 2 : 1;
     if (o->pipe == 1)
         return ZERO_OK;
-    if (o->sample > 0 || o->prompt != NULL || o->prompt_file != NULL)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                         "--%s writes a text, which a pipeline cannot: train with --pipe %lld --save DIR, then write "
-                         "with --resume DIR --steps 0 and without --pipe",
-                         o->sample > 0       ? "sample"
-                         : o->prompt != NULL ? "prompt"
-                                             : "prompt-file",
-                         (long long)o->pipe);
     if (o->steps == 0)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "--steps is 0, but a pipeline only trains: use --steps 1 or more, or "
-                         "--pipe 1");
+                         "--steps is 0, but the stages of a pipeline train: use --steps 1 or more, or --pipe 1");
     if (o->offload_activations)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
                          "--offload-activations does not go with --pipe %lld: leave one of them out",
                          (long long)o->pipe);
-    o->sample = 0;
     return ZERO_OK;
 }
 
@@ -121,6 +111,11 @@ zero_status_t stages_resolve(job_t *job, zero_error_t *error)
     const int64_t layers = job->model.encoder_layers + job->model.layers, chunks = o->pipe * o->chunks;
     if (o->pipe == 1)
         return ZERO_OK;
+    if (job->encoder && o->sample > 0)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "--sample is %lld, but a pipeline of an encoder and a decoder writes no samples: use --sample "
+                         "0, or --pipe 1",
+                         (long long)o->sample);
     if (o->chunks > 1 && job->micro_steps > o->pipe && job->micro_steps % o->pipe != 0)
         return zero_fail(error, ZERO_ERR_ARG,
                          "a step has %d micro-steps, but --pipe-schedule interleaved takes them in groups of the %lld "

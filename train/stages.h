@@ -5,7 +5,7 @@
 
 #include "train/job.h"
 
-/* Refuses options that do not go with a pipeline, or need one. Sets --chunks, and --sample to 0 with a pipeline. */
+/* Refuses options that do not go with a pipeline, or need one. Sets --chunks. */
 zero_status_t stages_check(options_t *o, zero_error_t *error);
 /* Sets job->chunk_of from --device-map. Needs the model, --seq-len and job->micro_steps. */
 zero_status_t stages_resolve(job_t *job, zero_error_t *error);
