@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_plan_pipe.c - plans of pipelines: the order of tasks, the buffers that they take, units that two stages share,
- * what the checkers refuse, and maps of layers.
+ * refused declarations, and maps of layers. plan_pipe_mutations.c has plans that the checkers refuse.
  *
  * ZERO_CHECK_FULL=1 also runs zero_plan_check on all plans of the sweep over schedules.
  */
-#include "tests/declare.h"
 #include "tests/expect.h"
+#include "tests/plan_pipe_suites.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define STAGES 8
+#define STAGES PIPE_STAGES
 #define MICROS 32
 #define MAX_CHUNKS 4
 
@@ -23,30 +23,24 @@ static bool full(void)
     return text != NULL && strcmp(text, "1") == 0;
 }
 
-typedef struct plans {
-    zero_plan_t *at[STAGES];
-    int count;
-} plans_t;
-
-static void destroy(plans_t *plans)
+void pipe_plans_destroy(pipe_plans_t *plans)
 {
     for (int p = 0; p < plans->count; p++)
         zero_plan_destroy(plans->at[p]);
 }
 
-/* The plans of all stages. */
-static plans_t build(bool check)
+pipe_plans_t pipe_plans_build(const declare_t *declared, bool check)
 {
-    plans_t plans = {.count = d->spec.mesh.pipe};
+    pipe_plans_t plans = {.count = declared->spec.mesh.pipe};
     zero_error_t error = {.text = ""};
     for (int p = 0; p < plans.count; p++) {
-        ck_assert_msg(zero_plan_build(&plans.at[p], &d->spec, p, &error) == ZERO_OK, "%s", error.text);
+        ck_assert_msg(zero_plan_build(&plans.at[p], &declared->spec, p, &error) == ZERO_OK, "%s", error.text);
         ck_assert_msg(!check || zero_plan_check(plans.at[p], &error) == ZERO_OK, "stage %d: %s", p, error.text);
     }
     return plans;
 }
 
-static zero_status_t check_pipe(const plans_t *plans, zero_error_t *error)
+zero_status_t pipe_plans_check(const pipe_plans_t *plans, zero_error_t *error)
 {
     return zero_plan_check_pipe((const zero_plan_t *const *)plans->at, plans->count, error);
 }
@@ -113,7 +107,7 @@ static void check_order(const declare_pipe_t *pipe, const zero_plan_t *plan)
 }
 
 /* The time of all tasks if each takes 1 and each stage does its own in their order. */
-static int time_of(const declare_pipe_t *pipe, const plans_t *plans)
+static int time_of(const declare_pipe_t *pipe, const pipe_plans_t *plans)
 {
     static int end[2][STAGES * MAX_CHUNKS][MICROS]; /* 0: not done */
     int32_t next[STAGES] = {0};
@@ -146,7 +140,7 @@ static int time_of(const declare_pipe_t *pipe, const plans_t *plans)
 }
 
 /* With less than a micro-step for each stage, interleaved chunks wait for the first one to come round. */
-static void check_idle_time(const declare_pipe_t *pipe, const plans_t *plans)
+static void check_idle_time(const declare_pipe_t *pipe, const pipe_plans_t *plans)
 {
     double stages = pipe->stages, m = pipe->micro_steps, chunks = pipe->chunks,
            idle = 1 - 2 * m * chunks / time_of(pipe, plans), wanted = (stages - 1) / (chunks * m + stages - 1);
@@ -185,14 +179,14 @@ START_TEST(schedules)
                         refused++;
                         continue;
                     }
-                    plans_t plans = build(full() || (m <= 6 && stages <= 4));
+                    pipe_plans_t plans = pipe_plans_build(d, full() || (m <= 6 && stages <= 4));
                     for (int p = 0; p < stages; p++)
                         check_order(&pipe, plans.at[p]);
                     check_idle_time(&pipe, &plans);
-                    ck_assert_msg(check_pipe(&plans, &error) == ZERO_OK, "%d stages, %d chunks, %d micro-steps: %s",
-                                  stages, chunks, m, error.text);
+                    ck_assert_msg(pipe_plans_check(&plans, &error) == ZERO_OK,
+                                  "%d stages, %d chunks, %d micro-steps: %s", stages, chunks, m, error.text);
                     accepted++;
-                    destroy(&plans);
+                    pipe_plans_destroy(&plans);
                 }
     printf("%d pipelines planned, %d refused\n", accepted, refused);
 }
@@ -201,7 +195,7 @@ END_TEST
 /* ---- units that two stages share -------------------------------------------------------------------------------- */
 
 /* Checks that each slice of each segment has one owner in the world, which has its elements. */
-static void check_owners(const plans_t *plans)
+static void check_owners(const pipe_plans_t *plans)
 {
     const zero_plan_t *first = plans->at[0];
     int ranks = zero_plan_copies(&d->spec);
@@ -241,7 +235,7 @@ static const zero_op_t *next_tied(const zero_program_t *program, int32_t *at)
 }
 
 /* Checks that the stages that share units have the same collectives for them, in the same order. Returns how many. */
-static int check_tied(const plans_t *plans)
+static int check_tied(const pipe_plans_t *plans)
 {
     const zero_plan_t *a = plans->at[d->spec.tied[0]], *b = plans->at[d->spec.tied[1]];
     int count = 0;
@@ -282,13 +276,13 @@ START_TEST(each_element_has_one_owner)
                     declare_stage(d, stage);
                     d->spec.device.asynchronous = stage % 2;
                     d->spec.reduce = tied == 1 ? ZERO_REDUCE_LAST : ZERO_REDUCE_EVERY;
-                    plans_t plans = build(true);
-                    ck_assert_msg(check_pipe(&plans, &error) == ZERO_OK, "%s", error.text);
+                    pipe_plans_t plans = pipe_plans_build(d, true);
+                    ck_assert_msg(pipe_plans_check(&plans, &error) == ZERO_OK, "%s", error.text);
                     check_owners(&plans);
                     ck_assert_int_eq(d->spec.tied[1], tied > 0 ? stages - 1 : 0);
                     if (tied > 0)
                         ck_assert_int_ge(check_tied(&plans), 2 * tied); /* gradients, and parameters or gradients */
-                    destroy(&plans);
+                    pipe_plans_destroy(&plans);
                 }
 }
 END_TEST
@@ -482,6 +476,7 @@ int main(void)
     tcase_add_test(tcase, even_maps);
     tcase_add_test(tcase, maps_that_are_none);
     suite_add_tcase(suite, tcase);
+    suite_add_tcase(suite, pipe_mutation_case());
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
