@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_plan.c - properties of plans: placement, slots, addresses, bytes, hash and text. plan_errors.c tests the errors.
- *
- * The golden files, tests/golden/plan-*.txt below $srcdir, are compared byte for byte. With ZERO_GOLDEN_WRITE=1 the
- * test writes them instead: check the difference before you commit it.
- */
+/* test_plan.c - properties of plans: placement, slots, addresses, bytes, hash and text, with tests/golden/plan-*.txt.
+ * plan_errors.c tests the errors. */
+#include "tests/golden.h"
 #include "tests/plan_suites.h"
 
 #include <stdio.h>
@@ -489,50 +487,16 @@ END_TEST
 
 /* ---- text ------------------------------------------------------------------------------------------------------- */
 
-typedef struct text {
-    char *bytes;
-    size_t size;
-} text_t;
-
-static void append(void *ctx, const char *piece, size_t bytes)
-{
-    text_t *t = ctx;
-    t->bytes = realloc(t->bytes, t->size + bytes + 1);
-    ck_assert_ptr_nonnull(t->bytes);
-    memcpy(t->bytes + t->size, piece, bytes);
-    t->size += bytes;
-    t->bytes[t->size] = '\0';
-}
-
 static void compare(const char *name)
 {
-    const char *srcdir = getenv("srcdir"), *rewrite = getenv("ZERO_GOLDEN_WRITE");
-    char path[1000];
-    text_t have = {0}, want = {0};
+    char path[100];
+    golden_text_t text = {0};
     zero_plan_t *plan = build();
-    zero_plan_explain(plan, append, &have);
+    zero_plan_explain(plan, golden_append, &text);
     zero_plan_destroy(plan);
-    snprintf(path, sizeof path, "%s/tests/golden/plan-%s.txt", srcdir != NULL ? srcdir : ".", name);
-    if (rewrite != NULL && strcmp(rewrite, "1") == 0) {
-        FILE *f = fopen(path, "w");
-        ck_assert_msg(f != NULL && fwrite(have.bytes, 1, have.size, f) == have.size && fclose(f) == 0,
-                      "cannot write %s", path);
-    }
-    FILE *f = fopen(path, "r");
-    ck_assert_msg(f != NULL, "cannot open %s", path);
-    char piece[4096];
-    for (size_t n; (n = fread(piece, 1, sizeof piece, f)) > 0;)
-        append(&want, piece, n);
-    fclose(f);
-    size_t same = 0;
-    int line = 1;
-    while (same < have.size && same < want.size && have.bytes[same] == want.bytes[same])
-        line += have.bytes[same++] == '\n';
-    ck_assert_msg(have.size == want.size && same == have.size,
-                  "the plan differs from %s in line %d: '%.60s' instead of '%.60s'", path, line, have.bytes + same,
-                  want.bytes + (same < want.size ? same : want.size));
-    free(have.bytes);
-    free(want.bytes);
+    snprintf(path, sizeof path, "tests/golden/plan-%s.txt", name);
+    golden_compare(&text, path);
+    free(text.bytes);
 }
 
 /* The embedding is tied to the head; two blocks have parameters with and without decay; the base of an adapter is
@@ -658,12 +622,12 @@ END_TEST
 
 START_TEST(text_names_groups)
 {
-    text_t text = {0};
+    golden_text_t text = {0};
     make_golden(4, 3, ZERO_FP32);
     declare_replicas(d, 2);
     zero_plan_t *plan = build();
-    zero_plan_explain(plan, append, &text);
-    append(&text, "", 1);
+    zero_plan_explain(plan, golden_append, &text);
+    golden_append(&text, "", 1);
     ck_assert_ptr_nonnull(strstr(text.bytes, "\n  group 1 of 2 ranks, the shards of a replica, communicator shm\n"));
     ck_assert_ptr_nonnull(strstr(text.bytes, "\n  group 2 of 2 ranks, the replicas of a shard, communicator shm\n"));
     ck_assert_ptr_nonnull(strstr(text.bytes, ", group 1, receives "));

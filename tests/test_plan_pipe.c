@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_plan_pipe.c - plans of pipelines: the order of tasks, the buffers that they take, units that two stages share,
- * refused declarations, and maps of layers. plan_pipe_mutations.c has plans that the checkers refuse.
+ * refused declarations, maps of layers, and text, with tests/golden/pipe-*.txt. plan_pipe_mutations.c has plans that
+ * the checkers refuse.
  *
  * ZERO_CHECK_FULL=1 also runs zero_plan_check on all plans of the sweep over schedules.
  */
 #include "tests/expect.h"
+#include "tests/golden.h"
 #include "tests/plan_pipe_suites.h"
 
 #include <math.h>
@@ -465,6 +467,49 @@ START_TEST(maps_that_are_none)
 }
 END_TEST
 
+/* ---- text ------------------------------------------------------------------------------------------------------- */
+
+/* As zero_explain prints it: the schedule, then the plan of each stage. */
+static void compare(const char *name, const declare_pipe_t *pipe, int stage)
+{
+    char path[100];
+    golden_text_t text = {0};
+    zero_error_t error = {.text = ""};
+    declare_pipe(d, pipe);
+    declare_stage(d, stage);
+    d->spec.reserves[0] = (zero_spec_reserve_t){ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, 100};
+    d->spec.reserve_count = 1;
+    pipe_plans_t plans = pipe_plans_build(d, true);
+    ck_assert_msg(pipe_plans_check(&plans, &error) == ZERO_OK, "%s", error.text);
+    ck_assert_int_eq(
+        zero_plan_explain_pipe((const zero_plan_t *const *)plans.at, plans.count, golden_append, &text, &error),
+        ZERO_OK);
+    for (int p = 0; p < plans.count; p++)
+        zero_plan_explain(plans.at[p], golden_append, &text);
+    pipe_plans_destroy(&plans);
+    snprintf(path, sizeof path, "tests/golden/pipe-%s.txt", name);
+    golden_compare(&text, path);
+    free(text.bytes);
+}
+
+START_TEST(golden_text)
+{
+    declare_pipe_t pipe = {.stages = 3, .chunks = 1, .layers = 3, .micro_steps = 4, .replicas = 1, .shards = 1};
+    compare("1f1b", &pipe, 1);
+    pipe.schedule = ZERO_SCHEDULE_GPIPE;
+    pipe.stages = 2;
+    compare("gpipe", &pipe, 0);
+    pipe.schedule = ZERO_SCHEDULE_INTERLEAVED;
+    pipe.chunks = 2;
+    pipe.shards = 2;
+    compare("interleaved", &pipe, 3);
+    compare("tied",
+            &(declare_pipe_t){
+                .stages = 3, .chunks = 1, .layers = 3, .micro_steps = 3, .replicas = 2, .shards = 2, .tied = 1},
+            2);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("plan-pipe");
@@ -475,6 +520,7 @@ int main(void)
     tcase_add_test(tcase, bad_declarations);
     tcase_add_test(tcase, even_maps);
     tcase_add_test(tcase, maps_that_are_none);
+    tcase_add_test(tcase, golden_text);
     suite_add_tcase(suite, tcase);
     suite_add_tcase(suite, pipe_mutation_case());
     SRunner *runner = srunner_create(suite);

@@ -246,6 +246,9 @@ run 0 --plan --model gpt2-xl --ranks 1024
 grep -q "all 1024 ranks" out || fail "--plan of 1024 ranks"
 run 0 --explain
 grep -q GATHER out || fail "--explain names no operation"
+run 0 --explain --model tiny --ranks 2 --pipe 2 --batch 4 --micro-batch 1
+grep -q "^  stage 1 *F1.0 B1.0 F1.1 B1.1 F1.2 B1.2 F1.3 B1.3$" out || fail "--explain has no schedule"
+names out "links: 2 programs meet in 8 transfers, no deadlock" || fail "--explain has no links"
 run 0 --help
 grep -q -e "--compare-stages" out || fail "--help"
 run 0 --version

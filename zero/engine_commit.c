@@ -245,7 +245,12 @@ zero_status_t zero_explain(zero_engine_t *engine, zero_write_fn write, void *ctx
         return status;
     if (!write)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_explain has no write function");
-    for (int p = 0; p < engine->spec.mesh.pipe; p++)
+    const int pipes = engine->spec.mesh.pipe;
+    if (pipes > 1)
+        status = zero_plan_explain_pipe((const zero_plan_t *const *)engine->plans, pipes, write, ctx, &engine->error);
+    if (status != ZERO_OK)
+        return zero_engine_leave(engine, status);
+    for (int p = 0; p < pipes; p++)
         zero_plan_explain(engine->plans[p], write, ctx);
     return ZERO_OK;
 }

@@ -844,7 +844,8 @@ ZERO_API zero_status_t zero_set_step(zero_engine_t *engine, int64_t step, int64_
 typedef struct zero_trace_span {
     size_t size;
     const char *stream;    /* that it ran on: "compute", "gather", "reduce", "update", "copy",
-                              "host", "io", "save"; "caller": the calling thread waited */
+                              "host", "io", "save", links of a pipeline: "from-prev", "to-next",
+                              "from-next", "to-prev"; "caller": the calling thread waited */
     const char *operation; /* as zero_explain prints it. "USE" is the program's own work on the
                               compute stream, from the return of zero_acquire to the call of
                               zero_release. "WAIT": that stream stood still for another one */
@@ -994,7 +995,8 @@ ZERO_API zero_status_t zero_forecast_traffic_at(zero_engine_t *engine, int rank,
 
 /* Receives a piece of the plan's text. */
 typedef void (*zero_write_fn)(void *ctx, const char *text, size_t bytes);
-/* Prints the plan: its buffers, then the operations of each program.
+/* Prints the plan: its buffers, then the operations of each program. With several pipeline stages,
+ * first the schedule, a row for each stage, and then the plan of each stage.
  * When: after zero_commit. */
 ZERO_API zero_status_t zero_explain(zero_engine_t *engine, zero_write_fn write, void *ctx);
 /* Returns a hash of everything on which ranks must agree. 0 before zero_commit. */

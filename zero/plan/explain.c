@@ -3,10 +3,23 @@
 #include "zero/plan/plan.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+
+/* The buffers of tasks, in the order of zero_plan_task_t. */
+static const char *const task_buffers[ZERO_TASK_BUFFERS] = {"input",      "output", "output-grad",
+                                                            "input-grad", "kept",   "host-kept"};
+
+/* A buffer of tasks: which of them, and its number among those of its chunk. */
+typedef struct task_buffer {
+    bool used;
+    int what;
+    int32_t chunk, number;
+} task_buffer_t;
 
 typedef struct out {
     zero_write_fn write;
     void *ctx;
+    task_buffer_t *tasks; /* by buffer; NULL: no memory for them */
 } out_t;
 
 static void print(const out_t *o, const char *format, ...) ZERO_PRINTF(2, 3);
@@ -27,7 +40,34 @@ typedef struct sharding {
     char s[40];
 } sharding_t;
 
-/* ranks: over how many the row is sharded; in a mesh of several replicas they may be fewer than all. */
+static void list_of_task(const zero_plan_task_t *t, int32_t list[ZERO_TASK_BUFFERS])
+{
+    const int32_t buffers[ZERO_TASK_BUFFERS] = {
+        t->input, t->output, t->output_grad, t->input_grad, t->kept[ZERO_TIER_DEVICE], t->kept[ZERO_TIER_HOST]};
+    memcpy(list, buffers, sizeof buffers);
+}
+
+/* Finds the buffers of tasks. They are numbered in the order of their indices. */
+static task_buffer_t *find_task_buffers(const zero_plan_t *plan)
+{
+    const size_t chunks = (size_t)plan->spec->chunk_count;
+    task_buffer_t *tasks = calloc((size_t)plan->buffer_count + 1, sizeof *tasks);
+    int32_t *numbers = calloc(chunks * ZERO_TASK_BUFFERS + 1, sizeof *numbers), list[ZERO_TASK_BUFFERS];
+    for (int32_t i = 0; i < plan->spec->pass_count && tasks && numbers; i++)
+        for (int32_t t = 0; t < plan->passes[i].task_count; t++) {
+            list_of_task(&plan->passes[i].tasks[t], list);
+            for (int k = 0; k < ZERO_TASK_BUFFERS; k++)
+                if (list[k] >= 0)
+                    tasks[list[k]] = (task_buffer_t){true, k, plan->passes[i].tasks[t].chunk, 0};
+        }
+    for (int32_t i = 0; i < plan->buffer_count && tasks && numbers; i++)
+        if (tasks[i].used)
+            tasks[i].number = numbers[tasks[i].chunk * ZERO_TASK_BUFFERS + tasks[i].what]++;
+    free(numbers);
+    return tasks;
+}
+
+/* ranks: over how many the row is sharded; in a mesh of several replicas or stages they may be fewer than all. */
 static sharding_t sharding(const zero_spec_t *spec, const zero_row_t *row, int ranks)
 {
     sharding_t t = {"sharded"};
@@ -35,9 +75,35 @@ static sharding_t sharding(const zero_spec_t *spec, const zero_row_t *row, int r
         snprintf(t.s, sizeof t.s, "full");
     else if (ranks == 1)
         snprintf(t.s, sizeof t.s, "sharded over 1 rank: full");
-    else if (spec->mesh.replicas > 1)
+    else if (spec->mesh.replicas > 1 || spec->mesh.pipe > 1)
         snprintf(t.s, sizeof t.s, "sharded over %d ranks", ranks);
     return t;
+}
+
+/* The stage, and its chunks. */
+static void explain_stage(const out_t *o, const zero_plan_t *plan)
+{
+    const zero_spec_t *spec = plan->spec;
+    int32_t own = spec->chunk_count / spec->mesh.pipe;
+    print(o, "  pipeline    stage %d of %d, schedule %s, chunk%s", plan->pipe, spec->mesh.pipe,
+          zero_schedule_name(spec->schedule), own == 1 ? "" : "s");
+    for (int32_t i = 0; i < own; i++)
+        print(o, "%s %d", i > 0 ? "," : "", i * spec->mesh.pipe + plan->pipe);
+    print(o, " of %d\n", spec->chunk_count);
+}
+
+static void explain_group(const out_t *o, const zero_spec_t *spec, int g)
+{
+    const zero_spec_group_t *group = &spec->groups[g];
+    print(o, "  group %d of %d ranks, the %s", g, group->size,
+          group->axes == ZERO_AXIS_SHARD     ? "shards of a replica"
+          : group->axes == ZERO_AXIS_NODE    ? "shards of a node"
+          : group->axes == ZERO_AXIS_REPLICA ? "replicas of a shard"
+          : group->axes == ZERO_AXIS_TIE     ? "ranks of a shard"
+                                             : "replicas of a shard");
+    if (group->axes & ZERO_AXIS_TIE)
+        print(o, " on stages %d and %d", spec->tied[0], spec->tied[1]);
+    print(o, ", communicator %s\n", group->caps.name);
 }
 
 static void explain_table(const out_t *o, const zero_plan_t *plan)
@@ -45,10 +111,15 @@ static void explain_table(const out_t *o, const zero_plan_t *plan)
     const zero_spec_t *spec = plan->spec;
     int copies = zero_plan_copies(spec), shards = zero_plan_shards(spec);
     print(o, "plan for %d rank%s", spec->world, spec->world == 1 ? "" : "s");
+    if (spec->mesh.pipe > 1)
+        print(o, ": %d stages", spec->mesh.pipe);
     if (spec->mesh.replicas > 1)
-        print(o, ": %d replicas of %d shard%s", spec->mesh.replicas, zero_plan_shards(spec),
-              zero_plan_shards(spec) == 1 ? "" : "s");
+        print(o, "%s %d replicas", spec->mesh.pipe > 1 ? " of" : ":", spec->mesh.replicas);
+    if (spec->mesh.pipe > 1 || spec->mesh.replicas > 1)
+        print(o, " of %d shard%s", shards, shards == 1 ? "" : "s");
     print(o, "\n");
+    if (spec->chunk_count > 0)
+        explain_stage(o, plan);
     print(o, "  parameters  %s, %s, window %d, units below %lld bytes stay full",
           sharding(spec, &spec->parameters, spec->parameters.tier == ZERO_TIER_DEVICE ? shards : copies).s,
           zero_tier_name(spec->parameters.tier), spec->window, (long long)spec->persist_bytes);
@@ -68,11 +139,7 @@ static void explain_table(const out_t *o, const zero_plan_t *plan)
     print(o, "  communicator %s, %d channel%s; device %s\n", spec->groups[0].caps.name, spec->channels,
           spec->channels == 1 ? "" : "s", spec->device.name);
     for (int g = 1; g < spec->group_count; g++)
-        print(o, "  group %d of %d ranks, the %s, communicator %s\n", g, spec->groups[g].size,
-              spec->groups[g].axes == ZERO_AXIS_SHARD  ? "shards of a replica"
-              : spec->groups[g].axes == ZERO_AXIS_NODE ? "shards of a node"
-                                                       : "replicas of a shard",
-              spec->groups[g].caps.name);
+        explain_group(o, spec, g);
 }
 
 static void print_param(const out_t *o, const zero_plan_t *plan, int32_t param)
@@ -99,7 +166,19 @@ static void explain_units(const out_t *o, const zero_plan_t *plan)
     int32_t s = 0;
     print(o, "\nunits\n");
     for (int32_t u = 0; u < plan->spec->unit_count; u++) {
-        print(o, "  %s\n", plan->spec->units[u].name);
+        const zero_segment_t *first =
+            s < plan->segment_count && plan->segments[s].unit == u ? &plan->segments[s] : NULL;
+        print(o, "  %s", plan->spec->units[u].name);
+        if (first != NULL && zero_plan_is_tied(first))
+            print(o, ", shared by stages %d and %d", first->pipe[0], first->pipe[1]);
+        else if (first != NULL && !zero_plan_has(plan, first))
+            print(o, ", on stage %d", first->pipe[0]);
+        print(o, "\n");
+        if (first != NULL && !zero_plan_has(plan, first)) {
+            while (s < plan->segment_count && plan->segments[s].unit == u)
+                s++;
+            continue;
+        }
         for (; s < plan->segment_count && plan->segments[s].unit == u; s++) {
             const zero_segment_t *x = &plan->segments[s];
             print(o, "    segment %d  %s %s  %lld elements, slice %lld", s, zero_dtype_name(x->dtype),
@@ -143,7 +222,12 @@ static void print_buffer(const out_t *o, const zero_plan_t *plan, int32_t index)
         print(o, ".%d", x->part - first_of(plan, x->segment, x->part));
     if (x->segment >= 0)
         return;
-    if (index == plan->norms)
+    if (o->tasks != NULL && o->tasks[index].used)
+        print(o, "%s %d of chunk %d", task_buffers[o->tasks[index].what], o->tasks[index].number,
+              o->tasks[index].chunk);
+    else if (index == plan->workspace[ZERO_TIER_DEVICE] || index == plan->workspace[ZERO_TIER_HOST])
+        print(o, "workspace");
+    else if (index == plan->norms)
         print(o, "norms");
     else if (index == plan->exchange)
         print(o, "exchange");
@@ -209,6 +293,32 @@ static void print_operand(const out_t *o, const zero_plan_t *plan, const char *b
                                      : "");
 }
 
+/* "F2.0 (task 3)", and what it works on or moves. */
+static void explain_task_op(const out_t *o, const zero_plan_t *plan, const zero_op_t *op)
+{
+    const zero_plan_task_t *task = &plan->passes[plan->programs[op->program].pass].tasks[op->use];
+    const int pipes = plan->spec->mesh.pipe;
+    int32_t list[ZERO_TASK_BUFFERS];
+    const char *before = ": ";
+    print(o, " %c%d.%d (task %d)", task->phase == ZERO_FORWARD ? 'F' : 'B', task->chunk, task->micro, op->use);
+    if (op->kind == ZERO_OP_SEND || op->kind == ZERO_OP_RECV) {
+        bool sends = op->kind == ZERO_OP_SEND,
+             next = op->stream == ZERO_STREAM_TO_NEXT || op->stream == ZERO_STREAM_FROM_NEXT;
+        print_operand(o, plan, ": ", sends ? op->src : op->dst, ZERO_EXTENT_WHOLE);
+        print(o, ", %lld, %s stage %d", (long long)op->count, sends ? "to" : "from",
+              (plan->pipe + (next ? 1 : pipes - 1)) % pipes);
+        if (op->bytes > 0)
+            print(o, ", receives %llu bytes", (unsigned long long)op->bytes);
+    }
+    list_of_task(task, list);
+    for (int k = 0; k < ZERO_TASK_BUFFERS && op->kind == ZERO_OP_TASK; k++)
+        if (list[k] >= 0) {
+            print_operand(o, plan, before, list[k], ZERO_EXTENT_WHOLE);
+            before = ", ";
+        }
+    print(o, "\n");
+}
+
 static void explain_op(const out_t *o, const zero_plan_t *plan, const zero_op_t *op)
 {
     print(o, "  %-8s %-14s", zero_stream_name((zero_stream_id_t)op->stream), zero_op_name((zero_op_kind_t)op->kind));
@@ -219,6 +329,10 @@ static void explain_op(const out_t *o, const zero_plan_t *plan, const zero_op_t 
     if (op->kind == ZERO_OP_USE || op->kind == ZERO_OP_RELEASE) {
         print(o, " %s (use %d:%s%s)\n", plan->spec->units[op->unit].name, op->use, op->flags & ZERO_READ ? " read" : "",
               op->flags & ZERO_GRAD ? " grad" : "");
+        return;
+    }
+    if (zero_op_is_of_task(op)) {
+        explain_task_op(o, plan, op);
         return;
     }
     print_operand(o, plan, " ", op->src, op->src_own);
@@ -238,7 +352,7 @@ static void explain_op(const out_t *o, const zero_plan_t *plan, const zero_op_t 
 
 void zero_plan_explain(const zero_plan_t *plan, zero_write_fn write, void *ctx)
 {
-    const out_t out = {write, ctx}, *o = &out;
+    const out_t out = {write, ctx, find_task_buffers(plan)}, *o = &out;
 
     explain_table(o, plan);
     explain_units(o, plan);
@@ -255,4 +369,5 @@ void zero_plan_explain(const zero_plan_t *plan, zero_write_fn write, void *ctx)
             explain_op(o, plan, &p->ops[k]);
     }
     print(o, "\n%d events\n", plan->event_count);
+    free(out.tasks);
 }

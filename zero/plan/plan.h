@@ -579,7 +579,11 @@ uint64_t zero_spec_hash_passes(const zero_spec_t *spec);
 zero_status_t zero_plan_traffic(const zero_plan_t *plan, int micro_steps, zero_traffic_t *traffic, zero_error_t *error);
 
 /* Prints the plan as text, for people and golden files: the table, units, buffers by kind with offsets, then each
- * program, one operation per line. */
+ * program, one operation per line. If memory for their names is lacking, buffers of tasks are called "reserve". */
 void zero_plan_explain(const zero_plan_t *plan, zero_write_fn write, void *ctx);
+/* Prints the schedule of a pipeline, whose plans zero_plan_check_pipe has accepted: a row for each stage with its tasks
+ * in the order of time, the transfers, and what micro-steps in flight keep. Prints nothing if no pass has tasks. */
+zero_status_t zero_plan_explain_pipe(const zero_plan_t *const *plans, int count, zero_write_fn write, void *ctx,
+                                     zero_error_t *error);
 
 #endif
