@@ -160,7 +160,8 @@ START_TEST(schedules)
     zero_error_t error;
     for (int schedule = 0; schedule < ZERO_SCHEDULES; schedule++)
         for (int stages = 1; stages <= STAGES; stages++)
-            for (int chunks = 1; chunks <= (schedule == ZERO_SCHEDULE_INTERLEAVED ? MAX_CHUNKS : 1); chunks++)
+            for (int chunks = 1; chunks <= (schedule == ZERO_SCHEDULE_INTERLEAVED && stages > 1 ? MAX_CHUNKS : 1);
+                 chunks++)
                 for (int m = 1; m <= MICROS; m++) {
                     declare_pipe_t pipe = {.stages = stages,
                                            .chunks = chunks,
@@ -324,6 +325,8 @@ START_TEST(bad_declarations)
     REFUSED(&usual, d->spec.chunk_count = 2, ZERO_ERR_ARG, "`2 chunks` `3 stages` 1f1b");
     REFUSED(&interleaved, d->spec.schedule = ZERO_SCHEDULE_1F1B, ZERO_ERR_ARG, "`6 chunks` `3 stages` 1f1b");
     REFUSED(&interleaved, d->spec.chunk_count = 5, ZERO_ERR_ARG, "`5 chunks` `3 stages` interleaved `multiple of 3`");
+    REFUSED(&interleaved, (d->spec.mesh.pipe = 1, zero_plan_set_groups(&d->spec)), ZERO_ERR_ARG,
+            "`6 chunks` `1 stage` interleaved 1");
     REFUSED(&interleaved, d->spec.micro_steps = 7, ZERO_ERR_ARG, "config.micro_steps 7 interleaved 6 9");
     REFUSED(&usual, d->chunks[1].link = 0, ZERO_ERR_ARG, "`chunk 1 of 3` 0 zero_chunk_link");
     REFUSED(&usual, d->chunks[2].link = 5, ZERO_ERR_ARG, "`chunk 2 of 3` 5 zero_chunk_link");

@@ -55,6 +55,7 @@ typedef struct zero_content {
 typedef struct zero_cell {
     zero_content_t content;
     int32_t write_time, read_time[ZERO_CHECK_PARTIES];
+    uint16_t readers; /* mask of the parties whose read_time counts */
     uint8_t writer;
     bool in_slot;
     int32_t run;   /* of the program that wrote the content: what a program leaves in a slot is invalid for the next */
@@ -111,7 +112,10 @@ typedef struct zero_checker {
 /* Fails with "program P, operation N (KIND of unit 'U'): ...". */
 zero_status_t zero_check_fail(const zero_checker_t *c, const char *format, ...) ZERO_PRINTF(2, 3);
 /* The buffer for people: "param of 'block.0'". */
-const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char *text, size_t size);
+typedef struct zero_check_name {
+    char s[200];
+} zero_check_name_t;
+zero_check_name_t zero_check_buffer_name(const zero_checker_t *c, int32_t buffer);
 
 /* The ranks of a stage; those of a replica in it. */
 static inline int zero_check_ranks(const zero_checker_t *c)

@@ -10,21 +10,22 @@ static const char *party_name(int party)
     return party < ZERO_STREAM_COUNT ? zero_stream_name((zero_stream_id_t)party) : "calling";
 }
 
-const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char *text, size_t size)
+zero_check_name_t zero_check_buffer_name(const zero_checker_t *c, int32_t buffer)
 {
     const zero_plan_t *plan = c->plan;
     const zero_buffer_t *x = &plan->buffers[buffer];
+    zero_check_name_t name;
     if (x->segment >= 0)
-        snprintf(text, size, "%s of '%s'", zero_role_name(x->role, x->state),
+        snprintf(name.s, sizeof name.s, "%s of '%s'", zero_role_name(x->role, x->state),
                  plan->spec->units[plan->segments[x->segment].unit].name);
     else
-        snprintf(text, size, "%s",
+        snprintf(name.s, sizeof name.s, "%s",
                  buffer == plan->norms      ? "the norms"
                  : buffer == plan->exchange ? "the exchange"
                  : buffer == plan->scalars  ? "the step's scalars"
                  : x->slot >= 0             ? "a buffer of a task"
                                             : "the scratch of norms");
-    return text;
+    return name;
 }
 
 enum { EXTENTS = ZERO_EXTENTS };
@@ -221,17 +222,15 @@ void zero_check_cells_destroy(zero_checker_t *c)
 
 static zero_status_t held(const zero_checker_t *c, const zero_operand_t *x, const char *verb)
 {
-    char name[200];
     return zero_check_fail(c, "it %s %s, which a use of the caller still holds", verb,
-                           zero_check_buffer_name(c, x->buffer, name, sizeof name));
+                           zero_check_buffer_name(c, x->buffer).s);
 }
 
 static zero_status_t unordered(const zero_checker_t *c, const zero_operand_t *x, const char *verb, const char *before,
                                int party)
 {
-    char name[200];
     return zero_check_fail(c, "it %s %s, but is not ordered after the %s stream's last %s of these bytes", verb,
-                           zero_check_buffer_name(c, x->buffer, name, sizeof name), party_name(party), before);
+                           zero_check_buffer_name(c, x->buffer).s, party_name(party), before);
 }
 
 zero_status_t zero_check_may_read(const zero_checker_t *c, int stream, const zero_operand_t *x)
@@ -256,9 +255,11 @@ zero_status_t zero_check_may_write(const zero_checker_t *c, int stream, const ze
             return held(c, x, "writes");
         if (cell->write_time > known[cell->writer])
             return unordered(c, x, "writes", "write", cell->writer);
-        for (int p = 0; p < ZERO_CHECK_PARTIES; p++)
+        for (uint32_t left = cell->readers; left != 0; left &= left - 1) {
+            int p = __builtin_ctz(left);
             if (cell->read_time[p] > known[p])
                 return unordered(c, x, "writes", "read", p);
+        }
     }
     return ZERO_OK;
 }
@@ -289,8 +290,11 @@ void zero_check_trial_undo(zero_checker_t *c)
 
 void zero_check_did_read(zero_checker_t *c, int stream, const zero_operand_t *x)
 {
-    for (int32_t i = x->cells.begin; i < x->cells.end; i++)
-        change(c, i)->read_time[stream] = c->clock[stream].at[stream];
+    for (int32_t i = x->cells.begin; i < x->cells.end; i++) {
+        zero_cell_t *cell = change(c, i);
+        cell->read_time[stream] = c->clock[stream].at[stream];
+        cell->readers |= (uint16_t)(1u << stream);
+    }
 }
 
 void zero_check_did_write(zero_checker_t *c, int stream, const zero_operand_t *x, zero_content_t content)
@@ -301,7 +305,7 @@ void zero_check_did_write(zero_checker_t *c, int stream, const zero_operand_t *x
         cell->run = c->run;
         cell->writer = (uint8_t)stream;
         cell->write_time = c->clock[stream].at[stream];
-        memset(cell->read_time, 0, sizeof cell->read_time); /* the write is ordered after them */
+        cell->readers = 0; /* the write is ordered after them */
     }
 }
 
@@ -323,7 +327,6 @@ static bool same(const zero_content_t *a, const zero_content_t *b)
 
 zero_status_t zero_check_content(const zero_checker_t *c, const zero_operand_t *x, zero_content_t *content)
 {
-    char name[200];
     const zero_buffer_t *buffer = &c->plan->buffers[x->buffer];
 
     *content = (zero_content_t){.kind = ZERO_HOLDS_ZERO}; /* an operand without bytes */
@@ -332,16 +335,15 @@ zero_status_t zero_check_content(const zero_checker_t *c, const zero_operand_t *
         if (i == x->cells.begin)
             *content = *here;
         if (here->kind == ZERO_HOLDS_NOTHING || (c->cells[i].in_slot && c->cells[i].run != c->run))
-            return zero_check_fail(c, "it reads %s, which holds nothing",
-                                   zero_check_buffer_name(c, x->buffer, name, sizeof name));
+            return zero_check_fail(c, "it reads %s, which holds nothing", zero_check_buffer_name(c, x->buffer).s);
         if (!same(here, content))
             return zero_check_fail(c, "it reads %s, whose parts hold different contents",
-                                   zero_check_buffer_name(c, x->buffer, name, sizeof name));
+                                   zero_check_buffer_name(c, x->buffer).s);
         if (here->kind != ZERO_HOLDS_ZERO &&
             (here->base != x->base ||
              (buffer->segment >= 0 && (here->dtype != buffer->format.dtype || here->segment != buffer->segment))))
             return zero_check_fail(c, "it reads %s, which holds the wrong contents",
-                                   zero_check_buffer_name(c, x->buffer, name, sizeof name));
+                                   zero_check_buffer_name(c, x->buffer).s);
     }
     return ZERO_OK;
 }

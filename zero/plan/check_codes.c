@@ -35,7 +35,6 @@ zero_status_t zero_check_sum(zero_checker_t *c, const zero_op_t *op)
     zero_operand_t src = zero_check_operand(c, op->src, op->src_own, -1),
                    dst = zero_check_operand(c, op->dst, op->dst_own, -1);
     zero_content_t content;
-    char name[200];
     zero_status_t status;
 
     if ((status = zero_check_ordered(c, op->stream, &src, &dst)) != ZERO_OK ||
@@ -43,7 +42,7 @@ zero_status_t zero_check_sum(zero_checker_t *c, const zero_op_t *op)
         return status;
     if (content.kind != ZERO_HOLDS_SHARES || content.version != c->step || content.state != axes)
         return zero_check_fail(c, "it sums %s, which does not hold what the ranks of its group have for this one",
-                               zero_check_buffer_name(c, op->src, name, sizeof name));
+                               zero_check_buffer_name(c, op->src).s);
     if (op->src == op->dst || from->codec == ZERO_CODEC_NONE || zero_format_is_coded(to) || to->dtype != ZERO_FP32 ||
         zero_check_segment(c, op)->wire != ZERO_FP32)
         return zero_check_fail(c, "it sums in place, or other than codes in fp32");

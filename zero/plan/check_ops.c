@@ -38,15 +38,14 @@ bool zero_check_is_complete(const zero_checker_t *c, const zero_content_t *x)
 
 zero_status_t zero_check_read_gradient(const zero_checker_t *c, const zero_operand_t *x, zero_content_t *content)
 {
-    char name[200];
     zero_status_t status = zero_check_content(c, x, content);
     if (status != ZERO_OK)
         return status;
-    zero_check_buffer_name(c, x->buffer, name, sizeof name);
     if (content->kind != ZERO_HOLDS_GRADIENT)
-        return zero_check_fail(c, "it reads %s, which holds no gradients", name);
+        return zero_check_fail(c, "it reads %s, which holds no gradients", zero_check_buffer_name(c, x->buffer).s);
     if (content->version != c->step)
-        return zero_check_fail(c, "it reads %s, whose gradients are of another step", name);
+        return zero_check_fail(c, "it reads %s, whose gradients are of another step",
+                               zero_check_buffer_name(c, x->buffer).s);
     return ZERO_OK;
 }
 
@@ -65,23 +64,23 @@ static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
     zero_operand_t src = zero_check_operand(c, op->src, op->src_own, -1),
                    dst = zero_check_operand(c, op->dst, op->dst_own, -1);
     zero_content_t content;
-    char name[200];
     zero_status_t status;
 
     if ((status = zero_check_ordered(c, op->stream, &src, &dst)) != ZERO_OK ||
         (status = zero_check_content(c, &src, &content)) != ZERO_OK)
         return status;
-    zero_check_buffer_name(c, op->src, name, sizeof name);
     if (!zero_format_same(&plan->buffers[op->src].format, &plan->buffers[op->dst].format))
         return zero_check_fail(c, "it gathers into a buffer of another dtype");
     if (content.kind == ZERO_HOLDS_DIRECTION) {
         if (!zero_check_is_direction(c, op->segment, &content, ZERO_DIRECTION_SPREAD))
-            return zero_check_fail(c, "it gathers %s, which is not the owners' result", name);
+            return zero_check_fail(c, "it gathers %s, which is not the owners' result",
+                                   zero_check_buffer_name(c, op->src).s);
     } else if (content.kind == ZERO_HOLDS_PARAM ? content.version != c->version[op->segment]
                                                 : content.kind != ZERO_HOLDS_GRADIENT)
-        return zero_check_fail(c, "it gathers %s, which does not hold the current parameters", name);
+        return zero_check_fail(c, "it gathers %s, which does not hold the current parameters",
+                               zero_check_buffer_name(c, op->src).s);
     if (content.kind == ZERO_HOLDS_GRADIENT && content.reduced != zero_check_axes(c, op->segment))
-        return zero_check_fail(c, "it gathers %s, which is not reduced", name);
+        return zero_check_fail(c, "it gathers %s, which is not reduced", zero_check_buffer_name(c, op->src).s);
     content.base = dst.base;
     zero_check_did_read(c, op->stream, &src);
     zero_check_did_write(c, op->stream, &dst, content);
@@ -198,7 +197,6 @@ static zero_status_t do_save(zero_checker_t *c, const zero_op_t *op)
 {
     zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part);
     zero_content_t content;
-    char name[200];
     zero_status_t status;
 
     if ((status = zero_check_ordered(c, op->stream, &src, NULL)) != ZERO_OK ||
@@ -210,7 +208,7 @@ static zero_status_t do_save(zero_checker_t *c, const zero_op_t *op)
         content.kind == ZERO_HOLDS_PARAM || content.kind == ZERO_HOLDS_MASTER || content.kind == ZERO_HOLDS_STATE;
     if (!kept || content.version != c->version[op->segment])
         return zero_check_fail(c, "it saves %s, which is not that of the last update",
-                               zero_check_buffer_name(c, op->src, name, sizeof name));
+                               zero_check_buffer_name(c, op->src).s);
     if ((status = zero_check_codec(c, &content, ZERO_CODEC_NONE, "what it saves")) != ZERO_OK)
         return status;
     int which = content.kind == ZERO_HOLDS_PARAM ? 0 : content.kind == ZERO_HOLDS_MASTER ? 1 : 2 + content.state;

@@ -8,31 +8,32 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_
                                 const zero_operand_t *x)
 {
     const zero_plan_t *plan = c->plan;
-    char name[200];
     zero_content_t content;
     zero_status_t status;
 
-    zero_check_buffer_name(c, x->buffer, name, sizeof name);
     if (!norm && x->buffer != plan->segments[segment].buffer[ZERO_ROLE_FINAL] &&
         (part < 0 || x->buffer != plan->parts[part].grad))
-        return zero_check_fail(c, "it reads %s, which is not the buffer that the update reads", name);
+        return zero_check_fail(c, "it reads %s, which is not the buffer that the update reads",
+                               zero_check_buffer_name(c, x->buffer).s);
     if ((status = zero_check_read_gradient(c, x, &content)) != ZERO_OK)
         return status;
     if (content.reduced != zero_check_axes(c, segment))
-        return zero_check_fail(c, "it reads %s, which is not reduced over all ranks", name);
+        return zero_check_fail(c, "it reads %s, which is not reduced over all ranks",
+                               zero_check_buffer_name(c, x->buffer).s);
     if (content.skipped > 0 || !zero_check_is_complete(c, &content))
-        return zero_check_fail(c, "it reads %s, which lacks gradients of some uses", name);
+        return zero_check_fail(c, "it reads %s, which lacks gradients of some uses",
+                               zero_check_buffer_name(c, x->buffer).s);
     int32_t end = c->program->kind == ZERO_PROGRAM_STEP ? c->micro : c->micro + 1;
     if (content.first != 0 || content.end != end)
-        return zero_check_fail(c, "it reads %s, which has gradients of micro-steps %d to %d instead of 1 to %d", name,
-                               content.first + 1, content.end, end);
+        return zero_check_fail(c, "it reads %s, which has gradients of micro-steps %d to %d instead of 1 to %d",
+                               zero_check_buffer_name(c, x->buffer).s, content.first + 1, content.end, end);
     zero_codec_t codec = zero_plan_is_shared(&plan->segments[segment]) ? plan->spec->reduce_codec : ZERO_CODEC_NONE;
-    if ((status = zero_check_codec(c, &content, codec, name)) != ZERO_OK)
+    if ((status = zero_check_codec(c, &content, codec, "what it reads")) != ZERO_OK)
         return status;
     /* A norm may also read the source that FINAL is cast from: the values are the same. */
     return content.dtype == plan->segments[segment].final || (norm && content.dtype == plan->segments[segment].wire)
                ? ZERO_OK
-               : zero_check_fail(c, "it reads %s, which has the wrong dtype", name);
+               : zero_check_fail(c, "it reads %s, which has the wrong dtype", zero_check_buffer_name(c, x->buffer).s);
 }
 
 zero_status_t zero_check_norm(zero_checker_t *c, const zero_op_t *op)
@@ -116,16 +117,17 @@ static zero_status_t read_state(const zero_checker_t *c, const zero_op_t *op, co
                                 const zero_content_t *next)
 {
     zero_content_t content;
-    char name[200];
     zero_status_t status;
 
     if ((status = zero_check_ordered(c, op->stream, x, x)) != ZERO_OK ||
         (status = zero_check_content(c, x, &content)) != ZERO_OK)
         return status;
-    zero_check_buffer_name(c, x->buffer, name, sizeof name);
     if (content.kind != next->kind || content.state != next->state || content.version + 1 != next->version)
-        return zero_check_fail(c, "it updates %s, which does not hold the result of the last update", name);
-    return x->count == op->count ? ZERO_OK : zero_check_fail(c, "it updates %s, which has another size", name);
+        return zero_check_fail(c, "it updates %s, which does not hold the result of the last update",
+                               zero_check_buffer_name(c, x->buffer).s);
+    return x->count == op->count
+               ? ZERO_OK
+               : zero_check_fail(c, "it updates %s, which has another size", zero_check_buffer_name(c, x->buffer).s);
 }
 
 /* Where the parameters of a part are written. */
@@ -160,7 +162,6 @@ static zero_status_t read_scalars(zero_checker_t *c, const zero_op_t *op)
 static zero_status_t renew_state(zero_checker_t *c, const zero_op_t *op, zero_tier_t memory)
 {
     const zero_plan_t *plan = c->plan;
-    char name[200];
     int i;
     for (int end = zero_plan_works_on(plan, op, &i); i < end; i++) {
         zero_content_t kept = {.kind = i > 0                                           ? ZERO_HOLDS_STATE
@@ -173,7 +174,7 @@ static zero_status_t renew_state(zero_checker_t *c, const zero_op_t *op, zero_ti
         zero_operand_t x = zero_check_operand(c, zero_part_memory(&plan->parts[op->part], i), false, op->part);
         if (plan->buffers[x.buffer].tier != memory)
             return zero_check_fail(c, "it updates %s, which is in another memory",
-                                   zero_check_buffer_name(c, x.buffer, name, sizeof name));
+                                   zero_check_buffer_name(c, x.buffer).s);
         zero_status_t status = read_state(c, op, &x, &kept);
         if (status != ZERO_OK)
             return status;

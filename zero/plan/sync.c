@@ -61,17 +61,18 @@ typedef struct waits {
 
 typedef struct sync {
     zero_builder_t *b;
+    int32_t streams; /* those that programs have: STREAMS, or those before the links */
     int32_t unit_base, part_base, other_base, resource_count, group_count;
     resource_t *resources;
     uint16_t
-        *implied; /* [group * STREAMS + t]: mask of streams whose accesses to the group a lasting event of t implies */
-    int32_t *lasting; /* [group * STREAMS + t]: event, or -1 if no operation waits for it */
+        *implied; /* [group * streams + t]: mask of streams whose accesses to the group a lasting event of t implies */
+    int32_t *lasting; /* [group * streams + t]: event, or -1 if no operation waits for it */
     size_t words;     /* words of a bit set over (group, stream) */
     known_t now[STREAMS];
     uint64_t *bits;       /* the storage of now[].lasting, then of after[].lasting */
     known_t *after;       /* [operations of the longest program]: what an operation's stream knows after it */
     waits_t *waits;       /* by program */
-    int32_t *last, *next; /* [group * STREAMS + t]: clock of the last access in a program; next key in a list */
+    int32_t *last, *next; /* [group * streams + t]: clock of the last access in a program; next key in a list */
     int32_t stamp;
 } sync_t;
 
@@ -188,7 +189,7 @@ static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
 
 static void join(const sync_t *y, known_t *into, const known_t *from)
 {
-    for (int t = 0; t < STREAMS; t++)
+    for (int t = 0; t < y->streams; t++)
         if (from->clock[t] > into->clock[t])
             into->clock[t] = from->clock[t];
     for (size_t w = 0; w < y->words; w++)
@@ -202,9 +203,9 @@ static bool knows_lasting(const known_t *k, int32_t key)
 
 static void learn_lasting(const sync_t *y, known_t *k, int32_t key)
 {
-    for (int t = 0; t < STREAMS; t++)
+    for (int t = 0; t < y->streams; t++)
         if (y->implied[key] >> t & 1) {
-            int32_t other = key / STREAMS * STREAMS + t;
+            int32_t other = key / y->streams * y->streams + t;
             k->lasting[other / 64] |= (uint64_t)1 << (other % 64);
         }
 }
@@ -237,13 +238,13 @@ static zero_status_t wait_within(sync_t *y, waits_t *waits, int32_t program, int
         const resource_t *r = &y->resources[list[i].resource];
         if (r->write > 0 && need[ops[r->write - 1].stream] < r->write)
             need[ops[r->write - 1].stream] = r->write;
-        for (int t = 0; t < STREAMS && list[i].write; t++)
+        for (int t = 0; t < y->streams && list[i].write; t++)
             if (need[t] < r->read[t])
                 need[t] = r->read[t];
     }
-    for (int t = 0; t < STREAMS; t++) {
+    for (int t = 0; t < y->streams; t++) {
         bool needed = t != ops[index].stream && need[t] > me->clock[t] && need[t] > 0;
-        for (int other = 0; other < STREAMS && needed; other++) /* not needed if another wait implies it */
+        for (int other = 0; other < y->streams && needed; other++) /* not needed if another wait implies it */
             needed = other == t || need[other] == 0 || other == ops[index].stream ||
                      y->after[need[other] - 1].clock[t] < need[t];
         if (!needed)
@@ -266,17 +267,17 @@ static zero_status_t wait_across(sync_t *y, waits_t *waits, int32_t program, int
     for (int i = 0; i < n; i++) {
         const resource_t *r = &y->resources[list[i].resource];
         int mask = (r->writers | (list[i].write ? r->readers : 0)) & ~(1 << stream);
-        int32_t group = group_of(y, list[i].resource) * STREAMS;
+        int32_t group = group_of(y, list[i].resource) * y->streams;
         int missing = 0;
-        for (int t = 0; t < STREAMS; t++)
+        for (int t = 0; t < y->streams; t++)
             if ((mask >> t & 1) && me->clock[t] == UNKNOWN && !knows_lasting(me, group + t))
                 missing |= 1 << t;
-        for (int t = 0; t < STREAMS; t++) {
+        for (int t = 0; t < y->streams; t++) {
             /* A step updates the first units while a save still writes the last ones. */
             bool whole = t == ZERO_STREAM_REDUCE ||
                          (t != ZERO_STREAM_SAVE && (p->kind == ZERO_PROGRAM_STEP || p->kind == ZERO_PROGRAM_SAVE));
             bool needed = missing >> t & 1;
-            for (int other = 0; other < STREAMS && needed && !whole; other++)
+            for (int other = 0; other < y->streams && needed && !whole; other++)
                 needed = other == t || !(missing >> other & 1) || !(y->implied[group + other] >> t & 1);
             if (!needed || (!whole && knows_lasting(me, group + t)))
                 continue;
@@ -306,8 +307,8 @@ static zero_status_t walk(sync_t *y, int32_t program, bool across)
     waits->count = 0;
     y->stamp++;
     memset(y->bits, 0, STREAMS * y->words * sizeof *y->bits);
-    for (int s = 0; s < STREAMS; s++)
-        for (int t = 0; t < STREAMS; t++)
+    for (int s = 0; s < y->streams; s++)
+        for (int t = 0; t < y->streams; t++)
             y->now[s].clock[t] = s == t ? 0 : UNKNOWN;
     for (int32_t i = 0; i < p->op_count; i++) {
         const zero_op_t *op = &p->ops[i];
@@ -352,11 +353,11 @@ static void find_last(sync_t *y, const zero_program_t *p)
 {
     access_t list[MAX_ACCESSES];
 
-    memset(y->last, 0, (size_t)y->group_count * STREAMS * sizeof *y->last);
+    memset(y->last, 0, (size_t)y->group_count * y->streams * sizeof *y->last);
     for (int32_t i = 0; i < p->op_count; i++) {
         int n = accesses_of(y, &p->ops[i], list);
         for (int a = 0; a < n; a++)
-            y->last[group_of(y, list[a].resource) * STREAMS + p->ops[i].stream] = i + 1;
+            y->last[group_of(y, list[a].resource) * y->streams + p->ops[i].stream] = i + 1;
     }
 }
 
@@ -365,9 +366,9 @@ static void find_last(sync_t *y, const zero_program_t *p)
  * earlier one anyway. */
 static void restrict_implied(sync_t *y)
 {
-    for (int32_t g = 0; g < y->group_count * STREAMS; g += STREAMS)
-        for (int o = 0; o < STREAMS; o++)
-            for (int t = 0; t < STREAMS && y->last[g + o] > 0; t++)
+    for (int32_t g = 0; g < y->group_count * y->streams; g += y->streams)
+        for (int o = 0; o < y->streams; o++)
+            for (int t = 0; t < y->streams && y->last[g + o] > 0; t++)
                 if (t != o && (y->last[g + t] == 0 || y->after[y->last[g + t] - 1].clock[o] < y->last[g + o]))
                     y->implied[g + t] &= (uint16_t) ~(1 << o);
 }
@@ -427,7 +428,7 @@ static int32_t find_records(sync_t *y, const zero_program_t *p, const waits_t *w
     find_last(y, p);
     for (int32_t i = 0; i < p->op_count + STREAMS; i++)
         r->until[i] = r->first_key[i] = -1;
-    for (int32_t key = y->group_count * STREAMS - 1; key >= 0; key--)
+    for (int32_t key = y->group_count * y->streams - 1; key >= 0; key--)
         if (y->lasting[key] >= 0 && y->last[key] > 0) {
             int32_t row = y->last[key] - 1 + STREAMS;
             y->next[key] = r->first_key[row];
@@ -465,7 +466,7 @@ static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, 
     for (int32_t i = 0; i < p->op_count; i++) {
         zero_op_t op = p->ops[i];
         bool starts = i == (p->ops[0].kind == ZERO_OP_HOST_WAIT); /* the host's wait comes first */
-        for (int t = 0; t < STREAMS && starts; t++) {
+        for (int t = 0; t < y->streams && starts; t++) {
             if (r.until[t] < 0)
                 continue;
             if ((status = take_event(y, pool, -1, r.until[t], &r.event[t])) != ZERO_OK)
@@ -480,7 +481,7 @@ static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, 
             put_sync(out, &n, ZERO_OP_WAIT, &op, op.stream, e);
         }
         if (op.kind == ZERO_OP_HOST_WAIT)
-            op.event = y->lasting[group_of(y, resource_of(y, y->b->plan->scalars)) * STREAMS + ZERO_STREAM_REDUCE];
+            op.event = y->lasting[group_of(y, resource_of(y, y->b->plan->scalars)) * y->streams + ZERO_STREAM_REDUCE];
         out[n++] = op;
         int32_t row = i + STREAMS;
         for (int32_t key = r.first_key[row]; key >= 0; key = y->next[key])
@@ -514,12 +515,13 @@ static zero_status_t prepare(sync_t *y)
     access_t list[MAX_ACCESSES];
     zero_status_t status;
 
+    y->streams = b->spec->chunk_count > 0 ? STREAMS : ZERO_STREAM_FROM_PREV;
     y->unit_base = b->slot_count;
     y->part_base = y->unit_base + b->spec->unit_count * ZERO_SEGMENT_ROLES;
     y->other_base = y->part_base + plan->part_count;
     y->resource_count = y->other_base + OTHERS;
     y->group_count = y->unit_base + b->spec->unit_count + OTHERS;
-    size_t keys = (size_t)y->group_count * STREAMS;
+    size_t keys = (size_t)y->group_count * y->streams;
     y->words = (keys + 63) / 64;
     for (int32_t i = 0; i < plan->program_count; i++)
         if (plan->programs[i].op_count > longest)
@@ -535,10 +537,10 @@ static zero_status_t prepare(sync_t *y)
         (status = zero_build_alloc(y->b, &y->waits, (size_t)plan->program_count, sizeof *y->waits)) != ZERO_OK)
         return status;
     for (size_t k = 0; k < keys; k++) {
-        y->implied[k] = (1 << STREAMS) - 1;
+        y->implied[k] = (uint16_t)((1 << y->streams) - 1);
         y->lasting[k] = -1;
     }
-    for (int s = 0; s < STREAMS; s++)
+    for (int s = 0; s < y->streams; s++)
         y->now[s].lasting = y->bits + (size_t)s * y->words;
     for (int32_t i = 0; i < longest; i++)
         y->after[i].lasting = y->bits + ((size_t)i + STREAMS) * y->words;
@@ -572,8 +574,8 @@ zero_status_t zero_build_sync(zero_builder_t *b)
     if (status != ZERO_OK)
         goto done;
     /* The host rewrites the rate before each exchange, so it waits for the last one. */
-    y.lasting[group_of(&y, resource_of(&y, plan->scalars)) * STREAMS + ZERO_STREAM_REDUCE] = 0;
-    for (int32_t k = 0; k < y.group_count * STREAMS; k++)
+    y.lasting[group_of(&y, resource_of(&y, plan->scalars)) * y.streams + ZERO_STREAM_REDUCE] = 0;
+    for (int32_t k = 0; k < y.group_count * y.streams; k++)
         if (y.lasting[k] >= 0)
             y.lasting[k] = lasting_count++;
     for (int32_t i = 0; i < plan->program_count && status == ZERO_OK; i++)
