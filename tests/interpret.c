@@ -7,7 +7,9 @@
 #define CELL 64   /* bytes: buffers and slices are aligned to it, and blocks of codes have more */
 #define BLOCK 128 /* elements that share one value, which all cells of the block hold; of codes, the first cell */
 #define STREAMS ZERO_STREAM_COUNT
-#define SPREAD 1681 /* stride of fixed schedules through the 40320 permutations of eight streams */
+#define LOCAL ZERO_STREAM_FROM_PREV /* the streams before the links, which these plans do not have */
+#define SPREAD 1681                 /* stride of fixed schedules through the 40320 permutations of eight streams */
+_Static_assert(LOCAL == 8, "SPREAD covers all of their permutations");
 
 typedef struct instance {
     const zero_op_t *op;
@@ -483,7 +485,7 @@ static void set_priorities(const machine_t *m, uint64_t schedule, uint64_t *stat
     uint64_t code = schedule < INTERPRET_FIXED ? schedule * SPREAD : zero_splitmix64((*state)++);
     for (int i = 0; i < STREAMS; i++)
         order[i] = i;
-    for (int i = STREAMS; i > 1; i--) {
+    for (int i = LOCAL; i > 1; i--) {
         int j = (int)(code % (uint64_t)i), swap = order[i - 1];
         code /= (uint64_t)i;
         order[i - 1] = order[j];
