@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_trace.c - --trace: which steps, which files, and what is in them (train/trace.c). `test_trace FILE RANK` checks
  * the file of a rank instead, for test_train_trace.sh: it is JSON, each event has what viewers want, and the spans of a
- * track lie apart or inside of each other. It prints a line for each span: step, track, operation, unit. */
+ * track lie apart or inside of each other. It prints a line for each span: step, track, operation, unit or chunk. */
 #include "tests/expect.h"
 #include "train/trace.h"
 
@@ -102,7 +102,10 @@ static int check_file(const char *path, int rank, FILE *list)
         spans[count++] = (span_t){(int)track, json_real_value(ts), json_real_value(ts) + json_real_value(dur), name};
         if (list)
             fprintf(list, "%lld %s %.*s %s\n", (long long)json_integer_value(json_object_get(args, "step")), cat,
-                    (int)strcspn(name, " "), name, *unit ? unit : "-");
+                    (int)strcspn(name, " "), name,
+                    *unit                            ? unit
+                    : json_object_get(args, "chunk") ? name + strcspn(name, " ") + 1
+                                                     : "-");
     }
     result = result || check_nesting(path, spans, count);
     free(spans);

@@ -254,6 +254,14 @@ sets '{"zero_optimization": {"stage": 2, "offload_optimizer": {"pin_memory": tru
 says '{"sparse_attention": {"mode": "dense"}, "tensor_parallel": {"tp_overlap_comm": true},
     "pipeline": {"stages": "auto"}}' \
     "mode\":\"dense\"} no effect: off"
+sets '{"pipeline": {"stages": 2, "partition": "uniform", "seed_layers": false, "activation_checkpoint_interval": 0,
+    "pipe_partitioned": true, "grad_partitioned": true, "use_reentrant": true}}' \
+    pipe 2 --steps 1
+sets '{"pipeline": {"stages": "auto"}}' pipe 1
+says '{"pipeline": {"stages": 2, "partition": "best"}}' "pipeline.partition \"best\" no effect: --device-map"
+bad '{"pipeline": {"stages": 3}}' "pipeline.stages --pipe 3 2"
+bad '{"pipeline": {"activation_checkpoint_interval": 1}}' "pipeline.activation_checkpoint_interval 0 recompute"
+bad '{"pipeline": {"stage": 2}}' "pipeline.stage"
 
 says '{"zero_optimization": {"zero_hpz_partition_size": 1.0}}' "zero_hpz_partition_size 1 no effect: always so"
 says '{"zero_optimization": null, "flops_profiler": {}, "tensor_parallel": {"autotp_size": 1}}' \

@@ -13,6 +13,8 @@ run 0 $small --ranks 2 --steps 1 --compare-stages --log compare.log
 # shellcheck disable=SC2086
 run 0 $small --ranks 4 --steps 1 --node 2 --log node.log
 # shellcheck disable=SC2086
+run 0 $small --ranks 2 --steps 1 --pipe 2 --log pipe.log
+# shellcheck disable=SC2086
 run 1 $small --ranks 1 --steps 9 --schedule constant --warmup 0 --lr 1e15 --clip 0 --max-skipped 1 --log failed.log
 # shellcheck disable=SC2086
 (trap '' XFSZ; ulimit -f 1000; failures=0; run 1 $small --ranks 1 --steps 1 --save full.d --log unsaved.log)
@@ -24,7 +26,8 @@ mv fault.log signal.log
 
 # Prints "event member" for each member of each line. The members of options are the options' names, so they are left
 # out. Members of memory and of the mesh count as events of these names.
-cat done.log compare.log node.log failed.log unsaved.log signal.log | sed 's/"options":{[^}]*}/"options":0/' | awk '
+cat done.log compare.log node.log pipe.log failed.log unsaved.log signal.log | sed \
+    's/"options":{[^}]*}/"options":0/' | awk '
     {
         match($0, /"event":"[a-z]*"/); event = substr($0, RSTART + 9, RLENGTH - 10)
         depth = 0; line = $0

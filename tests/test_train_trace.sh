@@ -4,6 +4,9 @@
 . "${srcdir:-.}/tests/train_running.sh"
 read_trace=$(dirname "$train")/tests/test_trace
 small="--seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1"
+cat >deep.json <<'END'
+{"model_type": "gpt2", "n_layer": 4, "n_head": 2, "n_embd": 32, "n_positions": 32, "vocab_size": 256}
+END
 
 # spans FILE RANK: "step track operation unit" of each span, into the file spans
 spans()
@@ -43,6 +46,31 @@ for program in first last step; do
         on && $2 ~ /^[A-Z_]+$/ && $2 !~ /^(RECORD|RELEASE)$/ && ($2 != "WAIT" || $1 == "compute")' out
 done | wc -l >planned
 equal "operations of step 5" "$(grep -c '^5 [^p]' spans)" "$(cat planned)"
+
+# A pipeline: tasks and links have tracks, and micro-steps are those of tasks. Each link serves two chunks.
+# shellcheck disable=SC2086
+run 0 $small --model deep.json --ranks 2 --pipe 2 --pipe-schedule interleaved --steps 3 --trace pipe.json \
+    --trace-steps 2-2
+spans pipe.1.json 1
+has_steps 2-2
+has "2 from-prev RECV chunk 3" "2 to-next SEND chunk 1" "2 from-next RECV chunk 1" "2 to-prev SEND chunk 3" \
+    "2 tasks forward chunk 1" "2 tasks backward chunk 3" "2 compute forward h.3"
+equal "tasks of a step" "$(grep -c ' tasks ' spans)" 16
+equal "micro-steps of tasks" "$(grep '"cat":"tasks"' pipe.1.json | sed 's/.*"micro_step":\([0-9]*\).*/\1/' |
+    sort | uniq -c | tr -s ' \n' ' ')" " 4 1 4 2 4 3 4 4 "
+equal "micro-steps of computation" "$(grep '"cat":"compute".*"unit":"h.1".*"USE"' pipe.1.json |
+    sed 's/.*"micro_step":\([0-9]*\).*/\1/' | sort | uniq -c | tr -s ' \n' ' ')" " 2 1 2 2 2 3 2 4 "
+# shellcheck disable=SC2086
+run 0 $small --model deep.json --ranks 2 --pipe 2 --pipe-schedule interleaved --steps 3 --explain
+for program in only step; do
+    awk -v name="$program" '
+        /^program / { on = $2 == name || $2 == name ":" }
+        on && $2 ~ /^[A-Z_]+$/ && $2 !~ /^(RECORD|RELEASE|TASK_END)$/ && ($2 != "WAIT" || $1 == "compute")' out
+done | wc -l >planned
+grep '^2 [^p]' spans >both
+spans pipe.0.json 0
+grep '^2 [^p]' spans >>both
+equal "operations of both stages" "$(wc -l <both)" "$(cat planned)"
 
 # Chosen steps, one rank, offload, evaluations between steps, and a file that was longer.
 head -c 1000000 /dev/zero >one.json

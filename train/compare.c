@@ -6,6 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What a rank receives from others. */
+static uint64_t received(const zero_traffic_t *t)
+{
+    return t->gathered + t->reduced + t->activations_received + t->gradients_received;
+}
+
 /* Runs the steps of one stage on an open run. */
 static zero_status_t measure(session_t *session, run_t *run, stage_result_t *r, zero_error_t *error)
 {
@@ -39,9 +45,8 @@ static zero_status_t measure(session_t *session, run_t *run, stage_result_t *r, 
             }
     }
     r->tokens_per_second = tokens / (report_clock() - begin);
-    r->bytes_planned = (planned.gathered + planned.reduced) * (uint64_t)job->o.steps;
-    const zero_traffic_t *moved = &step.stats.traffic;
-    r->bytes_moved = moved->gathered - before.traffic.gathered + moved->reduced - before.traffic.reduced;
+    r->bytes_planned = received(&planned) * (uint64_t)job->o.steps;
+    r->bytes_moved = received(&step.stats.traffic) - received(&before.traffic);
     status = run_memory(run, &r->forecast, &r->measured, &r->memory_equal, error);
     double differ = r->bytes_planned != r->bytes_moved;
     if (status == ZERO_OK && (status = zero_sum(run->engine, &differ, 1)) != ZERO_OK)
@@ -84,9 +89,8 @@ static zero_status_t judge(const job_t *job, const stage_result_t *results, zero
                              stage, (unsigned long long)report_total(&r->measured),
                              (unsigned long long)report_total(&r->forecast));
         if (!r->bytes_equal)
-            return zero_fail(error, ZERO_ERR_MISMATCH,
-                             "stage %d: a rank received %llu bytes in collectives, but the plan says %llu", stage,
-                             (unsigned long long)r->bytes_moved, (unsigned long long)r->bytes_planned);
+            return zero_fail(error, ZERO_ERR_MISMATCH, "stage %d: a rank received %llu bytes, but the plan says %llu",
+                             stage, (unsigned long long)r->bytes_moved, (unsigned long long)r->bytes_planned);
         for (int64_t s = 0; s < job->o.steps; s++)
             if (memcmp(&r->losses[s], &first->losses[s], sizeof *r->losses) != 0 ||
                 memcmp(&r->norms[s], &first->norms[s], sizeof *r->norms) != 0)
@@ -113,8 +117,10 @@ zero_status_t compare_stages(session_t *session, zero_error_t *error)
     run_t run;
     if (numbers == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the results of %lld steps", (long long)job->o.steps);
-    if (first && !job->o.quiet)
+    if (first && !job->o.quiet) {
         report_head(job, zero_device_label(session->place.device));
+        report_pipe(job);
+    }
     for (int stage = 0; stage < 4 && status == ZERO_OK && session->signal == 0; stage++) {
         stage_result_t *r = &results[stage];
         r->losses = numbers + 2 * (size_t)stage * count;

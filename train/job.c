@@ -6,7 +6,6 @@
 #include "train/numbers.h"
 #include "train/resume.h"
 #include "train/stages.h"
-#include "train/stages.h"
 #include "train/trace.h"
 
 #include <float.h>
@@ -126,8 +125,10 @@ static zero_status_t resolve_batch(job_t *job, const usual_t *usual, zero_error_
             snprintf(parts, sizeof parts, " x gradient_accumulation_steps %lld", (long long)o->accumulation);
         int n = below > 0 ? snprintf(nearest, sizeof nearest, "%lld or ", (long long)below) : 0;
         snprintf(nearest + n, sizeof nearest - (size_t)n, "%lld", (long long)above);
-        return zero_fail(error, ZERO_ERR_ARG, "--batch is %lld, but must be a multiple of %lld (%lld ranks%s): use %s",
-                         (long long)o->batch, (long long)unit, (long long)world, parts, nearest);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--batch is %lld, but must be a multiple of %lld (%lld rank%s%s%s): use %s",
+                         (long long)o->batch, (long long)unit, (long long)world, world == 1 ? "" : "s",
+                         o->pipe > 1 ? " of a stage" : "", parts, nearest);
     }
     job->local = o->batch / world;
     if (o->micro_batch < 0)
@@ -358,7 +359,11 @@ static zero_status_t check_mesh(const options_t *o, int world, zero_error_t *err
         return zero_fail(error, ZERO_ERR_ARG,
                          "--node is %lld, but --offload moves the parameters off the device: use --offload optimizer",
                          (long long)o->node);
-    return divides("node", o->node, ranks / o->replicas, o->replicas > 1 ? "ranks of a replica" : "ranks", error);
+    return divides("node", o->node, ranks / o->replicas,
+                   o->replicas > 1 ? "ranks of a replica"
+                   : o->pipe > 1   ? "ranks of a stage"
+                                   : "ranks",
+                   error);
 }
 
 /* Where there is one rank, or one shard, codecs have no effect. */

@@ -132,32 +132,14 @@ static void print_piece(void *ctx, const char *text, size_t bytes)
 
 static zero_status_t look(const job_t *job, zero_error_t *error)
 {
-    zero_memory_t forecast = {.size = sizeof forecast};
-    zero_traffic_t t;
     run_t run;
     zero_status_t status = run_plan(&run, job, (int)job->o.stage, error);
     if (status == ZERO_OK && job->o.explain)
         report_adapters(job);
     if (status == ZERO_OK && job->o.explain && (status = zero_explain(run.engine, print_piece, stdout)) != ZERO_OK)
         run_engine_error(&run, status, error);
-    if (status == ZERO_OK && job->o.plan) {
-        if ((status = zero_forecast(run.engine, &forecast)) != ZERO_OK ||
-            (status = zero_forecast_traffic(run.engine, job->micro_steps, &t)) != ZERO_OK)
-            run_engine_error(&run, status, error);
-        else {
-            report_head(job, zero_device_label(run.place.device));
-            report_memory(&forecast, NULL);
-            report_parameter(job, &forecast);
-            printf("a rank receives %llu bytes a step: %llu gathered, %llu reduced, in %d micro-step%s\n",
-                   (unsigned long long)(t.gathered + t.reduced), (unsigned long long)t.gathered,
-                   (unsigned long long)t.reduced, job->micro_steps, job->micro_steps == 1 ? "" : "s");
-            report_codecs(job);
-            report_replicas(job, &t);
-            report_node(job, &t);
-            report_tiers(&t, "moves");
-            report_ranks(job, &forecast);
-        }
-    }
+    if (status == ZERO_OK && job->o.plan)
+        status = report_plan(&run, error);
     run_close(&run);
     return status;
 }

@@ -45,15 +45,10 @@ zero_status_t report_written(zero_error_t *error)
                      strerror(flush_failure != 0 ? flush_failure : EIO));
 }
 
-/* 1234567 as "1,234,567". */
-typedef struct digits {
-    char text[32];
-} digits_t;
-
-static digits_t digits(uint64_t value)
+report_digits_t report_digits(uint64_t value)
 {
     char plain[24];
-    digits_t d;
+    report_digits_t d;
     int n = snprintf(plain, sizeof plain, "%llu", (unsigned long long)value), at = 0;
     for (int i = 0; i < n; i++) {
         if (i > 0 && (n - i) % 3 == 0)
@@ -71,7 +66,7 @@ void report_head(const job_t *job, const char *gpu)
     if (job->encoder)
         snprintf(encoder, sizeof encoder, "%lld + ", (long long)job->model.encoder_layers);
     printf("%s: %s parameters, %s%lld layers, width %lld; %d rank%s x %lld thread%s%s%s, ", o->model,
-           digits((uint64_t)zero_model_parameters(&job->model)).text, encoder, (long long)job->model.layers,
+           report_digits((uint64_t)zero_model_parameters(&job->model)).text, encoder, (long long)job->model.layers,
            (long long)job->model.width, job->world, job->world == 1 ? "" : "s", (long long)o->threads,
            o->threads == 1 ? "" : "s", gpu[0] != '\0' ? " on " : "", gpu);
     if (o->compare_stages)
@@ -95,9 +90,9 @@ void report_adapters(const job_t *job)
     if (job->lora.rank == 0)
         return;
     printf("trained: %s parameters of adapters (rank %lld, alpha %g, of %s), %.2f MiB; ",
-           digits((uint64_t)adapters).text, (long long)job->lora.rank, job->lora.alpha, o->lora_targets,
+           report_digits((uint64_t)adapters).text, (long long)job->lora.rank, job->lora.alpha, o->lora_targets,
            (double)adapters * bytes / mib);
-    printf("frozen: %s parameters, %.2f MiB\n", digits((uint64_t)base).text, (double)base * bytes / mib);
+    printf("frozen: %s parameters, %.2f MiB\n", report_digits((uint64_t)base).text, (double)base * bytes / mib);
     report_flush();
 }
 
@@ -164,35 +159,6 @@ void report_largest(const zero_memory_t *memory, char *text, size_t size)
     }
 }
 
-void report_parameter(const job_t *job, const zero_memory_t *forecast)
-{
-    const double parameters =
-        (double)(zero_model_parameters(&job->model) + zero_model_adapter_parameters(&job->model, &job->lora));
-    const char *before = "bytes a parameter of a rank:";
-    for (int tier = 0; tier < ZERO_TIER_COUNT; tier++) {
-        uint64_t bytes = 0;
-        for (int kind = 0; kind < ZERO_KIND_COUNT; kind++)
-            if (kind != ZERO_KIND_ACTIVATIONS && kind != ZERO_KIND_WORKSPACE && kind != ZERO_KIND_CACHE &&
-                kind != ZERO_KIND_RINGS)
-                bytes += forecast->bytes[tier][kind];
-        if (bytes == 0)
-            continue;
-        printf("%s %.2f (%s)", before, (double)bytes / parameters, zero_tier_name((zero_tier_t)tier));
-        before = ",";
-    }
-    printf(", without activations, workspace and cache\n");
-}
-
-void report_ranks(const job_t *job, const zero_memory_t *forecast)
-{
-    const double gib = 1024.0 * 1024.0 * 1024.0, ranks = (double)job->world;
-    uint64_t memory = report_in_memory(forecast), drive = report_total(forecast) - memory;
-    printf("all %d rank%s: %.3f GiB", job->world, job->world == 1 ? "" : "s", (double)memory * ranks / gib);
-    if (drive > 0)
-        printf(", and %.3f GiB on drives", (double)drive * ranks / gib);
-    putchar('\n');
-}
-
 /* Whether a row has bytes to show. */
 static bool any(const zero_memory_t *a, const zero_memory_t *b, int tier, int kind)
 {
@@ -201,9 +167,9 @@ static bool any(const zero_memory_t *a, const zero_memory_t *b, int tier, int ki
 
 static void memory_row(const char *name, uint64_t forecast, const uint64_t *measured)
 {
-    printf("%-28s %18s", name, digits(forecast).text);
+    printf("%-28s %18s", name, report_digits(forecast).text);
     if (measured != NULL)
-        printf(" %18s", digits(*measured).text);
+        printf(" %18s", report_digits(*measured).text);
     putchar('\n');
 }
 
@@ -221,44 +187,18 @@ void report_memory(const zero_memory_t *forecast, const zero_memory_t *measured)
         }
     memory_row("  total", report_total(forecast), measured != NULL ? &total : NULL);
     if (measured != NULL)
-        printf("%-28s %18s %18s\n", "  outside (code, libraries)", "", digits(measured->external).text);
+        printf("%-28s %18s %18s\n", "  outside (code, libraries)", "", report_digits(measured->external).text);
     report_flush();
-}
-
-void report_codecs(const job_t *job)
-{
-    static const char *const names[] = {"as they are", "as int8 codes", "as int4 codes"};
-    const options_t *o = &job->o;
-    const int64_t gather = job->world > o->pipe * o->replicas ? o->gather_codec : ZERO_CODEC_NONE,
-                  reduce = job->world > 1 ? o->reduce_codec : ZERO_CODEC_NONE;
-    if (gather != ZERO_CODEC_NONE || reduce != ZERO_CODEC_NONE)
-        printf("layers gather parameters %s, and gradients are reduced %s (lossy)\n", names[gather], names[reduce]);
-}
-
-void report_replicas(const job_t *job, const zero_traffic_t *t)
-{
-    if (job->o.replicas > 1)
-        printf("%llu of them from other replicas: %llu gathered, %llu reduced; %lld replicas of %lld ranks\n",
-               (unsigned long long)(t->replica_gathered + t->replica_reduced), (unsigned long long)t->replica_gathered,
-               (unsigned long long)t->replica_reduced, (long long)job->o.replicas,
-               job->world / (long long)job->o.replicas);
-}
-
-void report_node(const job_t *job, const zero_traffic_t *t)
-{
-    if (job->o.node > 0)
-        printf("%llu of them gathered inside a node of %lld ranks\n", (unsigned long long)t->node_gathered,
-               (long long)job->o.node);
 }
 
 void report_tiers(const zero_traffic_t *t, const char *does)
 {
     if (t->to_host + t->to_device > 0)
-        printf("a rank %s %s bytes a step to host memory and %s back\n", does, digits(t->to_host).text,
-               digits(t->to_device).text);
+        printf("a rank %s %s bytes a step to host memory and %s back\n", does, report_digits(t->to_host).text,
+               report_digits(t->to_device).text);
     if (t->read + t->written > 0)
-        printf("a rank %s %s bytes a step from nvme and %s back\n", does, digits(t->read).text,
-               digits(t->written).text);
+        printf("a rank %s %s bytes a step from nvme and %s back\n", does, report_digits(t->read).text,
+               report_digits(t->written).text);
 }
 
 /* ---- the summary ------------------------------------------------------------------------------------------------ */
@@ -290,12 +230,12 @@ static void summary_memory(const summary_t *s)
 void report_summary(const summary_t *s)
 {
     summary_name("steps:");
-    printf("%s, %s tokens\n", digits((uint64_t)s->steps).text, digits((uint64_t)s->tokens).text);
+    printf("%s, %s tokens\n", report_digits((uint64_t)s->steps).text, report_digits((uint64_t)s->tokens).text);
     if (s->seconds > 0) {
         summary_name("time:");
         printf("%.*f s\n", s->seconds < 100 ? 2 : 0, s->seconds);
         summary_name("speed:");
-        printf("%s tokens/s", digits((uint64_t)(s->tokens / s->seconds + 0.5)).text);
+        printf("%s tokens/s", report_digits((uint64_t)(s->tokens / s->seconds + 0.5)).text);
         if (isfinite(s->mfu))
             printf(", MFU %.3f", s->mfu);
         putchar('\n');
@@ -337,20 +277,20 @@ void report_stages(const job_t *job, const stage_result_t results[4])
                      zero_tier_name((zero_tier_t)tier));
             printf("%-26s", name);
             for (int s = 0; s < 4; s++)
-                printf(" %14s %15s", digits(results[s].forecast.bytes[tier][kind]).text,
-                       digits(results[s].measured.bytes[tier][kind]).text);
+                printf(" %14s %15s", report_digits(results[s].forecast.bytes[tier][kind]).text,
+                       report_digits(results[s].measured.bytes[tier][kind]).text);
             putchar('\n');
         }
     printf("%-26s", "  total");
     for (int s = 0; s < 4; s++)
-        printf(" %14s %15s", digits(report_total(&results[s].forecast)).text,
-               digits(report_total(&results[s].measured)).text);
+        printf(" %14s %15s", report_digits(report_total(&results[s].forecast)).text,
+               report_digits(report_total(&results[s].measured)).text);
     printf("\n%-26s", "  the same on every rank");
     for (int s = 0; s < 4; s++)
         printf(" %14s %15s", "", results[s].memory_equal ? "yes" : "NO");
     printf("\n%-26s", "bytes received");
     for (int s = 0; s < 4; s++)
-        printf(" %14s %15s", digits(results[s].bytes_planned).text, digits(results[s].bytes_moved).text);
+        printf(" %14s %15s", report_digits(results[s].bytes_planned).text, report_digits(results[s].bytes_moved).text);
     printf("\n%-26s", "tokens/s");
     for (int s = 0; s < 4; s++)
         printf(" %14s %15.0f", "", results[s].tokens_per_second);

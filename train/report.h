@@ -14,6 +14,12 @@ void report_flush(void);
 /* Flushes standard output. ZERO_ERR_IO if any earlier output was lost. */
 zero_status_t report_written(zero_error_t *error);
 
+/* 1234567 as "1,234,567". */
+typedef struct report_digits {
+    char text[32];
+} report_digits_t;
+report_digits_t report_digits(uint64_t value);
+
 /* Prints one line about the model and the device. gpu: its name, "" for the CPU. The world ranks may exist in a plan
  * only. */
 void report_head(const job_t *job, const char *gpu);
@@ -35,17 +41,10 @@ uint64_t report_in_memory(const zero_memory_t *memory);
 /* "device moments 1.50 GiB, host ...": the kinds in memory that take at least a hundredth of the total, largest first.
  */
 void report_largest(const zero_memory_t *memory, char *text, size_t size);
-/* Prints the bytes for each parameter of the model on each tier of a rank: all kinds but activations, workspace and
- * rings. */
-void report_parameter(const job_t *job, const zero_memory_t *forecast);
-/* Prints the bytes of all ranks. */
-void report_ranks(const job_t *job, const zero_memory_t *forecast);
-/* Prints that what a rank receives is codes, if it is. */
-void report_codecs(const job_t *job);
-/* Prints what a rank receives from other replicas in a step, if there are several. */
-void report_replicas(const job_t *job, const zero_traffic_t *traffic);
-/* Prints what a rank gathers inside its node in a step, with --node. */
-void report_node(const job_t *job, const zero_traffic_t *traffic);
+/* Prints one line about the stages of a pipeline, if there is one: schedule, idle time, layers of each. */
+void report_pipe(const job_t *job);
+/* Prints --plan: memory and traffic of a rank, of a pipeline those of a rank of each stage. */
+zero_status_t report_plan(const run_t *run, zero_error_t *error);
 /* Prints "a rank <does> N bytes a step to ...": the traffic between tiers, if there is any. */
 void report_tiers(const zero_traffic_t *traffic, const char *does);
 

@@ -110,34 +110,53 @@ static zero_status_t check_files(int world, zero_error_t *error)
 
 /* ---- the needs of ranks ----------------------------------------------------------------------------------------- */
 
-/* Bytes of each of world ranks, forecast by an engine that only plans. Fails if the options do not fit this number of
- * ranks. A plan for GPUs takes GPU memory; so GPU ranks check their host memory themselves, before they reserve it.
- * kinds (may be NULL): the bytes of each kind. */
-static zero_status_t rank_bytes(const options_t *given, int world, uint64_t *bytes, zero_memory_t *kinds,
-                                zero_error_t *error)
+/* Bytes of world ranks. */
+typedef struct needs {
+    uint64_t all, rank;  /* of all ranks, of the largest one */
+    zero_memory_t kinds; /* of the largest one */
+} needs_t;
+
+/* Adds up the forecasts for a stage of ZeRO. The ranks of a stage of a pipeline have the same bytes. */
+static zero_status_t add_stages(const run_t *run, needs_t *needs, zero_error_t *error)
+{
+    zero_memory_t forecast = {.size = sizeof forecast};
+    uint64_t all = 0;
+    zero_status_t status = ZERO_OK;
+    for (int p = 0; p < run->job->o.pipe; p++) {
+        if ((status = zero_forecast_at(run->engine, p * run->job->copies, &forecast)) != ZERO_OK)
+            return run_engine_error(run, status, error);
+        const uint64_t rank = report_in_memory(&forecast) + OUTSIDE;
+        all += rank * (uint64_t)run->job->copies;
+        if (rank > needs->rank) {
+            needs->rank = rank;
+            needs->kinds = forecast;
+        }
+    }
+    needs->all = all > needs->all ? all : needs->all;
+    return status;
+}
+
+/* Forecasts by an engine that only plans. Fails if the options do not fit this number of ranks. A plan for GPUs takes
+ * GPU memory; so GPU ranks check their host memory themselves, before they reserve it. */
+static zero_status_t forecast_needs(const options_t *given, int world, needs_t *needs, zero_error_t *error)
 {
     job_t job = {.o = *given};
-    zero_memory_t forecast = {.size = sizeof forecast};
     run_t run;
     job.o.ranks = world;
     job.o.quiet = 1; /* the ranks print the warnings */
-    *bytes = 0;
+    *needs = (needs_t){.kinds.size = sizeof needs->kinds};
     zero_status_t status = job_resolve(&job, world, cores_threads(world), false, error);
     if (status == ZERO_OK && job.o.device == DEVICE_CUDA) {
-        *bytes = OUTSIDE;
+        needs->rank = OUTSIDE;
+        needs->all = OUTSIDE * (uint64_t)world;
         job_close(&job);
         return ZERO_OK;
     }
     int first = given->compare_stages ? 0 : (int)job.o.stage, last = given->compare_stages ? 3 : (int)job.o.stage;
     for (int stage = first; stage <= last && status == ZERO_OK; stage++) {
         status = run_plan(&run, &job, stage, error);
-        if (status == ZERO_OK && (status = zero_forecast(run.engine, &forecast)) != ZERO_OK)
-            run_engine_error(&run, status, error);
-        if (status == ZERO_OK && report_in_memory(&forecast) + OUTSIDE > *bytes) {
-            *bytes = report_in_memory(&forecast) + OUTSIDE;
-            if (kinds != NULL)
-                *kinds = forecast;
-        }
+        if (status == ZERO_OK)
+            status = add_stages(&run, needs, error);
         run_close(&run);
     }
     job_close(&job);
@@ -146,16 +165,17 @@ static zero_status_t rank_bytes(const options_t *given, int world, uint64_t *byt
 
 static bool fits(const options_t *given, uint64_t world, uint64_t memory)
 {
-    uint64_t bytes;
+    needs_t needs;
     zero_error_t ignored;
-    return rank_bytes(given, (int)world, &bytes, NULL, &ignored) == ZERO_OK && memory / bytes >= world;
+    return forecast_needs(given, (int)world, &needs, &ignored) == ZERO_OK && needs.all <= memory;
 }
 
 /* The largest number of ranks, at most most, for which the options are valid and the memory suffices. 0: none. */
 static int largest(const options_t *given, uint64_t most, uint64_t memory)
 {
     uint64_t low = 0, high = most;
-    if (given->batch > 0 || given->replicas > 1) { /* plan only for divisors: the others fail at once */
+    if (given->batch > 0 || given->replicas > 1 ||
+        given->pipe > 1) { /* plan only for divisors: the others fail at once */
         while (high > 0 && !fits(given, high, memory))
             high--;
         return (int)high;
@@ -183,7 +203,7 @@ static bool change(options_t *o, const job_t *job, int i, char *text, size_t siz
     case 1:
         o->stage = 3;
         snprintf(text, size, "--stage 3");
-        return now->stage < 3 && !now->compare_stages && job->world > 1;
+        return now->stage < 3 && !now->compare_stages && job->copies > 1;
     case 2:
     case 3:
         o->micro_batch = i == 2 ? now->micro_batch / 2 : 1;
@@ -218,14 +238,14 @@ static bool find_change(const options_t *given, const job_t *job, uint64_t memor
 
 zero_status_t room_check(const options_t *given, const job_t *job, zero_error_t *error)
 {
-    zero_memory_t kinds = {.size = sizeof kinds};
-    uint64_t bytes, memory = memory_room(), tasks = task_room(), each = (uint64_t)job->o.threads + TASKS_RANK,
-                    world = (uint64_t)job->world;
-    zero_status_t status = rank_bytes(given, job->world, &bytes, &kinds, error);
+    needs_t needs;
+    uint64_t memory = memory_room(), tasks = task_room(), each = (uint64_t)job->o.threads + TASKS_RANK,
+             world = (uint64_t)job->world;
+    zero_status_t status = forecast_needs(given, job->world, &needs, error);
     if (status != ZERO_OK)
         return status;
     uint64_t by_tasks = tasks > TASKS_OTHER + each ? (tasks - TASKS_OTHER) / each : 1; /* one rank is this process */
-    if (world <= memory / bytes && world <= by_tasks)
+    if (needs.all <= memory && world <= by_tasks)
         return world > 1 ? check_files(job->world, error) : ZERO_OK;
     int best = largest(given, memory / OUTSIDE < world ? memory / OUTSIDE : world, memory);
     bool by_memory = (uint64_t)best <= by_tasks;
@@ -242,13 +262,14 @@ zero_status_t room_check(const options_t *given, const job_t *job, zero_error_t 
             "--ranks is %d, but each needs %llu processes and threads, and this user may start %llu more: %s",
             job->world, (unsigned long long)each, (unsigned long long)tasks, advice);
     char list[400];
-    report_largest(&kinds, list, sizeof list);
+    report_largest(&needs.kinds, list, sizeof list);
     if (world == 1)
         return zero_fail(error, ZERO_ERR_MEMORY,
                          "a rank needs %.2f GiB of memory (%s), but only %.2f GiB are available: %s",
-                         (double)bytes / GIB, list, (double)memory / GIB, advice);
+                         (double)needs.rank / GIB, list, (double)memory / GIB, advice);
     return zero_fail(
         error, ZERO_ERR_MEMORY,
-        "--ranks is %d, but they need %.2f GiB of memory (%.2f GiB each: %s), and %.2f GiB are available: %s",
-        job->world, (double)world * (double)bytes / GIB, (double)bytes / GIB, list, (double)memory / GIB, advice);
+        "--ranks is %d, but they need %.2f GiB of memory (%s%.2f GiB each: %s), and %.2f GiB are available: %s",
+        job->world, (double)needs.all / GIB, job->o.pipe > 1 ? "at most " : "", (double)needs.rank / GIB, list,
+        (double)memory / GIB, advice);
 }

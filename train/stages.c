@@ -87,8 +87,7 @@ static zero_status_t load_map(const job_t *job, int32_t layers, int32_t chunks, 
     json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &why);
     zero_status_t status = ZERO_OK;
     if (root == NULL)
-        status = zero_fail(error, ZERO_ERR_FORMAT, "--device-map '%s' cannot be read as JSON: %s (line %d)", path,
-                           why.text, why.line);
+        status = zero_fail(error, ZERO_ERR_FORMAT, "--device-map '%s' cannot be read as JSON: %s", path, why.text);
     else if (!json_is_object(root))
         status = zero_fail(error, ZERO_ERR_FORMAT,
                            "--device-map '%s' is no object: use {\"0\": [layers], \"1\": [layers], ...}", path);
@@ -99,6 +98,13 @@ static zero_status_t load_map(const job_t *job, int32_t layers, int32_t chunks, 
         zero_error_t sentence = *error;
         zero_fail_from(error, status, &sentence, "--device-map '%s': %s", path, sentence.text);
     }
+    for (int64_t l = job->model.encoder_layers + 1; job->encoder && l < layers && status == ZERO_OK; l++)
+        if (job->chunk_of[l] != job->chunk_of[l - 1])
+            status =
+                zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                          "--device-map '%s' divides the decoder, layers %lld to %d, at layer %lld, but the decoder "
+                          "of a model with an encoder is on one stage",
+                          path, (long long)job->model.encoder_layers, layers - 1, (long long)l);
     json_decref(root);
     free(e.layer);
     free(e.stage);
@@ -116,6 +122,12 @@ zero_status_t stages_resolve(job_t *job, zero_error_t *error)
                          "--sample is %lld, but a pipeline of an encoder and a decoder writes no samples: use --sample "
                          "0, or --pipe 1",
                          (long long)o->sample);
+    if (job->model.tied && !job->encoder && (o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL))
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "--offload %s moves the parameters off the device, but the first and the last stage of --pipe "
+                         "%lld share the embedding, which is also the head: use --offload optimizer, or a model whose "
+                         "head is not tied to its embedding",
+                         o->offload == OFFLOAD_ALL ? "all" : "params", (long long)o->pipe);
     if (o->chunks > 1 && job->micro_steps > o->pipe && job->micro_steps % o->pipe != 0)
         return zero_fail(error, ZERO_ERR_ARG,
                          "a step has %d micro-steps, but --pipe-schedule interleaved takes them in groups of the %lld "
@@ -134,5 +146,8 @@ zero_status_t stages_resolve(job_t *job, zero_error_t *error)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a map of %lld layers", (long long)layers);
     if (o->device_map != NULL && strcmp(o->device_map, "even") != 0)
         return load_map(job, (int32_t)layers, (int32_t)chunks, error);
-    return zero_model_map(&job->model, o->seq_len, (int)chunks, job->chunk_of, error);
+    zero_error_t why;
+    zero_status_t status = zero_model_map(&job->model, o->seq_len, (int)chunks, job->chunk_of, &why);
+    return status == ZERO_OK ? ZERO_OK
+                             : zero_fail_from(error, status, &why, "--pipe %lld: %s", (long long)o->pipe, why.text);
 }

@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WARM_STEPS = 3, STEPS = 3, ROOM_STEPS = 2, TRACKS = 16, PIECE = 1 << 16 };
+enum { WARM_STEPS = 3, STEPS = 3, ROOM_STEPS = 2, TRACKS = 20, PIECE = 1 << 16 };
 
 static const char end_of_array[] = "\n]}\n";
 
@@ -41,8 +41,9 @@ struct trace {
 };
 
 /* The order in which viewers show them. The library may have further ones. */
-static const char *const tracks[] = {"program", "compute", "gather", "reduce", "update",
-                                     "copy",    "host",    "io",     "save",   "caller"};
+static const char *const tracks[] = {"program",   "tasks",   "compute", "from-prev", "to-next",
+                                     "from-next", "to-prev", "gather",  "reduce",    "update",
+                                     "copy",      "host",    "io",      "save",      "caller"};
 
 /* ---- options ---------------------------------------------------------------------------------------------------- */
 
@@ -170,11 +171,9 @@ static zero_status_t write_out(trace_t *t, zero_error_t *error)
 /* The number of a track; names it in the file when it is new. */
 static int track_of(trace_t *t, const char *name)
 {
-    int i = 0, known = (int)(sizeof tracks / sizeof *tracks);
+    int i = 0;
     while (i < TRACKS - 1 && t->tracks[i].name != NULL && strcmp(t->tracks[i].name, name) != 0)
         i++;
-    for (int k = 0; k < known && t->tracks[0].name == NULL; k++)
-        t->tracks[k].name = tracks[k];
     if (t->tracks[i].name == NULL || strcmp(t->tracks[i].name, name) != 0)
         t->tracks[i].name = name;
     if ((t->has_tracks >> i & 1) == 0) {
@@ -212,14 +211,18 @@ static void put_span(trace_t *t, int track, const char *name, const char *unit, 
 static void operation(void *ctx, const zero_trace_span_t *span)
 {
     trace_t *t = ctx;
-    const bool uses = strcmp(span->operation, "USE") == 0;
-    const char *name = !uses ? span->operation : (span->flags & ZERO_GRAD) != 0 ? "backward" : "forward";
-    put_span(t, track_of(t, span->stream), name, span->unit, span->begin_ns, span->end_ns);
+    const bool works = strcmp(span->operation, "USE") == 0 || strcmp(span->operation, "TASK") == 0;
+    const char *name = !works ? span->operation : (span->flags & ZERO_GRAD) != 0 ? "backward" : "forward";
+    char chunk[24];
+    snprintf(chunk, sizeof chunk, "chunk %d", span->chunk);
+    put_span(t, track_of(t, span->stream), name, span->chunk >= 0 ? chunk : span->unit, span->begin_ns, span->end_ns);
     if (span->unit != NULL) {
         put(t, "\"unit\":\"");
         put_text(t, span->unit);
         put(t, "\",");
     }
+    if (span->chunk >= 0)
+        put(t, "\"chunk\":%d,", span->chunk);
     if (span->bytes > 0)
         put(t, "\"bytes\":%llu,", (unsigned long long)span->bytes);
     put(t, "\"step\":%lld,", (long long)span->step);
@@ -266,6 +269,8 @@ zero_status_t trace_open(trace_t **out, const options_t *o, int rank, int world,
         free(t);
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for --trace");
     }
+    for (size_t i = 0; i < sizeof tracks / sizeof *tracks; i++)
+        t->tracks[i].name = tracks[i];
     t->room = PIECE;
     t->rank = rank;
     t->file = -1;

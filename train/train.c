@@ -41,6 +41,10 @@ zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *
     log_text(session->log, "communicator", zero_comm_name(session->place.wire));
     log_open_object(session->log, "mesh");
     log_whole(session->log, "pipe", job->o.pipe);
+    if (job->o.pipe > 1) {
+        log_text(session->log, "schedule", zero_schedule_name((zero_schedule_t)job->o.pipe_schedule));
+        log_whole(session->log, "chunks", job->o.chunks);
+    }
     log_whole(session->log, "replica", job->o.replicas);
     log_whole(session->log, "shard", job->copies / job->o.replicas);
     if (job->o.node > 0)
@@ -244,7 +248,11 @@ static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t
                                const zero_memory_t *forecast, zero_error_t *error)
 {
     uint64_t hash;
+    double links[2] = {(double)t->last.stats.traffic.activations_received,
+                       (double)t->last.stats.traffic.gradients_received};
     zero_status_t status = run_hash(run, &hash, error);
+    if (status == ZERO_OK && (status = zero_sum(run->engine, links, 2)) != ZERO_OK)
+        run_engine_error(run, status, error);
     if (status != ZERO_OK)
         return status;
     log_begin(session->log, "end");
@@ -261,6 +269,8 @@ static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t
     log_bytes(session->log, "bytes_gathered_replica", t->last.stats.traffic.replica_gathered);
     log_bytes(session->log, "bytes_reduced_replica", t->last.stats.traffic.replica_reduced);
     log_bytes(session->log, "bytes_gathered_node", t->last.stats.traffic.node_gathered);
+    log_bytes(session->log, "bytes_activations_received", (uint64_t)links[0]);
+    log_bytes(session->log, "bytes_gradients_received", (uint64_t)links[1]);
     log_bytes(session->log, "bytes_to_host", t->last.stats.traffic.to_host);
     log_bytes(session->log, "bytes_to_device", t->last.stats.traffic.to_device);
     log_bytes(session->log, "bytes_read", t->last.stats.traffic.read);
@@ -307,10 +317,11 @@ zero_status_t train(session_t *session, zero_error_t *error)
     char after[64];
     progress_t progress;
     progress_begin(&progress, job, session->launch, first);
-    if (first && !job->o.quiet)
+    if (first && !job->o.quiet) {
         report_head(job, zero_device_label(session->place.device));
-    if (first && !job->o.quiet)
+        report_pipe(job);
         report_data(job);
+    }
     zero_status_t status = run_open(&run, job, &session->place, (int)job->o.stage, error);
     if (status == ZERO_OK)
         status = save_open(session, &run, &progress, error);

@@ -845,7 +845,8 @@ typedef struct zero_trace_span {
     size_t size;
     const char *stream;    /* that it ran on: "compute", "gather", "reduce", "update", "copy",
                               "host", "io", "save", links of a pipeline: "from-prev", "to-next",
-                              "from-next", "to-prev"; "caller": the calling thread waited */
+                              "from-next", "to-prev"; "caller": the calling thread waited;
+                              "tasks": a TASK, which contains what "compute" does meanwhile */
     const char *operation; /* as zero_explain prints it. "USE" is the program's own work on the
                               compute stream, from the return of zero_acquire to the call of
                               zero_release. "WAIT": that stream stood still for another one */
@@ -854,13 +855,17 @@ typedef struct zero_trace_span {
                               "step"; "eval" or "any" of other passes; "save" */
     const char *pass;      /* NULL: none */
     int32_t index;         /* its place among the operations of its program, from 0 */
-    uint32_t flags;        /* USE: ZERO_READ | ZERO_GRAD */
-    uint64_t bytes;        /* received from other ranks, or moved between tiers */
-    int64_t step;          /* from 1; of a pass between two steps, the one before it */
-    int32_t micro;         /* micro-step of the step, from 1; 0: outside of micro-steps */
-    uint64_t begin_ns;     /* of CLOCK_MONOTONIC. On a GPU's streams the GPU's clock, converted; the
+    uint32_t flags;    /* USE: ZERO_READ | ZERO_GRAD. TASK, SEND, RECV: ZERO_GRAD if the task is a
+                              backward one */
+    uint64_t bytes;    /* received from other ranks, or moved between tiers */
+    int64_t step;      /* from 1; of a pass between two steps, the one before it */
+    int32_t micro;     /* micro-step of the step, from 1; 0: outside of micro-steps. In a
+                              pipeline that of the task, or of the task that runs when the operation
+                              is issued */
+    uint64_t begin_ns; /* of CLOCK_MONOTONIC. On a GPU's streams the GPU's clock, converted; the
                               conversion is off by some microseconds */
     uint64_t end_ns;
+    int32_t chunk; /* TASK, SEND, RECV: the chunk of the task; else -1 */
 } zero_trace_span_t;
 
 /* Receives an operation; span is valid during the call. Calls no function of the engine that

@@ -209,6 +209,8 @@ zero_status_t zero_exec_trace_stamp(zero_exec_t *x, zero_exec_span_t *span, int 
 /* The caller's work on a unit begins, and ends. */
 zero_status_t zero_exec_trace_use(zero_exec_t *x, const zero_op_t *op, zero_error_t *error);
 zero_status_t zero_exec_trace_release(zero_exec_t *x, int32_t unit, zero_error_t *error);
+/* A task begins or ends. */
+zero_status_t zero_exec_trace_turn(zero_exec_t *x, const zero_op_t *op, zero_error_t *error);
 /* Frees the trace, if there is one. After the streams are destroyed. */
 void zero_exec_trace_destroy(zero_exec_t *x);
 

@@ -294,6 +294,11 @@ static zero_status_t run_to(zero_exec_t *x, zero_op_kind_t kind, zero_error_t *e
         const zero_op_t *op = &program->ops[x->cursor++];
         if (op->kind == ZERO_OP_USE)
             x->use_states[op->use] = ZERO_USE_PASSED_OVER;
+        else if (x->trace) {
+            zero_error_t local = {0};
+            if ((status = zero_exec_trace_turn(x, op, &local)) != ZERO_OK)
+                return zero_pass(error, zero_exec_failed(x, op, &local), &local);
+        }
         if (op->kind == kind)
             break;
     }

@@ -11,8 +11,8 @@
 #include <limits.h>
 #include <stdlib.h>
 
-/* Waits of the calling thread have their own track, after those of the streams. */
-enum { TRACK_CALLER = ZERO_STREAM_COUNT, TRACKS };
+/* Waits of the calling thread, and tasks, have their own tracks, after those of the streams. */
+enum { TRACK_CALLER = ZERO_STREAM_COUNT, TRACK_TASKS, TRACKS };
 
 struct zero_exec_span {
     const zero_op_t *op;
@@ -34,7 +34,8 @@ struct zero_exec_trace {
     track_t tracks[TRACKS];
     zero_exec_span_t **open; /* by unit: the use that the caller holds, or NULL */
     zero_clock_t *clock;     /* NULL: no stream is native */
-    int32_t micro;           /* the micro-step of the last training program, from 1 */
+    zero_exec_span_t *task;  /* the task that runs, or NULL */
+    int32_t micro;           /* the micro-step of the last training program or task, from 1 */
     uint64_t lost;           /* operations without room since the last read */
 };
 
@@ -47,7 +48,10 @@ static int track_of(const zero_op_t *op)
     switch ((zero_op_kind_t)op->kind) {
     case ZERO_OP_RECORD:
     case ZERO_OP_RELEASE:
+    case ZERO_OP_TASK_END:
         return -1;
+    case ZERO_OP_TASK:
+        return TRACK_TASKS;
     case ZERO_OP_WAIT:
         return op->stream == ZERO_STREAM_COMPUTE ? ZERO_STREAM_COMPUTE : -1;
     case ZERO_OP_HOST_WAIT:
@@ -55,6 +59,12 @@ static int track_of(const zero_op_t *op)
     default:
         return op->stream;
     }
+}
+
+/* The task of a TASK, TASK_END, SEND or RECV; NULL: the operation is another one. */
+static const zero_plan_task_t *task_of(const zero_plan_t *plan, const zero_op_t *op)
+{
+    return zero_op_is_of_task(op) ? &plan->passes[plan->programs[op->program].pass].tasks[op->use] : NULL;
 }
 
 /* The most operations on each track in a step or in one run of another program. */
@@ -75,7 +85,7 @@ static void count_operations(const zero_plan_t *plan, int64_t most[TRACKS])
                  program->kind == ZERO_PROGRAM_STEP)
             times = 1;
         else if (program->kind == ZERO_PROGRAM_ONLY)
-            times = micros == 1;
+            times = micros == 1 || plan->spec->chunk_count > 0; /* tasks are those of all micro-steps */
         for (int t = 0; t < TRACKS; t++) {
             step[t] += times * here[t];
             most[t] = here[t] > most[t] ? here[t] : most[t];
@@ -106,8 +116,9 @@ void zero_exec_trace_destroy(zero_exec_t *x)
 /* Whether the device's clock times the stream. */
 static bool is_native(const zero_exec_t *x, int track)
 {
-    return track < ZERO_STREAM_COUNT && x->streams[track] && x->device->ops->clock_create &&
-           x->device->ops->native(x->streams[track]);
+    const int stream = track == TRACK_TASKS ? ZERO_STREAM_COMPUTE : track;
+    return stream < ZERO_STREAM_COUNT && x->streams[stream] && x->device->ops->clock_create &&
+           x->device->ops->native(x->streams[stream]);
 }
 
 zero_status_t zero_exec_trace_begin(zero_exec_t *x, int steps, zero_error_t *error)
@@ -183,10 +194,13 @@ zero_exec_span_t *zero_exec_trace_issue(zero_exec_t *x, const zero_op_t *op)
     zero_exec_span_t *span = &track->spans[track->issued++ % (uint64_t)track->room];
     zero_program_kind_t kind = x->plan->programs[op->program].kind;
     bool trains = kind >= ZERO_PROGRAM_FIRST && kind <= ZERO_PROGRAM_ONLY;
+    const zero_plan_task_t *task = task_of(x->plan, op);
     *span = (zero_exec_span_t){.op = op,
                                .step = atomic_load_explicit(&x->step, memory_order_relaxed) +
                                        (trains || kind == ZERO_PROGRAM_STEP),
-                               .micro = trains ? trace->micro : 0};
+                               .micro = !trains ? 0
+                                        : task  ? task->micro + 1
+                                                : trace->micro};
     return span;
 }
 
@@ -245,6 +259,18 @@ zero_status_t zero_exec_trace_release(zero_exec_t *x, int32_t unit, zero_error_t
     return span ? zero_exec_trace_stamp(x, span, 1, error) : ZERO_OK;
 }
 
+zero_status_t zero_exec_trace_turn(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
+{
+    zero_exec_trace_t *trace = x->trace;
+    zero_exec_span_t *ended = trace->task;
+    trace->task = NULL;
+    if (op->kind == ZERO_OP_TASK_END)
+        return ended ? zero_exec_trace_stamp(x, ended, 1, error) : ZERO_OK;
+    trace->micro = task_of(x->plan, op)->micro + 1;
+    trace->task = zero_exec_trace_issue(x, op);
+    return trace->task ? zero_exec_trace_stamp(x, trace->task, 0, error) : ZERO_OK;
+}
+
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
 
 /* Sets *over to whether the span has ended; then its times are valid. */
@@ -271,20 +297,24 @@ static void hand_over(const zero_exec_t *x, const zero_exec_span_t *span, zero_t
     const zero_op_t *op = span->op;
     const zero_program_t *program = &plan->programs[op->program];
     int t = track_of(op);
-    bool used = op->kind == ZERO_OP_USE;
+    const zero_plan_task_t *task = task_of(plan, op);
+    const uint32_t flags = op->kind == ZERO_OP_USE ? op->flags : task && task->phase != ZERO_FORWARD ? ZERO_GRAD : 0;
     zero_trace_span_t out = {.size = sizeof out,
-                             .stream = t == TRACK_CALLER ? "caller" : zero_stream_name((zero_stream_id_t)t),
+                             .stream = t == TRACK_CALLER  ? "caller"
+                                       : t == TRACK_TASKS ? "tasks"
+                                                          : zero_stream_name((zero_stream_id_t)t),
                              .operation = zero_op_name((zero_op_kind_t)op->kind),
                              .unit = op->unit >= 0 ? plan->spec->units[op->unit].name : NULL,
                              .program = zero_program_name(program->kind),
                              .pass = program->pass >= 0 ? plan->spec->passes[program->pass].name : NULL,
                              .index = (int32_t)(op - program->ops),
-                             .flags = used ? op->flags : 0,
+                             .flags = flags,
                              .bytes = op->bytes,
                              .step = span->step,
                              .micro = span->micro,
                              .begin_ns = span->begin,
-                             .end_ns = span->end};
+                             .end_ns = span->end,
+                             .chunk = task ? task->chunk : -1};
     if (fn)
         fn(fn_ctx, &out);
 }

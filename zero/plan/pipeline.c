@@ -169,7 +169,9 @@ zero_status_t zero_map_check(int32_t layers, int32_t stages, const int32_t *laye
     free(times);
     for (int32_t l = 0; l < layers && text[0] == '\0'; l++) {
         int32_t before = l > 0 ? stage_of[l - 1] : -1;
-        if (stage_of[l] != before && stage_of[l] != before + 1)
+        if (l == 0 && stage_of[l] != 0)
+            snprintf(text, sizeof text, "layer 0 is on stage %d, but stage 0 has the first layers", stage_of[l]);
+        else if (stage_of[l] != before && stage_of[l] != before + 1)
             snprintf(text, sizeof text,
                      "layer %d is on stage %d, but layer %d on stage %d: stages have consecutive layers", l,
                      stage_of[l], l - 1, before);
