@@ -114,6 +114,11 @@ if [ -e "$plugins/libnccl_emulator.so" ]; then
     ZERO_EMULATOR_DEVICES=1 run 0 $small --ranks 2 --steps 3 --reduce every --replicas 2 --log replicas.log
     hash=$(values replicas.log params_xxh64)
     same "two replicas over NCCL" --replicas 2
+    # A pipeline of two GPUs: its streams wait for each other, so each has a thread.
+    ZERO_EMULATOR=threads on_both "two stages over NCCL" --pipe 2
+    # shellcheck disable=SC2086
+    ZERO_EMULATOR_DEVICES=1 run 2 $small --ranks 2 --steps 1 --device cuda --pipe 2
+    names err NCCL 2 config.mesh.pipe || fail "stages that share a GPU: $(cat err)"
     codes="--gather-codec int8 --reduce-codec int4"
     # shellcheck disable=SC2086
     ZERO_EMULATOR_DEVICES=1 run 0 $small --ranks 2 --steps 3 --reduce every $codes --log codes.log

@@ -264,7 +264,7 @@ typedef struct zero_row {
  *
  * pipe is the number of stages of a pipeline, which divides the number of ranks: rank = (stage *
  * replicas + replica) * shards + shard. All of the above then holds within a stage. See "pipelines"
- * below.
+ * below. On GPUs it needs zero_comm_nccl: zero_commit refuses zero_comm_staged.
  *
  * node is the number of consecutive ranks on a fast network, where a replica has several such
  * nodes. Then the ranks of a node keep all parameters between them, too, from the first gather of a

@@ -40,6 +40,12 @@ zero_status_t zero_exec_open_links(zero_exec_t *x, zero_error_t *error)
                          "a pipeline of %d stages on several nodes needs MPI with MPI_THREAD_MULTIPLE, which this MPI "
                          "does not provide: set config.mesh.pipe to 1, or use another MPI",
                          pipes);
+    /* A data half without failures in flight works on the calling thread, where a receive blocks the sends after it. */
+    if (pipes > 1 && !x->comm->caps.host_pointers && x->comm->data->failure == NULL)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "a pipeline of %d stages on GPUs needs NCCL, with a GPU for each rank, but config.comm moves "
+                         "data through host memory: set config.mesh.pipe to 1, or use zero_comm_nccl",
+                         pipes);
     for (int turn = 0; turn < 2 + pipes % 2 && pipes > 1 && status == ZERO_OK; turn++) {
         status = split(x, turn, ZERO_STREAM_FROM_PREV, ZERO_STREAM_TO_NEXT, error);
         if (status == ZERO_OK)
