@@ -43,6 +43,22 @@ static void names(void)
     ck_assert_uint_eq(zero_dtype_size((zero_dtype_t)77), 0);
     ck_assert_str_eq(zero_tier_name((zero_tier_t)5), "?");
     ck_assert_str_eq(zero_kind_name((zero_kind_t)-4), "?");
+    ck_assert_str_eq(zero_schedule_name((zero_schedule_t)9), "?");
+}
+
+/* Maps of layers without arrays, with more stages than layers, and with layers that do not exist. */
+static void maps(void)
+{
+    const int32_t layer[] = {0, 2}, stage[] = {0, 1};
+    int32_t stage_of[2];
+    ck_assert_int_eq(zero_map_even(2, 1, NULL, 0, 0, NULL), ZERO_ERR_ARG);
+    ck_assert_int_eq(zero_map_even(2, 3, NULL, 0, 0, stage_of), ZERO_ERR_ARG);
+    ck_assert_int_eq(zero_map_even(2, 0, NULL, 0, 0, stage_of), ZERO_ERR_ARG);
+    REFUSED(zero_map_check(2, 2, layer, stage, 2, NULL, error), "map");
+    REFUSED(zero_map_check(2, 2, NULL, stage, 2, stage_of, error), "map");
+    REFUSED(zero_map_check(2, 2, layer, NULL, 2, stage_of, error), "map");
+    REFUSED(zero_map_check(0, 2, layer, stage, 0, stage_of, error), "`0 layers`");
+    REFUSED(zero_map_check(2, 2, layer, stage, 2, stage_of, error), "`lacks layer 1`");
 }
 
 /* NULL: no struct to initialize. */
@@ -242,12 +258,16 @@ static void answers(void)
     ck_assert_ptr_null(zero_reserved(NULL, 0));
     ck_assert_ptr_null(zero_stream(NULL));
     ck_assert_uint_eq(zero_plan_hash(NULL), 0);
+    ck_assert(zero_pipe_size(NULL) == 0 && zero_pipe_index(NULL) == -1);
+    ck_assert(zero_data_size(NULL) == 0 && zero_data_index(NULL) == -1);
     zero_signal(NULL, 1);
     zero_abort(NULL, "nobody");
     for (int committed = 0; committed < 2; committed++) {
         ck_assert_int_eq(zero_param_count(e), 1);
         ck_assert_str_eq(zero_param_name(e, 0), "w");
         ck_assert_int_eq(zero_param_elements(e, 0), 1000);
+        ck_assert(zero_pipe_size(e) == 1 && zero_pipe_index(e) == 0);
+        ck_assert(zero_data_size(e) == 1 && zero_data_index(e) == 0);
         ck_assert_int_eq(zero_param_data(e, 0) != NULL, committed);
         ck_assert_int_eq(zero_param_grad(e, 0) != NULL, committed);
         ck_assert_int_eq(zero_plan_hash(e) != 0, committed);
@@ -293,6 +313,10 @@ static void declarations(void)
     REFUSES(zero_use_add(e, 0, 7, ZERO_READ), "`unit 7`");
     REFUSES(zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, 1, NULL), "");
     REFUSES(zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, UINT64_MAX, &reserve), "");
+    REFUSES(zero_chunks(e, 0), "`0 chunks`");
+    REFUSES(zero_chunk_link(e, 0, 1, ZERO_FP32), "`chunk 0`");
+    REFUSES(zero_chunk_reserve(e, 0, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, 1), "`chunk 0`");
+    REFUSES(zero_task_add(e, 0, 0, ZERO_FORWARD), "`chunk 0`");
     REFUSES(zero_param_find(e, NULL, &param), "");
     REFUSES(zero_param_find(e, "w", NULL), "");
     REFUSES(zero_param_find(e, "x", &param), "'x'");
@@ -362,7 +386,14 @@ static void contents(void)
     REFUSES(zero_measure(e, NULL), "zero_memory_t NULL");
     REFUSES(zero_forecast_traffic(e, 1, NULL), "");
     REFUSES(zero_forecast_traffic(e, 0, &(zero_traffic_t){0}), "0");
+    REFUSES(zero_forecast_at(e, 0, NULL), "zero_memory_t NULL");
+    REFUSES(zero_forecast_at(e, 1, &(zero_memory_t){.size = sizeof memory}), "1");
+    REFUSES(zero_forecast_traffic_at(e, 0, 1, NULL), "");
+    REFUSES(zero_forecast_traffic_at(e, -1, 1, &(zero_traffic_t){0}), "-1");
     REFUSES(zero_explain(e, NULL, NULL), "");
+    REFUSES(zero_tasks_begin(e, 2), "`pass 2`");
+    REFUSES(zero_task_next(e, NULL), "zero_task_t NULL");
+    REFUSES(zero_task_next(e, &(zero_task_t){.size = 8}), "8");
     OK(zero_micro_begin(e, 0, ZERO_LAST));
     OK(zero_micro_end(e));
     REFUSES(zero_step(e, NAN), "");
@@ -418,7 +449,9 @@ static const struct group {
     void (*test)(void);
     const char *names;
 } groups[] = {
-    {names, "zero_status_name zero_version zero_dtype_name zero_dtype_size zero_tier_name zero_kind_name"},
+    {names, "zero_status_name zero_version zero_dtype_name zero_dtype_size zero_tier_name zero_kind_name "
+            "zero_schedule_name"},
+    {maps, "zero_map_even zero_map_check"},
     {inits, "zero_comm_options_init_size zero_device_options_init_size zero_config_init_size zero_param_desc_init_size "
             "zero_save_options_init_size zero_config_stage"},
     {comms, "zero_comm_self zero_comm_shm zero_comm_torchrun zero_comm_mpi zero_comm_split zero_comm_rank "
@@ -433,14 +466,17 @@ static const struct group {
     {saves, "zero_load zero_save_open zero_save zero_save_end"},
     {creation, "zero_create zero_destroy zero_last_error zero_last_failure"},
     {answers, "zero_param_count zero_param_name zero_param_elements zero_param_data zero_param_grad zero_reserved "
-              "zero_stream zero_plan_hash zero_signal zero_abort"},
-    {declarations, "zero_unit_add zero_param_add zero_pass_add zero_use_add zero_reserve zero_param_find"},
+              "zero_stream zero_plan_hash zero_signal zero_abort zero_pipe_size zero_pipe_index zero_data_size "
+              "zero_data_index"},
+    {declarations, "zero_unit_add zero_param_add zero_pass_add zero_use_add zero_reserve zero_param_find zero_chunks "
+                   "zero_chunk_link zero_chunk_reserve zero_task_add"},
     {overflows, "zero_commit"},
     {contents, "zero_param_fill zero_param_read zero_param_get zero_param_set zero_micro_begin zero_micro_end "
                "zero_acquire zero_release zero_step zero_wait "
                "zero_step_stats zero_sum zero_set_step zero_step_weight zero_loss_scale zero_trace_begin "
                "zero_trace_read zero_trace_end zero_forecast "
-               "zero_measure zero_forecast_traffic zero_explain"},
+               "zero_measure zero_forecast_traffic zero_forecast_at zero_forecast_traffic_at zero_explain "
+               "zero_tasks_begin zero_task_next"},
 };
 enum { GROUPS = sizeof groups / sizeof *groups };
 
@@ -518,9 +554,10 @@ START_TEST(calls_have_their_time)
     for (int planned = 0; planned < 2; planned++) {
         api_engine_t a = api_make(planned, NULL, NULL);
         for (int i = 0; i < API_CALLS; i++)
-            expect(&api_calls[i], a.engine, api_calls[i].before, "zero_commit");
+            expect(&api_calls[i], a.engine, api_calls[i].before,
+                   api_calls[i].before == ZERO_ERR_ORDER ? "zero_commit" : "");
         for (int i = 0; i < API_CALLS; i++) {
-            bool declares = api_calls[i].before == ZERO_OK;
+            bool declares = api_calls[i].before != ZERO_ERR_ORDER;
             expect(&api_calls[i], a.engine, planned ? api_calls[i].planned : api_calls[i].after,
                    strcmp(api_calls[i].name, "zero_commit") == 0 ? ""
                    : declares                                    ? "zero_commit"

@@ -145,6 +145,43 @@ static zero_status_t explain(zero_engine_t *e)
 {
     return zero_explain(e, write_text, NULL);
 }
+static zero_status_t forecast_at(zero_engine_t *e)
+{
+    zero_memory_t memory = {.size = sizeof memory};
+    return zero_forecast_at(e, 0, &memory);
+}
+static zero_status_t forecast_traffic_at(zero_engine_t *e)
+{
+    zero_traffic_t traffic;
+    return zero_forecast_traffic_at(e, 0, 1, &traffic);
+}
+
+/* The engine of api_make has no pipeline. pipe_misuse.c covers one that has. */
+static zero_status_t chunks(zero_engine_t *e)
+{
+    return zero_chunks(e, 0);
+}
+static zero_status_t chunk_link(zero_engine_t *e)
+{
+    return zero_chunk_link(e, 0, 100, ZERO_FP32);
+}
+static zero_status_t chunk_reserve(zero_engine_t *e)
+{
+    return zero_chunk_reserve(e, 0, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, 100);
+}
+static zero_status_t task_add(zero_engine_t *e)
+{
+    return zero_task_add(e, 0, 0, ZERO_FORWARD);
+}
+static zero_status_t tasks_begin(zero_engine_t *e)
+{
+    return zero_tasks_begin(e, 0);
+}
+static zero_status_t task_next(zero_engine_t *e)
+{
+    zero_task_t task = {.size = sizeof task};
+    return zero_task_next(e, &task);
+}
 
 static zero_status_t load(zero_engine_t *e)
 {
@@ -167,13 +204,17 @@ static zero_status_t save_end(zero_engine_t *e)
     return zero_save_end(e, true, &saved);
 }
 
-/* The engine of api_make has no saves. */
+/* The engine of api_make has no saves and no chunks. */
 const api_call_t api_calls[API_CALLS] = {
     {"zero_unit_add", unit_add, ZERO_OK, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
     {"zero_param_add", param_add, ZERO_OK, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
     {"zero_pass_add", pass_add, ZERO_OK, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
     {"zero_use_add", use_add, ZERO_OK, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
     {"zero_reserve", reserve, ZERO_OK, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
+    {"zero_chunks", chunks, ZERO_ERR_ARG, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
+    {"zero_chunk_link", chunk_link, ZERO_ERR_ARG, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
+    {"zero_chunk_reserve", chunk_reserve, ZERO_ERR_ARG, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
+    {"zero_task_add", task_add, ZERO_ERR_ARG, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
     {"zero_param_find", param_find, ZERO_OK, ZERO_OK, ZERO_OK},
     {"zero_param_fill", param_fill, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_param_read", param_read, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
@@ -186,6 +227,8 @@ const api_call_t api_calls[API_CALLS] = {
     {"zero_micro_begin", micro_begin, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_acquire", acquire, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_release", release, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
+    {"zero_tasks_begin", tasks_begin, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
+    {"zero_task_next", task_next, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
     {"zero_wait", zero_wait, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_micro_end", zero_micro_end, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_step", step, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
@@ -200,6 +243,8 @@ const api_call_t api_calls[API_CALLS] = {
     {"zero_forecast", forecast, ZERO_ERR_ORDER, ZERO_OK, ZERO_OK},
     {"zero_measure", measure, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_forecast_traffic", forecast_traffic, ZERO_ERR_ORDER, ZERO_OK, ZERO_OK},
+    {"zero_forecast_at", forecast_at, ZERO_ERR_ORDER, ZERO_OK, ZERO_OK},
+    {"zero_forecast_traffic_at", forecast_traffic_at, ZERO_ERR_ORDER, ZERO_OK, ZERO_OK},
     {"zero_explain", explain, ZERO_ERR_ORDER, ZERO_OK, ZERO_OK},
     {"zero_commit", zero_commit, ZERO_OK, ZERO_ERR_ORDER,
      ZERO_ERR_ORDER}, /* last, because the calls before it must come before commit */
