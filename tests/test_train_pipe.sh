@@ -214,7 +214,7 @@ struck()
     kill -"$1" "$victim"
     ended 1 "$1 to rank $2"
     [ $(($(date +%s) - begun)) -le "$3" ] || fail "$1 to rank $2: it took $(($(date +%s) - begun)) s"
-    names err "rank $2" || fail "$1 to rank $2: $(cat err)"
+    names err "rank $2" "stage $2" || fail "$1 to rank $2: $(cat err)"
     nobody "$1 to rank $2"
 }
 for rank in 0 1 3; do

@@ -317,20 +317,22 @@ static int tell_vanished(const parent_t *p, int code)
 {
     const board_place_t *place = &p->board->place[p->vanished];
     const bool joined = state_of(p, p->vanished) >= STATE_JOINED;
-    char how[64] = "exited unexpectedly", when[48] = "while the ranks met", why[128] = "";
+    char how[64] = "exited unexpectedly", when[48] = "while the ranks met", why[128] = "", stage[32] = "";
     struct rlimit room;
     if (code > 128 && code < 128 + 65)
         snprintf(how, sizeof how, "was killed by signal %d (%s)", code - 128, strsignal(code - 128));
     if (joined)
         snprintf(when, sizeof when, "after step %lld", (long long)atomic_load(&place->step));
+    if (p->plan->pipe > 1)
+        snprintf(stage, sizeof stage, ", stage %d", p->vanished / (p->plan->world / p->plan->pipe));
     if (code == 128 + SIGKILL)
         snprintf(why, sizeof why, " (where nobody killed it, memory ran out: look at the system's log)");
     else if (getrlimit(RLIMIT_AS, &room) == 0 &&
              room.rlim_cur != RLIM_INFINITY) /* libraries fail when it is all used */
         snprintf(why, sizeof why, " (a process may have %llu KiB of address space here: raise ulimit -v)",
                  (unsigned long long)room.rlim_cur / 1024);
-    complain("rank %d (process %d) %s %s, and the other ranks were stopped%s", p->vanished,
-             (int)atomic_load(&place->process), how, when, why);
+    complain("rank %d (process %d%s) %s %s, and the other ranks were stopped%s", p->vanished,
+             (int)atomic_load(&place->process), stage, how, when, why);
     if (!joined)
         show_said(p);
     return 1;

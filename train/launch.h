@@ -26,6 +26,7 @@ launch_kind_t launch_detect(int *rank, int *world);
 
 typedef struct launch_plan {
     int world;
+    int pipe;           /* the number of stages; 1: no pipeline */
     int threads;        /* of a rank: OMP_NUM_THREADS, unless the environment sets it */
     int cores;          /* shared by the ranks */
     double timeout_s;   /* the longest time for a rank to start, and for output to wait for its reader */

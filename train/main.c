@@ -356,6 +356,7 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
     if (status == ZERO_OK)
         print_config(job);
     launch_plan_t plan = {.world = world,
+                          .pipe = (int)job->o.pipe,
                           .threads = (int)job->o.threads,
                           .cores = cores_here(),
                           .timeout_s = (double)job->o.timeout,
