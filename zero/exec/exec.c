@@ -27,16 +27,20 @@ static place_text_t task_of(const zero_plan_t *plan, const zero_program_t *p, co
     return t;
 }
 
-/* "REDUCE_SCATTER of unit 'h3' (operation 12 of 80 of program 'last')" */
+/* "REDUCE_SCATTER of unit 'h3' (operation 12 of 80 of program 'last')" or "after program 'last'" */
 static place_text_t place_of(const zero_plan_t *plan, int32_t program, int32_t cursor)
 {
     const zero_program_t *p = &plan->programs[program];
     const zero_op_t *op = &p->ops[cursor];
-    bool unit = op->unit >= 0 && op->unit < plan->spec->unit_count;
     char stage[32] = "";
     place_text_t t;
     if (plan->spec->mesh.pipe > 1)
         snprintf(stage, sizeof stage, " of stage %d", plan->pipe);
+    if (cursor == p->op_count) {
+        snprintf(t.s, sizeof t.s, "after program '%s'%s", zero_program_name(p->kind), stage);
+        return t;
+    }
+    bool unit = op->unit >= 0 && op->unit < plan->spec->unit_count;
     snprintf(t.s, sizeof t.s, "%s%s%.60s%s%.80s (operation %d of %d of program '%s'%s)",
              zero_op_name((zero_op_kind_t)op->kind), unit ? " of unit '" : "",
              unit ? plan->spec->units[op->unit].name : "", unit ? "'" : "", task_of(plan, p, op).s, cursor + 1,
@@ -66,14 +70,9 @@ static void add_cursors(const zero_exec_t *x, zero_error_t *error)
         const zero_plan_t *plan = x->plans[zero_plan_pipe(x->plan->spec, r)];
         if (word == 0 || program >= plan->program_count || cursor > plan->programs[program].op_count)
             continue;
-        const zero_program_t *p = &plan->programs[program];
-        if (cursor == p->op_count)
-            snprintf(text, sizeof text, "rank %d is in step %llu after program '%s'", r,
-                     (unsigned long long)(word >> (WORD_PROGRAM_BITS + WORD_CURSOR_BITS)), zero_program_name(p->kind));
-        else
-            snprintf(text, sizeof text, "rank %d is in step %llu at %s", r,
-                     (unsigned long long)(word >> (WORD_PROGRAM_BITS + WORD_CURSOR_BITS)),
-                     place_of(plan, program, cursor).s);
+        snprintf(text, sizeof text, "rank %d is in step %llu %s%s", r,
+                 (unsigned long long)(word >> (WORD_PROGRAM_BITS + WORD_CURSOR_BITS)),
+                 cursor == plan->programs[program].op_count ? "" : "at ", place_of(plan, program, cursor).s);
         if (!error)
             zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "%s", text);
         else if (strlen(error->text) + strlen(text) + 2 < sizeof error->text)
