@@ -100,6 +100,17 @@ if [ "$have_mpi" = yes ] && build checkpoint.c; then
     try 1 ./checkpoint parts 300 0
 fi
 
+# The same losses, digit by digit, with one, two and three stages of one rank; two ranks in a stage have other samples.
+if build pipeline.c; then
+    for n in $worlds; do
+        try "$n" ./pipeline
+        mv out "pipeline.$n"
+        cmp -s pipeline.1 "pipeline.$n" ||
+            { fail "pipeline: $n stages have other losses than one"; diff pipeline.1 "pipeline.$n"; }
+    done
+    [ "$have_mpi" = no ] || try 4 ./pipeline 2
+fi
+
 if [ "$have_mpi" = yes ] && build two_models.c; then
     for n in 2 3 4; do try $n ./two_models; done
 fi
