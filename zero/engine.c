@@ -198,6 +198,15 @@ static bool is_captured(const zero_engine_t *engine)
     return device->ops->capturing && device->ops->capturing(device, zero_exec_stream(engine->exec));
 }
 
+zero_status_t zero_engine_enter_declaring(zero_entry_t *entry, zero_engine_t *engine, const char *what)
+{
+    zero_status_t status = zero_engine_enter(entry, engine);
+    if (status == ZERO_OK && engine->commit_tried)
+        status = zero_fail(&engine->error, ZERO_ERR_ORDER,
+                           "%s is called after zero_commit: declare everything before it", what);
+    return status;
+}
+
 zero_status_t zero_engine_enter_running(zero_entry_t *entry, zero_engine_t *engine, const char *what)
 {
     zero_status_t status = enter_committed(entry, engine, what);

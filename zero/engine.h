@@ -61,6 +61,8 @@ void zero_entry_end(zero_entry_t *entry);
 /* Begins a public call. Returns ZERO_OK, the failure that ended this engine before, or ZERO_ERR_ORDER if another call
  * is running. engine may be NULL (ZERO_ERR_ARG). */
 zero_status_t zero_engine_enter(zero_entry_t *entry, zero_engine_t *engine);
+/* The same for declarations, which come before zero_commit. what: the function's name. */
+zero_status_t zero_engine_enter_declaring(zero_entry_t *entry, zero_engine_t *engine, const char *what);
 /* The same for calls that need a committed engine that can run. what: the function's name. */
 zero_status_t zero_engine_enter_running(zero_entry_t *entry, zero_engine_t *engine, const char *what);
 /* The same for calls with a unit, which is checked too. did: what the call does to it, such as "acquired". */

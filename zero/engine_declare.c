@@ -33,15 +33,6 @@ static void clear_id(int32_t *id)
         *id = -1;
 }
 
-static zero_status_t enter_declaring(zero_entry_t *entry, zero_engine_t *engine, const char *what)
-{
-    zero_status_t status = zero_engine_enter(entry, engine);
-    if (status == ZERO_OK && engine->commit_tried)
-        status = zero_fail(&engine->error, ZERO_ERR_ORDER,
-                           "%s is called after zero_commit: declare everything before it", what);
-    return status;
-}
-
 static zero_status_t check_name(zero_engine_t *engine, const char *what, const char *name)
 {
     if (!name || !*name)
@@ -53,7 +44,7 @@ zero_status_t zero_unit_add(zero_engine_t *engine, const char *name, zero_unit_t
 {
     clear_id(unit);
     ZERO_ENTRY(entry);
-    zero_status_t status = enter_declaring(&entry, engine, "zero_unit_add");
+    zero_status_t status = zero_engine_enter_declaring(&entry, engine, "zero_unit_add");
     if (status != ZERO_OK)
         return status;
     zero_spec_t *spec = &engine->spec;
@@ -128,7 +119,7 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
     zero_param_desc_t own = default_desc, *desc = &own;
     clear_id(param);
     ZERO_ENTRY(entry);
-    zero_status_t status = enter_declaring(&entry, engine, "zero_param_add");
+    zero_status_t status = zero_engine_enter_declaring(&entry, engine, "zero_param_add");
     if (status != ZERO_OK)
         return status;
     zero_spec_t *spec = &engine->spec;
@@ -173,7 +164,7 @@ zero_status_t zero_pass_add(zero_engine_t *engine, const char *name, zero_pass_k
 {
     clear_id(pass);
     ZERO_ENTRY(entry);
-    zero_status_t status = enter_declaring(&entry, engine, "zero_pass_add");
+    zero_status_t status = zero_engine_enter_declaring(&entry, engine, "zero_pass_add");
     if (status != ZERO_OK)
         return status;
     zero_spec_t *spec = &engine->spec;
@@ -204,7 +195,7 @@ zero_status_t zero_pass_add(zero_engine_t *engine, const char *name, zero_pass_k
 zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t unit, uint32_t flags)
 {
     ZERO_ENTRY(entry);
-    zero_status_t status = enter_declaring(&entry, engine, "zero_use_add");
+    zero_status_t status = zero_engine_enter_declaring(&entry, engine, "zero_use_add");
     if (status != ZERO_OK)
         return status;
     if (!zero_engine_has_pass(engine, pass) || !zero_engine_has_unit(engine, unit))
@@ -241,7 +232,7 @@ zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t 
 {
     clear_id(reserve);
     ZERO_ENTRY(entry);
-    zero_status_t status = enter_declaring(&entry, engine, "zero_reserve");
+    zero_status_t status = zero_engine_enter_declaring(&entry, engine, "zero_reserve");
     if (status != ZERO_OK)
         return status;
     zero_spec_t *spec = &engine->spec;

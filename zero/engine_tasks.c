@@ -6,15 +6,6 @@
 
 /* ---- declarations ----------------------------------------------------------------------------------------------- */
 
-static zero_status_t enter_declaring(zero_entry_t *entry, zero_engine_t *engine, const char *what)
-{
-    zero_status_t status = zero_engine_enter(entry, engine);
-    if (status == ZERO_OK && engine->commit_tried)
-        status = zero_fail(&engine->error, ZERO_ERR_ORDER,
-                           "%s is called after zero_commit: declare everything before it", what);
-    return status;
-}
-
 static zero_status_t check_chunk(zero_engine_t *engine, int32_t chunk)
 {
     int32_t count = engine->spec.chunk_count;
@@ -28,7 +19,7 @@ static zero_status_t check_chunk(zero_engine_t *engine, int32_t chunk)
 zero_status_t zero_chunks(zero_engine_t *engine, int32_t count)
 {
     ZERO_ENTRY(entry);
-    zero_status_t status = enter_declaring(&entry, engine, "zero_chunks");
+    zero_status_t status = zero_engine_enter_declaring(&entry, engine, "zero_chunks");
     if (status != ZERO_OK)
         return status;
     zero_spec_t *spec = &engine->spec;
@@ -47,7 +38,7 @@ zero_status_t zero_chunks(zero_engine_t *engine, int32_t count)
 zero_status_t zero_chunk_link(zero_engine_t *engine, int32_t chunk, int64_t elements, zero_dtype_t dtype)
 {
     ZERO_ENTRY(entry);
-    zero_status_t status = enter_declaring(&entry, engine, "zero_chunk_link");
+    zero_status_t status = zero_engine_enter_declaring(&entry, engine, "zero_chunk_link");
     if (status != ZERO_OK || (status = check_chunk(engine, chunk)) != ZERO_OK)
         return status;
     if (elements < 1 || elements > INT64_MAX / 8 || zero_dtype_size(dtype) == 0)
@@ -64,7 +55,7 @@ zero_status_t zero_chunk_reserve(zero_engine_t *engine, int32_t chunk, zero_kind
                                  uint64_t bytes)
 {
     ZERO_ENTRY(entry);
-    zero_status_t status = enter_declaring(&entry, engine, "zero_chunk_reserve");
+    zero_status_t status = zero_engine_enter_declaring(&entry, engine, "zero_chunk_reserve");
     if (status != ZERO_OK || (status = check_chunk(engine, chunk)) != ZERO_OK)
         return status;
     if (tier != ZERO_TIER_DEVICE && tier != ZERO_TIER_HOST)
@@ -87,7 +78,7 @@ zero_status_t zero_chunk_reserve(zero_engine_t *engine, int32_t chunk, zero_kind
 zero_status_t zero_task_add(zero_engine_t *engine, zero_pass_t pass, int32_t chunk, zero_phase_t phase)
 {
     ZERO_ENTRY(entry);
-    zero_status_t status = enter_declaring(&entry, engine, "zero_task_add");
+    zero_status_t status = zero_engine_enter_declaring(&entry, engine, "zero_task_add");
     if (status != ZERO_OK || (status = check_chunk(engine, chunk)) != ZERO_OK)
         return status;
     if (!zero_engine_has_pass(engine, pass))
