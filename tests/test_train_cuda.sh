@@ -9,8 +9,8 @@ plugins=$(dirname "$train")/tests/emulator
 export ZERO_PLUGIN_PATH="$plugins"
 small="--seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1"
 
-# losses WHAT LOG1 LOG2 MOST: the losses of the steps differ by at most MOST, relatively
-losses()
+# near WHAT LOG1 LOG2 MOST: the losses of the steps differ by at most MOST, relatively
+near()
 {
     values "$2" loss >loss1
     values "$3" loss >loss2
@@ -56,7 +56,7 @@ on_both()
         run 0 $small --ranks 2 --steps 3 --schedule constant --warmup 0 --dtype fp32 "$@" --device $device \
             --log $device.log
     done
-    losses "$what" cuda.log cpu.log 1e-5
+    near "$what" cuda.log cpu.log 1e-5
 }
 golden=${srcdir:-.}/tests/golden
 for model in llama llama-biased mistral qwen2 qwen3; do
@@ -74,8 +74,8 @@ echo "and another document" >second.txt
 on_both "packed documents with rotary positions" --model bytes.json --data first.txt --data second.txt --pack
 
 # Windows, offload, a thread for each stream, a GPU for each rank, and NCCL: the same bits.
-# same WHAT ARGUMENTS...
-same()
+# same_bits WHAT ARGUMENTS...
+same_bits()
 {
     what=$1
     shift
@@ -86,14 +86,14 @@ same()
     measured=$(sed -n 's/.*"event":"end".*"measured":\({.*}\),"external".*/\1/p' same.log)
     equal "$what: memory" "${measured:-none}" "${forecast%\}}"
 }
-same "a window of one" --ranks 2 --window 1
-ZERO_EMULATOR=threads same "streams with threads" --ranks 2 --window 3
-same "all offloaded" --ranks 2 --offload all
-same "layers computed again" --ranks 2 --recompute
-ZERO_EMULATOR=threads same "layers computed again from host memory" --ranks 2 --recompute --offload-activations
-ZERO_EMULATOR=threads same "optimizer state offloaded in part" --ranks 2 --stage 1 --offload optimizer \
+same_bits "a window of one" --ranks 2 --window 1
+ZERO_EMULATOR=threads same_bits "streams with threads" --ranks 2 --window 3
+same_bits "all offloaded" --ranks 2 --offload all
+same_bits "layers computed again" --ranks 2 --recompute
+ZERO_EMULATOR=threads same_bits "layers computed again from host memory" --ranks 2 --recompute --offload-activations
+ZERO_EMULATOR=threads same_bits "optimizer state offloaded in part" --ranks 2 --stage 1 --offload optimizer \
     --offload-ratio 0.4
-same "optimizer state on nvme" --ranks 2 --offload optimizer --offload-tier nvme --nvme-path .
+same_bits "optimizer state on nvme" --ranks 2 --offload optimizer --offload-tier nvme --nvme-path .
 # If GELU is a separate kernel and not part of its product, the bits differ; they are the same in every recompute mode.
 fused=$hash
 for mode in none selective full; do
@@ -107,13 +107,13 @@ hash=$fused
 export ZERO_EMULATOR_DEVICES=2
 if [ -e "$plugins/libnccl_emulator.so" ]; then
     export ZERO_NCCL_LIBRARY="$plugins/libnccl_emulator.so"
-    same "NCCL" # one rank per GPU is the default, and so is the GPU
+    same_bits "NCCL" # one rank per GPU is the default, and so is the GPU
     grep -q '"world_size":2,"communicator":"nccl"' same.log || fail "no NCCL: $(head -1 same.log)"
-    ZERO_EMULATOR=threads same "NCCL beside streams with threads" --offload all
+    ZERO_EMULATOR=threads same_bits "NCCL beside streams with threads" --offload all
     # shellcheck disable=SC2086
     ZERO_EMULATOR_DEVICES=1 run 0 $small --ranks 2 --steps 3 --reduce every --replicas 2 --log replicas.log
     hash=$(values replicas.log params_xxh64)
-    same "two replicas over NCCL" --replicas 2
+    same_bits "two replicas over NCCL" --replicas 2
     # A pipeline of two GPUs: its streams wait for each other, so each has a thread.
     ZERO_EMULATOR=threads on_both "two stages over NCCL" --pipe 2
     # shellcheck disable=SC2086
@@ -124,7 +124,7 @@ if [ -e "$plugins/libnccl_emulator.so" ]; then
     ZERO_EMULATOR_DEVICES=1 run 0 $small --ranks 2 --steps 3 --reduce every $codes --log codes.log
     hash=$(values codes.log params_xxh64)
     # shellcheck disable=SC2086
-    same "codes over NCCL" $codes
+    same_bits "codes over NCCL" $codes
     hash=$fused
 fi
 # Algorithms of products are measured once, and every run with the file has the same bits. The emulator's fastest
@@ -176,7 +176,7 @@ for device in cpu cuda; do
         --eval-every 3 --eval-batches 1 --log $device.log
     sed -n '/training:$/,/that training/p; /^after/,/that training/p' out >$device.txt
 done
-losses "fp32 on CPU and GPU" cpu.log cuda.log 1e-5
+near "fp32 on CPU and GPU" cpu.log cuda.log 1e-5
 equal "evaluations" "$(grep -c '"event":"eval"' cuda.log)" 1
 # Packed documents: the CPU's losses, and the same bits at every stage.
 packed="--pack --seq-len 64 --sample 0 --quiet --threads 1 --ranks 2 --batch 4 --micro-batch 1 --steps 3 --dtype fp32"
@@ -184,7 +184,7 @@ for device in cpu cuda; do
     # shellcheck disable=SC2086
     run 0 $packed --device $device --reduce every --log pack-$device.log
 done
-losses "packed documents on CPU and GPU" pack-cpu.log pack-cuda.log 1e-5
+near "packed documents on CPU and GPU" pack-cpu.log pack-cuda.log 1e-5
 # shellcheck disable=SC2086
 run 0 $packed --device cuda --reduce every --stage 0 --log pack.log
 equal "packed documents at stages 0 and 3" "$(values pack.log params_xxh64)" "$(values pack-cuda.log params_xxh64)"
@@ -210,7 +210,7 @@ for dtype in bf16 fp16; do
         run 0 $small --ranks 1 --steps 2 --dtype $dtype --device $device --batch 18 \
             --log $device.log # more micro-steps than can run at a time
     done
-    losses "$dtype on CPU and GPU" cpu.log cuda.log 2e-3
+    near "$dtype on CPU and GPU" cpu.log cuda.log 2e-3
 done
 # Gradients that overflow, and the scale that they leave.
 echo '{"fp16": {"enabled": true, "initial_scale_power": 24, "hysteresis": 1, "loss_scale_window": 2}}' >scale.json
@@ -218,7 +218,7 @@ for device in cpu cuda; do
     # shellcheck disable=SC2086
     run 0 $small --ranks 2 --steps 14 --config scale.json --device $device --reduce every --log $device.log
 done
-losses "fp16 with overflows on CPU and GPU" cpu.log cuda.log 2e-3
+near "fp16 with overflows on CPU and GPU" cpu.log cuda.log 2e-3
 equal "loss scales on CPU and GPU" "$(values cuda.log loss_scale)" "$(values cpu.log loss_scale)"
 grep -q '"applied":false' cuda.log || fail "nothing overflowed on a GPU: $(values cuda.log loss_scale)"
 # shellcheck disable=SC2086

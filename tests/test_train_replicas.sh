@@ -16,20 +16,6 @@ mesh()
     tail -1 "$log" | grep -q '"equal":true' || fail "$log, $*: memory is not as forecast"
 }
 
-losses()
-{
-    grep '"event":"step"' "$1" | values /dev/stdin loss | tr '\n' ' '
-}
-
-# same WHAT A B: the same losses, norms and parameters, to the bit.
-same()
-{
-    equal "$1: losses" "$(losses "$3")" "$(losses "$2")"
-    equal "$1: norms" "$(values "$3" grad_norm)" "$(values "$2" grad_norm)"
-    equal "$1: parameters" "$(values "$3" params_xxh64)" "$(values "$2" params_xxh64)"
-    [ -n "$(values "$2" params_xxh64)" ] || fail "$1: no hash"
-}
-
 # near WHAT A B: the same losses to 1e-6.
 near()
 {

@@ -8,11 +8,6 @@ hash()
 {
     values "$1" params_xxh64
 }
-# losses LOG: of all steps, on one line
-losses()
-{
-    grep '"event":"step"' "$1" | values /dev/stdin loss | tr '\n' ' '
-}
 # forecast LOG: the forecast equals the measured memory
 forecast()
 {

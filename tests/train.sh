@@ -77,6 +77,21 @@ equal()
     [ "$2" = "$3" ] || fail "$1: '$2', wanted '$3'"
 }
 
+# losses LOG: those of all steps and evaluations, on one line
+losses()
+{
+    grep -e '"event":"step"' -e '"event":"eval"' "$1" | values /dev/stdin loss | tr '\n' ' '
+}
+
+# same WHAT A B: the same losses, norms and parameters, to the bit
+same()
+{
+    equal "$1: losses" "$(losses "$3")" "$(losses "$2")"
+    equal "$1: norms" "$(values "$3" grad_norm)" "$(values "$2" grad_norm)"
+    equal "$1: parameters" "$(values "$3" params_xxh64)" "$(values "$2" params_xxh64)"
+    [ -n "$(values "$2" params_xxh64)" ] || fail "$1: no hash"
+}
+
 finish()
 {
     [ "$failures" -eq 0 ] || { echo "$failures failures"; exit 1; }
