@@ -41,7 +41,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     o.config = path;
     zero_status_t status = config_read(&config, &o, &error);
     if (status == ZERO_OK) {
-        need(o.stage >= 0 && o.stage <= 3 && o.clip >= 0 && o.betas[0] >= 0 && o.betas[0] < 1 && o.betas[1] < 1);
+        need(o.stage >= -1 && o.stage <= 3); /* -1: not set */
+        need(o.clip >= 0 && o.betas[0] >= 0 && o.betas[0] < 1 && o.betas[1] < 1);
         need(isnan(o.lr) || (o.lr >= 0 && isfinite(o.lr)));
         need(o.rise_from >= 0 && o.rise_from_ratio >= 0 && (isnan(o.min_ratio) || o.min_ratio >= 0));
         config_print(config, sink);
