@@ -36,7 +36,9 @@ const option_t options_table[] = {
     {"chunks", SHARDING, OPTION_WHOLE, FIELD(chunks), 1, 1 << 20, UNSET, NULL, "V", "2 with interleaved, else 1",
      "parts of the model on each stage of an interleaved pipeline", true},
     {"device-map", SHARDING, OPTION_TEXT, FIELD(device_map), 0, 0, UNSET, NULL, "even|FILE", "even",
-     "layers of each stage: even divides them by cost; FILE is JSON, {\"0\": [0, 1], \"1\": [2, 3, 4], ...}", true},
+     "layers of each stage (with --chunks, of each chunk): even divides them by cost; FILE is JSON, "
+     "{\"0\": [0, 1], \"1\": [2, 3, 4], ...}",
+     true},
     {"node", SHARDING, OPTION_WHOLE, FIELD(node), 2, 1 << 20, UNSET, NULL, "N", "none",
      "with stage 3, the ranks of a node of N keep all parameters between them from the forward pass, and the backward "
      "pass gathers inside the node",
