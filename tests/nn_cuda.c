@@ -445,17 +445,41 @@ static void wrapped_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *
     wrapped_attention(nn, a, NULL);
 }
 
-static void wrapped_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
+static zero_nn_entropy_t note_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
 {
     zero_nn_entropy_t d = *e;
     note(e->logits, ((e->rows - 1) * e->ld + e->V) * size_of(e->dtype), size_of(e->dtype));
     note_row(e->targets, e->rows, ZERO_FP32);
     note_row(e->losses, e->rows, ZERO_FP32);
+    note_row(e->stats, e->rows * 3, ZERO_FP32);
+    note_row(e->all, e->parts * e->rows * 3, ZERO_FP32);
     begin(nn);
     d.targets = at(e->targets);
     d.losses = at(e->losses);
     d.logits = at(e->logits);
+    d.stats = at(e->stats);
+    d.all = at(e->all);
+    return d;
+}
+
+static void wrapped_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
+{
+    zero_nn_entropy_t d = note_entropy(nn, e);
     cuda.ops->cross_entropy(nn, &d);
+    end(nn);
+}
+
+static void wrapped_entropy_local(zero_nn_t *nn, const zero_nn_entropy_t *e)
+{
+    zero_nn_entropy_t d = note_entropy(nn, e);
+    cuda.ops->entropy_local(nn, &d);
+    end(nn);
+}
+
+static void wrapped_entropy_combine(zero_nn_t *nn, const zero_nn_entropy_t *e)
+{
+    zero_nn_entropy_t d = note_entropy(nn, e);
+    cuda.ops->entropy_combine(nn, &d);
     end(nn);
 }
 
@@ -504,6 +528,8 @@ zero_nn_t *nn_cuda_context(int level)
     cuda.wrapped.attention_forward = wrapped_attention_forward;
     cuda.wrapped.attention_backward = wrapped_attention;
     cuda.wrapped.cross_entropy = wrapped_cross_entropy;
+    cuda.wrapped.entropy_local = wrapped_entropy_local;
+    cuda.wrapped.entropy_combine = wrapped_entropy_combine;
     nn->ops = &cuda.wrapped;
     return nn;
 }

@@ -210,6 +210,8 @@ static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
                                                     .dbias = x[3],
                                                     .dbias_residual = behind(x[3], C, dtype)});
         zero_nn_cross_entropy(nn, host, x[6], index, ROWS, V, 0, true, 1, dtype);
+        zero_nn_cross_entropy_local(nn, x[3], x[6], index, ROWS, 9, V - 9, V, dtype);
+        zero_nn_cross_entropy_combine(nn, host, x[6], x[3], 1, index, ROWS, 9, V - 9, V, true, 1, dtype);
         zero_nn_embedding_backward(nn, x[1], x[7], x[5], index, B, T, C, V, dtype);
     }
 }
@@ -359,6 +361,15 @@ START_TEST(memory_of_the_host)
         says(zero_nn_status(b.nn, &why), ZERO_ERR_ARG, "cross_entropy 140 40 1 fp32");
         says(ZERO_ERR_ARG, ZERO_ERR_ARG, bad[i].what);
         says(ZERO_ERR_ARG, ZERO_ERR_ARG, "");
+    }
+    for (int i = 0; i < 3; i++) {
+        if (i == 0)
+            zero_nn_cross_entropy_local(b.nn, (float *)b.base, b.base, plain, ROWS, 9, V - 9, V, ZERO_FP32);
+        else
+            zero_nn_cross_entropy_combine(b.nn, bad[i - 1].losses, b.base, (float *)b.base, 1, bad[i - 1].targets, ROWS,
+                                          9, V - 9, V, true, 1, ZERO_FP32);
+        says(zero_nn_status(b.nn, &why), ZERO_ERR_ARG, i == 0 ? "cross_entropy_local" : "cross_entropy_combine");
+        says(ZERO_ERR_ARG, ZERO_ERR_ARG, i == 0 ? "targets" : bad[i - 1].what);
     }
     zero_nn_embedding_forward(b.nn, b.base, plain, b.base, b.base, B, T, C, ZERO_FP32);
     says(zero_nn_status(b.nn, &why), ZERO_ERR_ARG, "");
@@ -758,7 +769,7 @@ static const struct {
     {"cublasLtCreate", 1, "CUBLAS_STATUS_NOT_INITIALIZED"},
     {"cublasLtMatmulAlgoGetHeuristic", 18, "CUBLAS_STATUS_NOT_INITIALIZED"},
     {"cublasLtMatmul", 9, "CUBLAS_STATUS_EXECUTION_FAILED"},
-    {"launch", 94, ""},
+    {"launch", 100, ""},
     {"cudaPointerGetAttributes", 8, "cudaPointerGetAttributes"},
 };
 

@@ -418,6 +418,8 @@ static void call_all_dry(zero_nn_t *nn)
     zero_nn_attention_forward(nn, &a);
     zero_nn_attention_backward(nn, &a, NULL, NULL, NULL, NULL, NULL);
     zero_nn_cross_entropy(nn, NULL, NULL, NULL, 5, 6, 0, true, 1, ZERO_FP32);
+    zero_nn_cross_entropy_local(nn, NULL, NULL, NULL, 5, 7, 6, 0, ZERO_FP32);
+    zero_nn_cross_entropy_combine(nn, NULL, NULL, NULL, 2, NULL, 5, 7, 6, 0, true, 1, ZERO_FP32);
 }
 
 START_TEST(dry_runs)

@@ -9,26 +9,28 @@
 #include <math.h>
 
 typedef enum zero_nn_op {
-    ZERO_NN_GEMM = 0,       /* m, n, k, lda, ldb, ldc, flags */
-    ZERO_NN_BIAS_BACKWARD,  /* rows, n */
-    ZERO_NN_EMBED_FORWARD,  /* B, T, C */
-    ZERO_NN_EMBED_BACKWARD, /* B, T, C, V */
-    ZERO_NN_NORM_FORWARD,   /* rows, C; groups, ldx, ldy (0 as in zero_nn_norm_t); rms */
-    ZERO_NN_NORM_BACKWARD,  /* the same */
-    ZERO_NN_ACT_FORWARD,    /* count, act */
-    ZERO_NN_ACT_BACKWARD,   /* rows, n, act */
-    ZERO_NN_GATED_FORWARD,  /* rows, F, act */
-    ZERO_NN_GATED_BACKWARD, /* the same */
-    ZERO_NN_ROTARY,         /* rows, T, heads, D, ld, R, backward */
-    ZERO_NN_PUT_ROWS,       /* C, ldx, ldy */
-    ZERO_NN_ADD,            /* count */
-    ZERO_NN_SCALE,          /* count */
-    ZERO_NN_ADD_SUMS,       /* count */
-    ZERO_NN_ATTN_FORWARD,   /* B, T, H, KV, D, strides of q, k, v, S, causal */
-    ZERO_NN_ATTN_BACKWARD,  /* the same */
-    ZERO_NN_CROSS_ENTROPY,  /* rows, V, ld, grad */
-    ZERO_NN_COMBINE,        /* count */
-    ZERO_NN_NORMALIZE,      /* count */
+    ZERO_NN_GEMM = 0,        /* m, n, k, lda, ldb, ldc, flags */
+    ZERO_NN_BIAS_BACKWARD,   /* rows, n */
+    ZERO_NN_EMBED_FORWARD,   /* B, T, C */
+    ZERO_NN_EMBED_BACKWARD,  /* B, T, C, V */
+    ZERO_NN_NORM_FORWARD,    /* rows, C; groups, ldx, ldy (0 as in zero_nn_norm_t); rms */
+    ZERO_NN_NORM_BACKWARD,   /* the same */
+    ZERO_NN_ACT_FORWARD,     /* count, act */
+    ZERO_NN_ACT_BACKWARD,    /* rows, n, act */
+    ZERO_NN_GATED_FORWARD,   /* rows, F, act */
+    ZERO_NN_GATED_BACKWARD,  /* the same */
+    ZERO_NN_ROTARY,          /* rows, T, heads, D, ld, R, backward */
+    ZERO_NN_PUT_ROWS,        /* C, ldx, ldy */
+    ZERO_NN_ADD,             /* count */
+    ZERO_NN_SCALE,           /* count */
+    ZERO_NN_ADD_SUMS,        /* count */
+    ZERO_NN_ATTN_FORWARD,    /* B, T, H, KV, D, strides of q, k, v, S, causal */
+    ZERO_NN_ATTN_BACKWARD,   /* the same */
+    ZERO_NN_CROSS_ENTROPY,   /* rows, V, ld, grad */
+    ZERO_NN_ENTROPY_LOCAL,   /* rows, V, ld */
+    ZERO_NN_ENTROPY_COMBINE, /* rows, V, ld, grad, parts */
+    ZERO_NN_COMBINE,         /* count */
+    ZERO_NN_NORMALIZE,       /* count */
     ZERO_NN_OP_COUNT
 } zero_nn_op_t;
 
@@ -124,7 +126,41 @@ typedef struct zero_nn_entropy {
     float *losses;          /* (rows) */
     void *logits;           /* (rows, V) */
     const int32_t *targets; /* (rows), all in range or ZERO_NN_IGNORE */
+    /* Of local and combine, whose logits are a part of the vocabulary; V may be 0, and logits is then not used. */
+    int64_t first;    /* the vocabulary's index of the first column */
+    float *stats;     /* local: (rows, 3) */
+    const float *all; /* combine: (parts, rows, 3) */
+    int64_t parts;
 } zero_nn_entropy_t;
+
+/* The column of row r's target, or -1 if it is in another part. */
+static inline int64_t zero_nn_entropy_column(const zero_nn_entropy_t *e, int64_t r)
+{
+    int64_t column = e->targets[r] - e->first;
+    return column >= 0 && column < e->V ? column : -1;
+}
+
+/* The stats of row r in all parts together, on CPU. A part's NaN is in its sum, and so in the total's. */
+static inline void zero_nn_entropy_total(const zero_nn_entropy_t *e, int64_t r, float total[3])
+{
+    total[0] = -INFINITY;
+    total[1] = total[2] = 0;
+    for (int64_t p = 0; p < e->parts; p++) {
+        const float *part = e->all + 3 * (p * e->rows + r);
+        total[0] = part[0] > total[0] ? part[0] : total[0];
+    }
+    for (int64_t p = 0; p < e->parts; p++) {
+        const float *part = e->all + 3 * (p * e->rows + r);
+        total[1] += part[1] * expf(part[0] - total[0]);
+        total[2] += part[2];
+    }
+}
+
+/* The loss of a row with these stats. */
+static inline float zero_nn_entropy_loss(const float total[3])
+{
+    return logf(total[1]) + total[0] - total[2];
+}
 
 /* A backend. Its arguments are already checked: sizes are positive (k of a GEMM may be 0), leading dimensions are
  * filled in, and indices are in range. nn->plan is the plan of the call. Its workspace bytes are at nn->workspace,
@@ -168,11 +204,14 @@ typedef struct zero_nn_ops {
     void (*attention_forward)(zero_nn_t *nn, const zero_nn_attention_t *a);
     void (*attention_backward)(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g);
     void (*cross_entropy)(zero_nn_t *nn, const zero_nn_entropy_t *e);
+    void (*entropy_local)(zero_nn_t *nn, const zero_nn_entropy_t *e);
+    void (*entropy_combine)(zero_nn_t *nn, const zero_nn_entropy_t *e);
     void (*combine)(zero_nn_t *nn, float *y, float alpha, const float *a, float beta, const float *b, int64_t count);
     void (*normalize)(zero_nn_t *nn, float *y, const float *x, int64_t count, float least);
     void (*set_stream)(zero_nn_t *nn); /* passes nn->stream to libraries; may be NULL */
     void (*copy)(zero_nn_t *nn, void *dst, const void *src,
-                 uint64_t bytes); /* without a plan; bytes > 0. NULL: memcpy suffices */
+                 uint64_t bytes);                            /* without a plan; bytes > 0. NULL: memcpy suffices */
+    void (*clear)(zero_nn_t *nn, void *dst, uint64_t bytes); /* likewise; NULL: memset suffices */
     void (*repeat)(zero_nn_t *nn, int slot, void (*calls)(void *ctx),
                    void *ctx); /* in dry mode too. NULL: make the calls each time */
 } zero_nn_ops_t;

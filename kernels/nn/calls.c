@@ -347,6 +347,69 @@ void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int
         nn->ops->cross_entropy(nn, &e);
 }
 
+/* Checks for both calls for a part of the vocabulary. uses: the call reads or writes logits. Returns true if there is
+ * something to compute. */
+static bool part_begin(zero_nn_t *nn, zero_nn_entropy_t *e, zero_nn_op_t op, bool uses)
+{
+    if (e->ld == 0 || e->V == 0)
+        e->ld = e->V;
+    zero_nn_shape_t shape = shape_of(op, e->dtype);
+    int64_t d[] = {e->rows, e->V, e->ld, e->grad, e->parts, e->first};
+    memcpy(shape.d, d, sizeof d);
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, e->rows, e->ld) || !matrix_ok(nn, &shape, e->parts, e->rows) ||
+        e->rows == 0)
+        return false;
+    if (e->ld < e->V) {
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: rows of %lld logits, %lld apart: make ld at least V, or 0",
+                     zero_nn_op_name(op), (long long)e->V, (long long)e->ld);
+        return false;
+    }
+    shape.d[5] = 0; /* first is no part of a plan */
+    return zero_nn_plan_begin(nn, &shape) != NULL && (!uses || e->V == 0 || operand_ok(nn, e->logits, op, "logits")) &&
+           operand_ok(nn, e->targets, op, "targets");
+}
+
+void zero_nn_cross_entropy_local(zero_nn_t *nn, float *stats, const void *logits, const int32_t *targets, int64_t rows,
+                                 int64_t first, int64_t V, int64_t ld, zero_dtype_t dtype)
+{
+    const zero_nn_op_t op = ZERO_NN_ENTROPY_LOCAL;
+    zero_nn_entropy_t e = {.rows = rows,
+                           .first = first,
+                           .V = V,
+                           .ld = ld,
+                           .dtype = dtype,
+                           .logits = (void *)logits, /* it is only read */
+                           .targets = targets,
+                           .stats = stats};
+    if (part_begin(nn, &e, op, true) && operand_ok(nn, stats, op, "stats") &&
+        indices_ok(nn, op, "target", targets, rows, INT32_MAX, ZERO_NN_IGNORE))
+        nn->ops->entropy_local(nn, &e);
+}
+
+void zero_nn_cross_entropy_combine(zero_nn_t *nn, float *losses, void *logits, const float *stats, int parts,
+                                   const int32_t *targets, int64_t rows, int64_t first, int64_t V, int64_t ld,
+                                   bool grad, float scale, zero_dtype_t dtype)
+{
+    const zero_nn_op_t op = ZERO_NN_ENTROPY_COMBINE;
+    zero_nn_entropy_t e = {.rows = rows,
+                           .first = first,
+                           .V = V,
+                           .ld = ld,
+                           .grad = grad,
+                           .scale = scale,
+                           .dtype = dtype,
+                           .losses = losses,
+                           .logits = logits,
+                           .targets = targets,
+                           .all = stats,
+                           .parts = parts};
+    if (parts < 1 && nn->error.status == ZERO_OK)
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: stats of %d parts: there must be 1 or more", zero_nn_op_name(op), parts);
+    if (part_begin(nn, &e, op, grad) && operand_ok(nn, losses, op, "losses") && operand_ok(nn, stats, op, "stats") &&
+        indices_ok(nn, op, "target", targets, rows, INT32_MAX, ZERO_NN_IGNORE))
+        nn->ops->entropy_combine(nn, &e);
+}
+
 void zero_nn_copy(zero_nn_t *nn, void *dst, const void *src, uint64_t bytes)
 {
     if (nn->dry || nn->error.status != ZERO_OK || bytes == 0)
@@ -357,6 +420,18 @@ void zero_nn_copy(zero_nn_t *nn, void *dst, const void *src, uint64_t bytes)
         nn->ops->copy(nn, dst, src, bytes);
     else
         memcpy(dst, src, bytes);
+}
+
+void zero_nn_clear(zero_nn_t *nn, void *dst, uint64_t bytes)
+{
+    if (nn->dry || nn->error.status != ZERO_OK || bytes == 0)
+        return;
+    if (dst == NULL)
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%llu bytes are to be 0, but have no address", (unsigned long long)bytes);
+    else if (nn->ops->clear != NULL)
+        nn->ops->clear(nn, dst, bytes);
+    else
+        memset(dst, 0, bytes);
 }
 
 void zero_nn_sort_tokens(int32_t *order, int32_t *scratch, const int32_t *tokens, int64_t rows)

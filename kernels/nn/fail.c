@@ -23,6 +23,8 @@ static const char *const OP_NAMES[ZERO_NN_OP_COUNT] = {
     [ZERO_NN_ATTN_FORWARD] = "attention_forward",
     [ZERO_NN_ATTN_BACKWARD] = "attention_backward",
     [ZERO_NN_CROSS_ENTROPY] = "cross_entropy",
+    [ZERO_NN_ENTROPY_LOCAL] = "cross_entropy_local",
+    [ZERO_NN_ENTROPY_COMBINE] = "cross_entropy_combine",
     [ZERO_NN_COMBINE] = "combine",
     [ZERO_NN_NORMALIZE] = "normalize",
 };

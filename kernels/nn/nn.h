@@ -328,6 +328,29 @@ void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, con
 void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int32_t *targets, int64_t rows, int64_t V,
                            int64_t ld, bool grad, float scale, zero_dtype_t dtype);
 
+/* The same for a vocabulary that is split over ranks. A part has the columns [first, first + V) of the logits: logits
+ * (rows, V) with ld elements from row to row. V may be 0.
+ *
+ * First each rank calls zero_nn_cross_entropy_local, which writes stats (rows, 3) in fp32: the largest logit of the
+ * row, the sum of exp(logit - largest), and the target's logit, or 0 if it is in another part. A part without columns,
+ * and a row whose target is ZERO_NN_IGNORE, have -infinity, 0, 0; logits of -infinity alone have the sum 0. Then the
+ * ranks gather their stats into (parts, rows, 3), with the parts in the same order on every rank, and each calls
+ * zero_nn_cross_entropy_combine. It writes the losses of whole rows. With grad, the gradient overwrites this part's
+ * logits; otherwise they are not used.
+ *
+ * Targets index the whole vocabulary: the caller ensures that each is in one of the parts. A target < 0 other than
+ * ZERO_NN_IGNORE is an error. logits may be NULL if V is 0; in the second call also without grad. With "cuda", stats
+ * are on the GPU.
+ *
+ * combine adds the parts in their order, and losses depend only on stats and targets. So losses have the same bits on
+ * every rank. With one part, or if the other parts have no columns, losses and gradients have the bits of
+ * zero_nn_cross_entropy; with more, they differ from it by rounding. On CPU no bit depends on the number of threads. */
+void zero_nn_cross_entropy_local(zero_nn_t *nn, float *stats, const void *logits, const int32_t *targets, int64_t rows,
+                                 int64_t first, int64_t V, int64_t ld, zero_dtype_t dtype);
+void zero_nn_cross_entropy_combine(zero_nn_t *nn, float *losses, void *logits, const float *stats, int parts,
+                                   const int32_t *targets, int64_t rows, int64_t first, int64_t V, int64_t ld,
+                                   bool grad, float scale, zero_dtype_t dtype);
+
 /* y = alpha * a + beta * b in fp32; y may be either. */
 void zero_nn_combine(zero_nn_t *nn, float *y, double alpha, const float *a, double beta, const float *b, int64_t count);
 /* y = x / max(|x|, least), |x| the root of the sum of squares, in fp32; y may be x. */
@@ -342,5 +365,7 @@ void zero_nn_orthogonalize(zero_nn_t *nn, float *x, void *scratch, int64_t rows,
 /* Copies bytes between any two buffers of the GPU or of page-locked host memory, in stream order. On CPU the copy is
  * complete on return. Does nothing in dry mode. */
 void zero_nn_copy(zero_nn_t *nn, void *dst, const void *src, uint64_t bytes);
+/* Sets bytes of such a buffer to 0, likewise. */
+void zero_nn_clear(zero_nn_t *nn, void *dst, uint64_t bytes);
 
 #endif

@@ -424,20 +424,64 @@ static void cpu_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t coun
     }
 }
 
+/* The stats of row r, whose target is not ignored. */
+static void entropy_stats(const zero_nn_simd_t *simd, const zero_nn_entropy_t *e, int64_t r, float stats[3])
+{
+    const int64_t target = zero_nn_entropy_column(e, r);
+    stats[1] = simd->entropy_sum(element(e->logits, r * e->ld, e->dtype), e->V, &stats[0], e->dtype);
+    stats[2] = target < 0 ? 0 : zero_element(e->logits, r * e->ld + target, e->dtype);
+}
+
+/* The loss of row r, and its gradient if e->grad; stats NULL: its target is ignored. */
+static void entropy_end(const zero_nn_simd_t *simd, const zero_nn_entropy_t *e, int64_t r, const float *stats)
+{
+    e->losses[r] = stats == NULL ? 0 : zero_nn_entropy_loss(stats);
+    if (!e->grad || e->V == 0)
+        return;
+    void *logits = element_out(e->logits, r * e->ld, e->dtype);
+    if (stats == NULL)
+        memset(logits, 0, (size_t)e->V * zero_dtype_size(e->dtype));
+    else
+        simd->entropy_grad(logits, zero_nn_entropy_column(e, r), e->V, stats[0], stats[1], e->scale, e->dtype);
+}
+
 static void cpu_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
 {
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
     int threads = zero_nn_threads(nn, e->rows * e->V / WORTH);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t r = 0; r < e->rows; r++) {
-        void *logits = element_out(e->logits, r * e->ld, e->dtype);
-        if (e->targets[r] != ZERO_NN_IGNORE) {
-            e->losses[r] = simd->entropy(logits, e->targets[r], e->V, e->grad, e->scale, e->dtype);
-            continue;
-        }
-        e->losses[r] = 0;
-        if (e->grad)
-            memset(logits, 0, (size_t)e->V * zero_dtype_size(e->dtype));
+        const bool ignored = e->targets[r] == ZERO_NN_IGNORE;
+        float stats[3];
+        if (!ignored)
+            entropy_stats(simd, e, r, stats);
+        entropy_end(simd, e, r, ignored ? NULL : stats);
+    }
+}
+
+static void cpu_entropy_local(zero_nn_t *nn, const zero_nn_entropy_t *e)
+{
+    const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    int threads = zero_nn_threads(nn, e->rows * e->V / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < e->rows; r++) {
+        float *stats = e->stats + 3 * r;
+        stats[0] = -INFINITY;
+        stats[1] = stats[2] = 0;
+        if (e->targets[r] != ZERO_NN_IGNORE && e->V > 0)
+            entropy_stats(simd, e, r, stats);
+    }
+}
+
+static void cpu_entropy_combine(zero_nn_t *nn, const zero_nn_entropy_t *e)
+{
+    const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    int threads = zero_nn_threads(nn, e->rows * e->V / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < e->rows; r++) {
+        float total[3];
+        zero_nn_entropy_total(e, r, total);
+        entropy_end(simd, e, r, e->targets[r] == ZERO_NN_IGNORE ? NULL : total);
     }
 }
 
@@ -496,6 +540,8 @@ const zero_nn_ops_t zero_nn_cpu_ops = {
     .attention_forward = zero_nn_cpu_attention_forward,
     .attention_backward = cpu_attention_backward,
     .cross_entropy = cpu_cross_entropy,
+    .entropy_local = cpu_entropy_local,
+    .entropy_combine = cpu_entropy_combine,
     .combine = cpu_combine,
     .normalize = cpu_normalize,
 };

@@ -51,8 +51,12 @@ typedef struct zero_nn_simd {
     void (*rms_grad)(void *dx, float *dw, const void *residual, const void *dy, const void *x, const void *w,
                      float rstd, int64_t C, zero_dtype_t dtype);
 
-    /* One row of logits (V). Returns its loss. With grad, scale * (softmax - onehot) overwrites the logits. */
-    float (*entropy)(void *logits, int64_t target, int64_t V, bool grad, float scale, zero_dtype_t dtype);
+    /* One row of logits (V); V may be 0. entropy_sum returns the sum of exp(logit - max), with max the largest logit; 0
+     * and -infinity if no logit is larger than that. entropy_grad: scale * (softmax - onehot) overwrites the logits,
+     * with the softmax of this max and sum; target: the column of the one, or -1 for none. */
+    float (*entropy_sum)(const void *logits, int64_t V, float *max, zero_dtype_t dtype);
+    void (*entropy_grad)(void *logits, int64_t target, int64_t V, float max, float sum, float scale,
+                         zero_dtype_t dtype);
 
     /* C (m, n) = A (m, k) B (k, n), + C with add. fp32. n is a multiple of ZERO_NN_LANES, and every row of b and c is
      * aligned to ZERO_NN_LANES floats. A is (m, k) with rows of ZERO_NN_BLOCK floats, or with trans_a its transpose (k,

@@ -265,7 +265,7 @@ KERNEL void rows_sum(void *y, const void *a, const void *b, int64_t n, zero_dtyp
 
 /* The row stays in cache between its three passes: maximum, sum of exponentials, gradient. The maximum ignores a NaN,
  * but the sum does not. */
-INLINE float entropy_row(void *logits, int64_t target, int64_t V, bool grad, float scale, const zero_dtype_t dtype)
+INLINE float entropy_sum(const void *logits, int64_t V, float *max, const zero_dtype_t dtype)
 {
     vf top[4], sum[4];
     for (int j = 0; j < 4; j++) {
@@ -278,34 +278,49 @@ INLINE float entropy_row(void *logits, int64_t target, int64_t V, bool grad, flo
             top[j] = vf_max(row_get(logits, i + j * LANES, dtype), top[j]);
     for (; i < V; i += LANES)
         top[0] = vf_max(vf_select(vi_below(V - i), row_get_to(logits, i, V, dtype), top[0]), top[0]);
-    float max = vf_top(vf_max(vf_max(top[0], top[1]), vf_max(top[2], top[3])));
+    *max = vf_top(vf_max(vf_max(top[0], top[1]), vf_max(top[2], top[3])));
 
+    const float base = *max == -INFINITY ? 0 : *max; /* -inf - -inf would be a NaN */
     for (i = 0; i + 4 * LANES <= V; i += 4 * LANES)
         for (int j = 0; j < 4; j++)
-            sum[j] += vf_exp(row_get(logits, i + j * LANES, dtype) - max);
+            sum[j] += vf_exp(row_get(logits, i + j * LANES, dtype) - base);
     for (; i < V; i += LANES)
-        sum[0] += (vf)(vi_below(V - i) & (vi)vf_exp(row_get_to(logits, i, V, dtype) - max));
-    float total = vf_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
-    float at_target = row_get_part(logits, target, 1, dtype)[0];
-
-    if (grad) {
-        float inverse = 1.0f / total, factor = inverse * scale;
-        for (i = 0; i < V; i += LANES)
-            row_put_to(logits, i, V, dtype, vf_exp(row_get_to(logits, i, V, dtype) - max) * factor);
-        /* in fp32, so scale * (p - 1) is rounded once */
-        float p = (vf_exp(vf_set(at_target - max))[0] * inverse - 1.0f) * scale;
-        row_put_part(logits, target, 1, dtype, vf_set(p));
-    }
-    return logf(total) + max - at_target;
+        sum[0] += (vf)(vi_below(V - i) & (vi)vf_exp(row_get_to(logits, i, V, dtype) - base));
+    return vf_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
-KERNEL float rows_entropy(void *logits, int64_t target, int64_t V, bool grad, float scale, zero_dtype_t dtype)
+KERNEL float rows_entropy_sum(const void *logits, int64_t V, float *max, zero_dtype_t dtype)
 {
-    float loss;
-#define BODY(dt) loss = entropy_row(logits, target, V, grad, scale, dt)
+    float sum;
+#define BODY(dt) sum = entropy_sum(logits, V, max, dt)
     FOR_DTYPE(dtype, BODY);
 #undef BODY
-    return loss;
+    return sum;
+}
+
+INLINE void entropy_grad(void *logits, int64_t target, int64_t V, float max, float sum, float scale,
+                         const zero_dtype_t dtype)
+{
+    const float inverse = 1.0f / sum, factor = inverse * scale;
+    const float at_target = target < 0 ? 0 : row_get_part(logits, target, 1, dtype)[0];
+    int64_t i = 0;
+    for (; i + LANES <= V; i += LANES)
+        row_put(logits, i, dtype, vf_exp(row_get(logits, i, dtype) - max) * factor);
+    if (i < V) /* a loop with this call of memcpy would keep its constants in memory */
+        row_put_part(logits, i, V - i, dtype, vf_exp(row_get_part(logits, i, V - i, dtype) - max) * factor);
+    if (target < 0)
+        return;
+    /* in fp32, so scale * (p - 1) is rounded once */
+    float p = (vf_exp(vf_set(at_target - max))[0] * inverse - 1.0f) * scale;
+    row_put_part(logits, target, 1, dtype, vf_set(p));
+}
+
+KERNEL void rows_entropy_grad(void *logits, int64_t target, int64_t V, float max, float sum, float scale,
+                              zero_dtype_t dtype)
+{
+#define BODY(dt) entropy_grad(logits, target, V, max, sum, scale, dt)
+    FOR_DTYPE(dtype, BODY);
+#undef BODY
 }
 
 /* ---- blocks ----------------------------------------------------------------------------------------------------- */
@@ -411,7 +426,8 @@ const zero_nn_simd_t SIMD_TABLE = {
     .norm_grad = rows_norm_grad,
     .rms = rows_rms,
     .rms_grad = rows_rms_grad,
-    .entropy = rows_entropy,
+    .entropy_sum = rows_entropy_sum,
+    .entropy_grad = rows_entropy_grad,
     .block = rows_block,
     .softmax = rows_softmax,
     .softmax_grad = rows_softmax_grad,

@@ -379,6 +379,14 @@ static void cuda_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
         zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_entropy(&there, zero_nn_cuda_stream(nn)));
 }
 
+static void cuda_entropy_local(zero_nn_t *nn, const zero_nn_entropy_t *e)
+{
+    zero_nn_entropy_t there = *e;
+    there.targets = reached(nn, "targets", e->targets);
+    if (there.targets != NULL)
+        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_entropy(&there, zero_nn_cuda_stream(nn)));
+}
+
 static void cuda_combine(zero_nn_t *nn, float *y, float alpha, const float *a, float beta, const float *b,
                          int64_t count)
 {
@@ -406,6 +414,14 @@ static void cuda_copy(zero_nn_t *nn, void *dst, const void *src, uint64_t bytes)
     cudaError_t status = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, zero_nn_cuda_stream(nn));
     if (status != cudaSuccess)
         zero_nn_fail(nn, ZERO_ERR_SYSTEM, "a copy of %llu bytes: cudaMemcpyAsync: %s (%s)", (unsigned long long)bytes,
+                     cudaGetErrorString(status), cudaGetErrorName(status));
+}
+
+static void cuda_clear(zero_nn_t *nn, void *dst, uint64_t bytes)
+{
+    cudaError_t status = cudaMemsetAsync(dst, 0, bytes, zero_nn_cuda_stream(nn));
+    if (status != cudaSuccess)
+        zero_nn_fail(nn, ZERO_ERR_SYSTEM, "clearing %llu bytes: cudaMemsetAsync: %s (%s)", (unsigned long long)bytes,
                      cudaGetErrorString(status), cudaGetErrorName(status));
 }
 
@@ -439,10 +455,13 @@ static const zero_nn_ops_t OPS = {
     .attention_forward = cuda_attention_forward,
     .attention_backward = cuda_attention_backward,
     .cross_entropy = cuda_cross_entropy,
+    .entropy_local = cuda_entropy_local,
+    .entropy_combine = cuda_cross_entropy,
     .combine = cuda_combine,
     .normalize = cuda_normalize,
     .set_stream = cuda_set_stream,
     .copy = cuda_copy,
+    .clear = cuda_clear,
     .repeat = zero_nn_cuda_repeat,
 };
 

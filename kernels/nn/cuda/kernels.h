@@ -78,7 +78,7 @@ uint64_t zero_nn_cuda_sort_workspace(int64_t rows);
 cudaError_t zero_nn_cuda_sort(void *workspace, const int32_t *from, int64_t rows, int64_t bound, const int32_t **tokens,
                               const int32_t **order, cudaStream_t stream);
 
-/* entropy.cu */
+/* entropy.cu: all three calls; local has stats, combine has all. */
 cudaError_t zero_nn_cuda_entropy(const zero_nn_entropy_t *e, cudaStream_t stream);
 
 /* attention.cu, attention_one.cu (if T is 1), attention_grad.cu: our own kernels, for heads of up to ZERO_NN_CUDA_HEAD

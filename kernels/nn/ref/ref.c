@@ -204,29 +204,64 @@ static void ref_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, 
         zero_nn_ref_bias_backward(nn, g->dbias, g->dq, a->B * T, zero_nn_attention_width(a->H, a->KV, D), a->dtype);
 }
 
+/* stats: the largest logit of row r, the sum of exp(logit - largest), and the target's logit, if it is there. */
+static void entropy_stats(const zero_nn_entropy_t *e, int64_t r, float stats[3])
+{
+    const int64_t row = r * e->ld, target = zero_nn_entropy_column(e, r);
+    float max = -INFINITY, sum = 0;
+    for (int64_t j = 0; j < e->V; j++) {
+        float x = zero_element(e->logits, row + j, e->dtype);
+        max = x > max || isnan(x) ? x : max;
+    }
+    for (int64_t j = 0; j < e->V && max != -INFINITY; j++)
+        sum += expf(zero_element(e->logits, row + j, e->dtype) - max);
+    stats[0] = max;
+    stats[1] = sum;
+    stats[2] = target < 0 ? 0 : zero_element(e->logits, row + target, e->dtype);
+}
+
+/* The loss of row r, and its gradient if e->grad; stats NULL: its target is ignored. */
+static void entropy_end(const zero_nn_entropy_t *e, int64_t r, const float *stats)
+{
+    const int64_t row = r * e->ld, target = zero_nn_entropy_column(e, r);
+    e->losses[r] = stats == NULL ? 0 : zero_nn_entropy_loss(stats);
+    for (int64_t j = 0; j < e->V && e->grad; j++) {
+        float p = stats == NULL ? 0 : expf(zero_element(e->logits, row + j, e->dtype) - stats[0]) / stats[1];
+        zero_element_set(e->logits, row + j, e->dtype, (j == target ? p - 1.0f : p) * e->scale);
+    }
+}
+
 static void ref_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
 {
     (void)nn;
     for (int64_t r = 0; r < e->rows; r++) {
-        int64_t row = r * e->ld;
-        float max = -INFINITY, sum = 0;
-        if (e->targets[r] == ZERO_NN_IGNORE) {
-            e->losses[r] = 0;
-            for (int64_t j = 0; j < e->V && e->grad; j++)
-                zero_element_set(e->logits, row + j, e->dtype, 0);
-            continue;
-        }
-        for (int64_t j = 0; j < e->V; j++) {
-            float x = zero_element(e->logits, row + j, e->dtype);
-            max = x > max || isnan(x) ? x : max;
-        }
-        for (int64_t j = 0; j < e->V; j++)
-            sum += expf(zero_element(e->logits, row + j, e->dtype) - max);
-        e->losses[r] = logf(sum) + max - zero_element(e->logits, row + e->targets[r], e->dtype);
-        for (int64_t j = 0; j < e->V && e->grad; j++) {
-            float p = expf(zero_element(e->logits, row + j, e->dtype) - max) / sum;
-            zero_element_set(e->logits, row + j, e->dtype, (j == e->targets[r] ? p - 1.0f : p) * e->scale);
-        }
+        const bool ignored = e->targets[r] == ZERO_NN_IGNORE;
+        float stats[3];
+        if (!ignored)
+            entropy_stats(e, r, stats);
+        entropy_end(e, r, ignored ? NULL : stats);
+    }
+}
+
+static void ref_entropy_local(zero_nn_t *nn, const zero_nn_entropy_t *e)
+{
+    (void)nn;
+    for (int64_t r = 0; r < e->rows; r++) {
+        float *stats = e->stats + 3 * r;
+        stats[0] = -INFINITY;
+        stats[1] = stats[2] = 0;
+        if (e->targets[r] != ZERO_NN_IGNORE)
+            entropy_stats(e, r, stats);
+    }
+}
+
+static void ref_entropy_combine(zero_nn_t *nn, const zero_nn_entropy_t *e)
+{
+    (void)nn;
+    for (int64_t r = 0; r < e->rows; r++) {
+        float total[3];
+        zero_nn_entropy_total(e, r, total);
+        entropy_end(e, r, e->targets[r] == ZERO_NN_IGNORE ? NULL : total);
     }
 }
 
@@ -270,6 +305,8 @@ const zero_nn_ops_t zero_nn_ref_ops = {
     .attention_forward = ref_attention_forward,
     .attention_backward = ref_attention_backward,
     .cross_entropy = ref_cross_entropy,
+    .entropy_local = ref_entropy_local,
+    .entropy_combine = ref_entropy_combine,
     .combine = ref_combine,
     .normalize = ref_normalize,
 };
