@@ -121,11 +121,11 @@ static int make(model_t *m, int layers, int matrices, int64_t count, int64_t emb
     }
     add_param(m, 0, embedding, dtype, 1);
     for (int u = 0; u <= layers; u++)
-        m->eval[u] = m->train[uses++] = (zero_spec_use_t){u, ZERO_READ};
-    m->train[uses++] = (zero_spec_use_t){0, ZERO_READ | ZERO_GRAD};
+        m->eval[u] = m->train[uses++] = (zero_spec_use_t){.unit = u, .flags = ZERO_READ};
+    m->train[uses++] = (zero_spec_use_t){.flags = ZERO_READ | ZERO_GRAD};
     for (int u = layers; u > 0; u--)
-        m->train[uses++] = (zero_spec_use_t){u, ZERO_READ | ZERO_GRAD};
-    m->train[uses++] = (zero_spec_use_t){0, ZERO_GRAD};
+        m->train[uses++] = (zero_spec_use_t){.unit = u, .flags = ZERO_READ | ZERO_GRAD};
+    m->train[uses++] = (zero_spec_use_t){.flags = ZERO_GRAD};
     m->passes[0] = (zero_spec_pass_t){.name = "train", .kind = ZERO_PASS_TRAIN, .uses = m->train, .use_count = uses};
     m->passes[1] = (zero_spec_pass_t){.name = "eval", .kind = ZERO_PASS_EVAL, .uses = m->eval, .use_count = layers + 1};
     m->passes[2] = (zero_spec_pass_t){.name = "sample", .kind = ZERO_PASS_ANY_ORDER};

@@ -260,6 +260,7 @@ static void answers(void)
     ck_assert_uint_eq(zero_plan_hash(NULL), 0);
     ck_assert(zero_pipe_size(NULL) == 0 && zero_pipe_index(NULL) == -1);
     ck_assert(zero_data_size(NULL) == 0 && zero_data_index(NULL) == -1);
+    ck_assert(zero_axis_size(NULL, ZERO_AXIS_TENSOR) == 0 && zero_axis_index(NULL, ZERO_AXIS_TENSOR) == -1);
     zero_signal(NULL, 1);
     zero_abort(NULL, "nobody");
     for (int committed = 0; committed < 2; committed++) {
@@ -268,6 +269,11 @@ static void answers(void)
         ck_assert_int_eq(zero_param_elements(e, 0), 1000);
         ck_assert(zero_pipe_size(e) == 1 && zero_pipe_index(e) == 0);
         ck_assert(zero_data_size(e) == 1 && zero_data_index(e) == 0);
+        for (int axis = -1; axis <= ZERO_AXES; axis++) {
+            const bool exists = axis >= 0 && axis < ZERO_AXES;
+            ck_assert_int_eq(zero_axis_size(e, (zero_axis_t)axis), exists ? 1 : 0);
+            ck_assert_int_eq(zero_axis_index(e, (zero_axis_t)axis), exists ? 0 : -1);
+        }
         ck_assert_int_eq(zero_param_data(e, 0) != NULL, committed);
         ck_assert_int_eq(zero_param_grad(e, 0) != NULL, committed);
         ck_assert_int_eq(zero_plan_hash(e) != 0, committed);
@@ -293,8 +299,10 @@ static void declarations(void)
     zero_param_t param;
     zero_pass_t pass;
     zero_reserve_t reserve;
+    int64_t shape[ZERO_MAX_DIMS];
     zero_param_desc_t desc;
     zero_param_desc_init(&desc);
+    ck_assert(desc.split_dim == -1 && desc.split_blocks == 1 && !desc.partial);
     REFUSES(zero_unit_add(e, NULL, &unit), "");
     REFUSES(zero_unit_add(e, "v", NULL), "");
     REFUSES(zero_unit_add(e, "u", &unit), "'u'");
@@ -307,6 +315,21 @@ static void declarations(void)
     for (int d = 0; d < 8; d++)
         desc.shape[d] = INT64_MAX;
     REFUSES(zero_param_add(e, 0, &desc, &param), "2^63");
+    desc.ndim = desc.shape[0] = 1;
+    for (int bad = -2; bad < 2; bad += 3) {
+        desc.split_dim = bad;
+        REFUSES(zero_param_add(e, 0, &desc, &param), bad < 0 ? "'v' `dimension -2`" : "'v' `dimension 1`");
+    }
+    desc.split_dim = 0;
+    desc.split_blocks = 0;
+    REFUSES(zero_param_add(e, 0, &desc, &param), "'v' `0 blocks`");
+    desc.split_blocks = 1;
+    desc.partial = true;
+    REFUSES(zero_param_add(e, 0, &desc, &param), "'v' partial");
+    desc.partial = false;
+    desc.piece_of = "whole";
+    ck_assert_int_eq(zero_param_add(e, 0, &desc, &param), ZERO_ERR_UNSUPPORTED);
+    API_SAYS(zero_last_error(e), "'v' tile");
     REFUSES(zero_pass_add(e, NULL, ZERO_PASS_EVAL, &pass), "");
     REFUSES(zero_pass_add(e, "v", ZERO_PASS_EVAL, NULL), "");
     REFUSES(zero_use_add(e, 7, 0, ZERO_READ), "`pass 7`");
@@ -317,6 +340,17 @@ static void declarations(void)
     REFUSES(zero_chunk_link(e, 0, 1, ZERO_FP32), "`chunk 0`");
     REFUSES(zero_chunk_reserve(e, 0, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, 1), "`chunk 0`");
     REFUSES(zero_task_add(e, 0, 0, ZERO_FORWARD), "`chunk 0`");
+    REFUSES(zero_collective_add(e, 2, ZERO_AXIS_TENSOR, ZERO_COLLECTIVE_SUM, 8, ZERO_FP32), "`pass 2`");
+    REFUSES(zero_collective_add(e, 0, ZERO_AXIS_TENSOR, (zero_collective_kind_t)3, 8, ZERO_FP32), "3");
+    REFUSES(zero_collective_add(e, 0, ZERO_AXIS_TENSOR, ZERO_COLLECTIVE_SUM, 0, ZERO_FP32), "0");
+    REFUSES(zero_collective_add(e, 0, ZERO_AXIS_TENSOR, ZERO_COLLECTIVE_SUM, 8, (zero_dtype_t)7), "7");
+    ck_assert_int_eq(zero_collective_add(e, 0, ZERO_AXIS_SHARD, ZERO_COLLECTIVE_SUM, 8, ZERO_FP32),
+                     ZERO_ERR_UNSUPPORTED);
+    ck_assert_int_eq(zero_collective_add(e, 1, ZERO_AXIS_TENSOR, ZERO_COLLECTIVE_SUM, 8, ZERO_FP32), ZERO_ERR_ORDER);
+    REFUSES(zero_param_local(e, 0, NULL), "zero_param_local");
+    REFUSES(zero_param_local(e, 1, shape), "1");
+    OK(zero_param_local(e, 0, shape));
+    ck_assert(shape[0] == 1000 && shape[1] == 1);
     REFUSES(zero_param_find(e, NULL, &param), "");
     REFUSES(zero_param_find(e, "w", NULL), "");
     REFUSES(zero_param_find(e, "x", &param), "'x'");
@@ -366,6 +400,10 @@ static void contents(void)
     REFUSES(zero_micro_begin(e, 2, 0), "`pass 2`");
     REFUSES(zero_acquire(e, 1), "`unit 1`");
     REFUSES(zero_release(e, -1), "`unit -1`");
+    REFUSES(zero_collective(e, ZERO_AXIS_TENSOR, ZERO_COLLECTIVE_SUM, NULL, values, 8, ZERO_FP32), "send");
+    REFUSES(zero_collective(e, ZERO_AXIS_TENSOR, ZERO_COLLECTIVE_SUM, values, NULL, 8, ZERO_FP32), "receive");
+    REFUSES(zero_collective(e, ZERO_AXIS_TENSOR, ZERO_COLLECTIVE_SUM, values, (char *)values + 4, 8, ZERO_FP32), "");
+    REFUSES(zero_collective(e, ZERO_AXIS_TENSOR, ZERO_COLLECTIVE_SUM, values, values, -8, ZERO_FP32), "-8");
     REFUSES(zero_step_stats(e, NULL), "zero_stats_t NULL");
     REFUSES(zero_step_stats(e, &stats), "8");
     REFUSES(zero_sum(e, NULL, 1), "NULL");
@@ -467,16 +505,16 @@ static const struct group {
     {creation, "zero_create zero_destroy zero_last_error zero_last_failure"},
     {answers, "zero_param_count zero_param_name zero_param_elements zero_param_data zero_param_grad zero_reserved "
               "zero_stream zero_plan_hash zero_signal zero_abort zero_pipe_size zero_pipe_index zero_data_size "
-              "zero_data_index"},
+              "zero_data_index zero_axis_size zero_axis_index"},
     {declarations, "zero_unit_add zero_param_add zero_pass_add zero_use_add zero_reserve zero_param_find zero_chunks "
-                   "zero_chunk_link zero_chunk_reserve zero_task_add"},
+                   "zero_chunk_link zero_chunk_reserve zero_task_add zero_collective_add zero_param_local"},
     {overflows, "zero_commit"},
     {contents, "zero_param_fill zero_param_read zero_param_get zero_param_set zero_micro_begin zero_micro_end "
                "zero_acquire zero_release zero_step zero_wait "
                "zero_step_stats zero_sum zero_set_step zero_step_weight zero_loss_scale zero_trace_begin "
                "zero_trace_read zero_trace_end zero_forecast "
                "zero_measure zero_forecast_traffic zero_forecast_at zero_forecast_traffic_at zero_explain "
-               "zero_tasks_begin zero_task_next"},
+               "zero_tasks_begin zero_task_next zero_collective"},
 };
 enum { GROUPS = sizeof groups / sizeof *groups };
 

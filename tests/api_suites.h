@@ -20,7 +20,7 @@ typedef struct api_call {
     zero_status_t before, planned; /* status before zero_commit, and after it on an engine that only plans */
     zero_status_t after;           /* status after zero_commit */
 } api_call_t;
-enum { API_CALLS = 41 };
+enum { API_CALLS = 44 };
 extern const api_call_t api_calls[API_CALLS];
 
 /* An engine with one unit, one parameter, a training pass and an evaluation pass. plan_world 0: on one CPU rank;

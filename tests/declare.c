@@ -2,6 +2,8 @@
 /* declare.c - see declare.h. */
 #include "tests/declare.h"
 
+#include "zero/plan/split.h"
+
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
@@ -86,14 +88,15 @@ int32_t declare_pass(declare_t *d, zero_pass_kind_t kind)
     assert(p < DECLARE_PASSES);
     static const char *const names[] = {"train", "eval", "any"};
     snprintf(d->pass_names[p], sizeof d->pass_names[p], "%s%d", names[kind], p);
-    d->passes[p] = (zero_spec_pass_t){.name = d->pass_names[p], .kind = kind, .uses = d->uses[p]};
+    d->passes[p] = (zero_spec_pass_t){
+        .name = d->pass_names[p], .kind = kind, .uses = d->uses[p], .collectives = d->collectives[p]};
     return p;
 }
 
 void declare_use(declare_t *d, int32_t pass, int32_t unit, uint32_t flags)
 {
     assert(d->passes[pass].use_count < DECLARE_USES);
-    d->uses[pass][d->passes[pass].use_count++] = (zero_spec_use_t){unit, flags};
+    d->uses[pass][d->passes[pass].use_count++] = (zero_spec_use_t){.unit = unit, .flags = flags};
 }
 
 void declare_chain(declare_t *d, int layers, int64_t count, zero_dtype_t dtype)
@@ -250,8 +253,9 @@ void declare_shuffle_table(declare_t *d, uint64_t seed)
 {
     uint64_t state = zero_splitmix64(seed ^ 0x7461626c65u), *r = &state;
     static const int64_t persist[] = {0, 0, 300, 2000};
-    int longest = longest_hold(d), replicas = 1 + (int)declare_draw(r, (uint64_t)d->spec.world);
-    while (d->spec.world % replicas != 0)
+    int longest = longest_hold(d), groups = d->spec.world / d->spec.mesh.tensor,
+        replicas = 1 + (int)declare_draw(r, (uint64_t)groups);
+    while (groups % replicas != 0)
         replicas--;
     declare_replicas(d, replicas);
     declare_stage(d, (int)declare_draw(r, 4));
@@ -302,6 +306,39 @@ static void declare_whole(declare_t *d, uint64_t *r)
     }
 }
 
+/* Splits the parameters over the ranks of tensor parallelism, or has their gradients summed, or leaves them the same;
+ * and lets some uses have collectives. */
+static void declare_tensor(declare_t *d, uint64_t *r, int tensor)
+{
+    d->spec.mesh.tensor = tensor;
+    for (int32_t p = 0; p < d->spec.param_count && tensor > 1; p++) {
+        zero_spec_param_t *param = &d->params[p];
+        bool whole = d->spec.whole && param->ndim == 2 && !param->elementwise;
+        zero_error_t error;
+        param->split_blocks = 1;
+        param->split_dim = whole || param->ndim == 0 || declare_draw(r, 2) ? -1 : 0;
+        param->partial = param->split_dim < 0 && declare_draw(r, 2);
+        memcpy(param->whole, param->shape, sizeof param->whole);
+        param->total = param->count;
+        if (param->split_dim == 0) {
+            param->whole[0] *= tensor;
+            param->total *= tensor;
+        }
+        assert(zero_split_set(&d->spec, param, &error) == ZERO_OK);
+    }
+    for (int32_t p = 0; p < d->spec.pass_count && tensor > 1; p++)
+        for (int32_t u = 0; u < d->passes[p].use_count; u++)
+            for (uint64_t n = declare_draw(r, 3); n > 0 && d->passes[p].collective_count < DECLARE_COLLECTIVES; n--) {
+                zero_spec_collective_t *c = &d->collectives[p][d->passes[p].collective_count];
+                *c = (zero_spec_collective_t){ZERO_AXIS_TENSOR, (zero_collective_kind_t)declare_draw(r, 3),
+                                              tensor * (1 + (int64_t)declare_draw(r, 100)),
+                                              (zero_dtype_t)declare_draw(r, 2)};
+                if (d->uses[p][u].collective_count++ == 0)
+                    d->uses[p][u].first_collective = d->passes[p].collective_count;
+                d->passes[p].collective_count++;
+            }
+}
+
 void declare_random(declare_t *d, uint64_t seed, int max_world, bool small)
 {
     uint64_t state = zero_splitmix64(seed), *r = &state;
@@ -343,10 +380,13 @@ void declare_random(declare_t *d, uint64_t seed, int max_world, bool small)
     if (d->spec.reduce_dtype == ZERO_FP32 && declare_draw(&codecs, 3) == 0)
         d->spec.reduce_codec = declare_draw(&codecs, 2) ? ZERO_CODEC_INT8 : ZERO_CODEC_INT4;
     d->gather_codec = declare_draw(&codecs, 3) == 0 ? ZERO_CODEC_INT8 : ZERO_CODEC_NONE;
-    declare_shuffle_table(d, declare_draw(r, UINT64_MAX));
-    uint64_t other = zero_splitmix64(~seed);
+    uint64_t table = declare_draw(r, UINT64_MAX), other = zero_splitmix64(~seed),
+             tensor = zero_splitmix64(seed ^ UINT64_C(0x7e4502));
     if (declare_draw(&other, 3) == 0)
         declare_whole(d, &other);
+    if (d->spec.world % 2 == 0 && declare_draw(&tensor, 2) == 0)
+        declare_tensor(d, &tensor, d->spec.world % 4 == 0 && declare_draw(&tensor, 2) ? 4 : 2);
+    declare_shuffle_table(d, table);
     d->spec.saves = declare_draw(&other, 2) == 0;
     d->spec.saves_frozen = declare_draw(&other, 2) == 0;
     uint64_t third = zero_splitmix64(seed ^ UINT64_C(0x5eed));

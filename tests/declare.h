@@ -10,6 +10,7 @@
 #define DECLARE_USES 1024
 #define DECLARE_PASSES 4
 #define DECLARE_CHUNKS 32
+#define DECLARE_COLLECTIVES 256
 
 /* spec points into the struct, so do not move it after declare_init. */
 typedef struct declare {
@@ -18,6 +19,7 @@ typedef struct declare {
     zero_spec_param_t params[DECLARE_PARAMS];
     zero_spec_pass_t passes[DECLARE_PASSES];
     zero_spec_use_t uses[DECLARE_PASSES][DECLARE_USES];
+    zero_spec_collective_t collectives[DECLARE_PASSES][DECLARE_COLLECTIVES];
     zero_spec_task_t tasks[DECLARE_PASSES][2 * DECLARE_CHUNKS];
     zero_spec_chunk_t chunks[DECLARE_CHUNKS];
     zero_spec_reserve_t reserves[4];

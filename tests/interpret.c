@@ -184,14 +184,16 @@ static void use(machine_t *m, int rank, int32_t index, int half)
 {
     const instance_t *x = &m->list[index];
     const zero_op_t *op = x->op;
-    uint64_t digest = 0, salt = mix((uint64_t)op->use * 2 + (uint64_t)half, (uint64_t)x->micro * 64 + (uint64_t)rank);
+    uint64_t digest = 0;
 
     for (int32_t s = 0; s < m->plan->segment_count; s++) {
         const zero_segment_t *segment = &m->plan->segments[s];
         if (segment->unit != op->unit)
             continue;
         span_t param = span_of(m, rank, segment->buffer[ZERO_ROLE_PARAM], ZERO_EXTENT_WHOLE, -1);
-        bool grad = (op->flags & ZERO_GRAD) && segment->trainable;
+        bool grad = (op->flags & ZERO_GRAD) && segment->trainable, same = segment->spread == ZERO_SPREAD_SAME;
+        int source = rank - (same ? rank % m->plan->spec->mesh.tensor : 0); /* of the gradients */
+        uint64_t salt = mix((uint64_t)op->use * 2 + (uint64_t)half, (uint64_t)x->micro * 64 + (uint64_t)source);
         span_t g = grad ? span_of(m, rank, segment->buffer[ZERO_ROLE_GRAD], ZERO_EXTENT_WHOLE, -1) : param;
         for (int64_t b = 0; b < segment->elements / BLOCK; b++) {
             uint64_t value = op->flags & ZERO_READ ? get(&param, b) : 0;
@@ -293,14 +295,23 @@ static void make_whole(machine_t *m, int rank, const zero_op_t *op)
     }
 }
 
-/* The first rank of the group that a rank is in. The mesh is rank = replica * shards + shard. */
+/* The first rank of the group that a rank is in. The mesh is rank = (replica * shards + shard) * tensor + place. */
 static int first_of_group(const machine_t *m, int group, int rank)
 {
-    int shards = m->world / m->plan->spec->mesh.replicas;
+    int tensor = m->plan->spec->mesh.tensor, shards = m->world / m->plan->spec->mesh.replicas / tensor,
+        place = rank % tensor, shard = rank / tensor % shards, replica = rank / tensor / shards;
     uint8_t axes = m->plan->spec->groups[group].axes;
-    if (group > 0 && axes == ZERO_AXIS_NODE)
-        return rank - rank % m->plan->spec->mesh.node;
-    return group == 0 ? 0 : axes == ZERO_AXIS_SHARD ? rank - rank % shards : rank % shards;
+    if (group == 0)
+        return 0;
+    if (axes & ZERO_ALONG_TENSOR)
+        place = 0;
+    if (axes & ZERO_ALONG_REPLICA)
+        replica = 0;
+    if (axes & ZERO_ALONG_SHARD)
+        shard = 0;
+    if (axes & ZERO_ALONG_NODE)
+        shard -= shard % m->plan->spec->mesh.node;
+    return (replica * shards + shard) * tensor + place;
 }
 
 /* A collective of the group that begins with a rank. As in a communicator, a rank's number in the group alone says what
@@ -339,7 +350,9 @@ static void collective(machine_t *m, const zero_op_t *op, int first)
         uint64_t sum = 0;
         for (int r = 0; r < m->world; r++)
             for (int32_t s = 0; s < m->plan->segment_count; s++)
-                sum += m->plan->segments[s].trainable ? m->ranks[r].norms[s] * (uint64_t)(2 * s + 1) : 0;
+                if (m->plan->segments[s].trainable &&
+                    (m->plan->segments[s].spread != ZERO_SPREAD_SAME || r % m->plan->spec->mesh.tensor == 0))
+                    sum += m->ranks[r].norms[s] * (uint64_t)(2 * s + 1);
         for (int r = 0; r < m->world; r++)
             m->ranks[r].cells[scalars_at(m)] = mix(sum, m->ranks[r].rate);
         return;

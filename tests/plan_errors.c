@@ -2,6 +2,7 @@
 /* plan_errors.c - declarations that cannot be planned, and plans that the checker refuses. */
 #include "tests/expect.h"
 #include "tests/plan_suites.h"
+#include "zero/plan/split.h"
 
 #include <math.h>
 
@@ -26,6 +27,23 @@ static void square(void)
     declare_replicas(d, 2);
 }
 
+/* Two ranks of tensor parallelism, which split a matrix. */
+static void halves(void)
+{
+    zero_spec_param_t *p = &d->params[1];
+    d->spec.mesh.tensor = 2;
+    zero_plan_set_groups(&d->spec);
+    *p = (zero_spec_param_t){.name = p->name,
+                             .unit = p->unit,
+                             .ndim = 2,
+                             .whole = {6, 10},
+                             .total = 60,
+                             .split_dim = 1,
+                             .split_blocks = 1,
+                             .trainable = true};
+    ck_assert_int_eq(zero_split_set(&d->spec, p, NULL), ZERO_OK);
+}
+
 START_TEST(bad_declarations)
 {
 #define REFUSED(statement, status, part) \
@@ -44,7 +62,7 @@ START_TEST(bad_declarations)
     REFUSED((square(), d->spec.group_count = 2), ZERO_ERR_ARG, "2 3");
     REFUSED(d->spec.groups[0].size = 1, ZERO_ERR_ARG, "1 2");
     REFUSED((square(), d->spec.groups[1].size = 3), ZERO_ERR_ARG, "`group 1` 3 2");
-    REFUSED((square(), d->spec.groups[1].axes = ZERO_AXIS_REPLICA), ZERO_ERR_ARG, "`group 1` 2");
+    REFUSED((square(), d->spec.groups[1].axes = ZERO_ALONG_REPLICA), ZERO_ERR_ARG, "`group 1` 2");
     REFUSED((square(), d->spec.groups[2].caps.in_place = false), ZERO_ERR_UNSUPPORTED, "");
     REFUSED(d->spec.mesh.replicas = 0, ZERO_ERR_ARG, "config.mesh.replicas 0 1");
     REFUSED((declare_world(d, 12), d->spec.mesh.replicas = 5), ZERO_ERR_ARG, "config.mesh.replicas 5 12 4 6");
@@ -81,6 +99,16 @@ START_TEST(bad_declarations)
              d->params[2].shape[0] = d->params[2].count = INT64_MAX / 16),
             ZERO_ERR_MEMORY, "2^");
     REFUSED(d->params[1].decay_scale = -1, ZERO_ERR_ARG, "decay");
+    REFUSED((halves(), d->params[1].shape[1] = 10, d->params[1].count = 60), ZERO_ERR_ARG, "60 30");
+    REFUSED((halves(), d->params[1].shape[0] = 5, d->params[1].shape[1] = 6), ZERO_ERR_ARG, "30");
+    REFUSED((halves(), d->params[1].run = 10), ZERO_ERR_ARG, "10 5");
+    REFUSED((halves(), d->params[1].total = 59), ZERO_ERR_ARG, "59 60");
+    REFUSED((halves(), d->params[1].whole[1] = 9, d->params[1].total = 54), ZERO_ERR_ARG, "9 config.mesh.tensor 8 10");
+    REFUSED((halves(), d->params[1].split_dim = 2), ZERO_ERR_ARG, "`dimension 2`");
+    REFUSED((halves(), d->params[1].split_dim = -2), ZERO_ERR_ARG, "`dimension -2`");
+    REFUSED((halves(), d->params[1].split_blocks = 0), ZERO_ERR_ARG, "`0 blocks`");
+    REFUSED((halves(), d->params[1].partial = true), ZERO_ERR_ARG, "partial");
+    REFUSED((halves(), d->spec.whole = true), ZERO_ERR_UNSUPPORTED, "config.mesh.tensor 2 elementwise split_dim");
     REFUSED(d->params[1].lr_scale = NAN, ZERO_ERR_ARG, "");
     REFUSED(d->uses[0][2].unit = 3, ZERO_ERR_ARG, "2");
     REFUSED(d->uses[0][2].flags = 0, ZERO_ERR_ARG, "");
@@ -107,6 +135,11 @@ START_TEST(bad_declarations)
     plan_model(d);
     d->uses[0][0].flags |= ZERO_HOLD, d->uses[0][1].flags |= ZERO_HOLD;
     d->spec.window = 3;
+    zero_plan_destroy(plan_build(d));
+    plan_model(d);
+    halves();
+    zero_plan_destroy(plan_build(d));
+    d->spec.whole = d->params[1].elementwise = true;
     zero_plan_destroy(plan_build(d));
     plan_model(d); /* full parameters need no window */
     declare_stage(d, 2);

@@ -153,7 +153,7 @@ static void drop_waits(const pipe_plans_t *plans, int stage, counts_t *counts)
 
 static bool is_dropped(const zero_op_t *op)
 {
-    return zero_op_is_of_task(op) || (zero_op_collects(op) && (d->spec.groups[op->group].axes & ZERO_AXIS_TIE));
+    return zero_op_is_of_task(op) || (zero_op_collects(op) && (d->spec.groups[op->group].axes & ZERO_ALONG_TIE));
 }
 
 static void drop_operations(const pipe_plans_t *plans, int stage, counts_t *counts)

@@ -52,6 +52,20 @@ static zero_status_t reserve(zero_engine_t *e)
     zero_reserve_t reserve;
     return zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, 100, &reserve);
 }
+static zero_status_t collective_add(zero_engine_t *e)
+{
+    return zero_collective_add(e, 0, ZERO_AXIS_TENSOR, ZERO_COLLECTIVE_SUM, 64, ZERO_FP32);
+}
+static zero_status_t collective(zero_engine_t *e)
+{
+    float values[64] = {1};
+    return zero_collective(e, ZERO_AXIS_TENSOR, ZERO_COLLECTIVE_SUM, values, values, 64, ZERO_FP32);
+}
+static zero_status_t param_local(zero_engine_t *e)
+{
+    int64_t shape[ZERO_MAX_DIMS];
+    return zero_param_local(e, 0, shape);
+}
 static zero_status_t param_fill(zero_engine_t *e)
 {
     return zero_param_fill(e, 0, fill, NULL);
@@ -211,11 +225,13 @@ const api_call_t api_calls[API_CALLS] = {
     {"zero_pass_add", pass_add, ZERO_OK, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
     {"zero_use_add", use_add, ZERO_OK, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
     {"zero_reserve", reserve, ZERO_OK, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
+    {"zero_collective_add", collective_add, ZERO_OK, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
     {"zero_chunks", chunks, ZERO_ERR_ARG, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
     {"zero_chunk_link", chunk_link, ZERO_ERR_ARG, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
     {"zero_chunk_reserve", chunk_reserve, ZERO_ERR_ARG, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
     {"zero_task_add", task_add, ZERO_ERR_ARG, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
     {"zero_param_find", param_find, ZERO_OK, ZERO_OK, ZERO_OK},
+    {"zero_param_local", param_local, ZERO_OK, ZERO_OK, ZERO_OK},
     {"zero_param_fill", param_fill, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_param_read", param_read, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_param_get", param_get, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
@@ -226,6 +242,7 @@ const api_call_t api_calls[API_CALLS] = {
     {"zero_trace_begin", trace_begin, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_micro_begin", micro_begin, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_acquire", acquire, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
+    {"zero_collective", collective, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_release", release, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_tasks_begin", tasks_begin, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
     {"zero_task_next", task_next, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_ERR_ORDER},

@@ -32,7 +32,7 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
         return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate an engine of %zu bytes", sizeof *e);
     }
     e->config = *config;
-    e->pass = e->any_unit = e->use_pass = e->task = -1;
+    e->pass = e->any_unit = e->use_pass = e->collective_pass = e->task = -1;
     zero_spec_t *spec = &e->spec;
     zero_comm_caps_t *caps = &spec->groups[0].caps;
     if (config->plan_world > 0) {
@@ -55,7 +55,8 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     spec->channels = spec->device.asynchronous ? 2 : 1;
     spec->piece = ZERO_PIECE;
     zero_config_to_spec(config, spec);
-    if (e->world % spec->mesh.pipe == 0 && e->world / spec->mesh.pipe % spec->mesh.replicas == 0)
+    if (e->world % ((int64_t)spec->mesh.pipe * spec->mesh.tensor) == 0 &&
+        e->world / spec->mesh.pipe / spec->mesh.tensor % spec->mesh.replicas == 0)
         zero_plan_set_groups(spec); /* otherwise refused below */
     const zero_rule_options_t numbers = zero_rule_options(config);
     zero_rule_t rule = zero_rule_of(config->rule, false);
@@ -88,6 +89,7 @@ static void destroy_spec(zero_spec_t *spec)
         free(spec->passes[i].name);
         free(spec->passes[i].uses);
         free(spec->passes[i].tasks);
+        free(spec->passes[i].collectives);
     }
     free(spec->chunks);
     free(spec->units);

@@ -15,6 +15,8 @@ struct zero_engine {
     int32_t unit_capacity, param_capacity, pass_capacity, reserve_capacity;
     int32_t use_capacity; /* of the pass to which a use was last added */
     int32_t use_pass;
+    int32_t collective_capacity; /* of the pass to which a collective was last added */
+    int32_t collective_pass;
 
     /* engine_tensors.h; NULL before commit */
     struct zero_tensor *tensors;

@@ -124,13 +124,15 @@ enum { DESCRIBED = 160, HASHES = 256 };
 static void describe_param(const zero_spec_t *spec, int32_t param, char out[DESCRIBED])
 {
     const zero_spec_param_t *p = &spec->params[param];
-    char shape[64] = "";
+    char shape[64] = "", split[48] = "";
     size_t at = 0;
     for (int d = 0; d < p->ndim && at < sizeof shape; d++)
-        at += (size_t)snprintf(shape + at, sizeof shape - at, "%s%lld", d ? ", " : "", (long long)p->shape[d]);
-    snprintf(out, DESCRIBED, "'%.40s' of unit '%.24s', %s (%s)%s, decay %g, rate %g", p->name,
-             spec->units[p->unit].name, zero_dtype_name(p->dtype), shape, p->trainable ? "" : ", frozen",
-             p->decay_scale, p->lr_scale);
+        at += (size_t)snprintf(shape + at, sizeof shape - at, "%s%lld", d ? ", " : "", (long long)p->whole[d]);
+    if (p->split_dim >= 0)
+        snprintf(split, sizeof split, ", split in dimension %d by %d", p->split_dim, p->split_blocks);
+    snprintf(out, DESCRIBED, "'%.40s' of unit '%.24s', %s (%s)%s%s%s, decay %g, rate %g", p->name,
+             spec->units[p->unit].name, zero_dtype_name(p->dtype), shape, split, p->partial ? ", partial" : "",
+             p->trainable ? "" : ", frozen", p->decay_scale, p->lr_scale);
 }
 
 /* Finds the first parameter that differs between reference and other, and describes both versions in out; "" if there

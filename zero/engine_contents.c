@@ -3,38 +3,49 @@
 #include "optim/rules.h"
 #include "zero/engine_pieces.h"
 #include "zero/engine_tensors.h"
+#include "zero/plan/split.h"
 
 #include <stdlib.h>
 
 /* Elements of a fill that are converted at a time. Their values stay in a core's cache until they are written. */
 enum { FILL_PIECE = 1 << 17 };
 
-/* The caller's function for a tile of a tensor. */
-typedef struct tile_call {
+/* The caller's function, for a parameter that may be a tile of a tensor. */
+typedef struct call {
+    zero_engine_t *engine;
     zero_fill_fn fill;
     zero_read_fn read;
     void *ctx;
     zero_param_t id; /* that the caller gave */
     int64_t first;   /* the tensor's elements before the tile */
-} tile_call_t;
+} call_t;
 
-static int fill_tile(void *ctx, zero_param_t param, int64_t begin, int64_t count, float *out)
+static zero_status_t callback_failed(zero_engine_t *engine, zero_param_t param, const char *what,
+                                     const zero_split_run_t *run)
 {
-    const tile_call_t *c = ctx;
-    (void)param;
-    return c->fill(c->ctx, c->id, c->first + begin, count, out);
+    return zero_fail_reason(&engine->error, ZERO_ERR_IO, ZERO_REASON_CALLBACK_FAILED, -1,
+                            "the %s callback failed for elements [%lld, %lld) of parameter '%s'", what,
+                            (long long)run->begin, (long long)(run->begin + run->count),
+                            engine->spec.params[param].name);
 }
 
-static int read_tile(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values)
+/* Has the caller fill elements [begin, end) of this rank's part of a parameter. Padding becomes zero. */
+static zero_status_t call_fill(const call_t *c, zero_param_t param, int64_t begin, int64_t end, float *out)
 {
-    const tile_call_t *c = ctx;
-    (void)param;
-    return c->read(c->ctx, c->id, c->first + begin, count, values);
+    const zero_spec_t *spec = &c->engine->spec;
+    zero_split_run_t run;
+    for (int64_t at = begin; at < end; at = run.next) {
+        run = zero_split_run(spec, &spec->params[param], c->engine->rank, at, end);
+        if (run.count > 0 && c->fill(c->ctx, c->id, c->first + run.begin, run.count, out + (at - begin)) != 0)
+            return callback_failed(c->engine, param, "fill", &run);
+        memset(out + (at - begin + run.count), 0, (size_t)(run.next - at - run.count) * sizeof *out);
+    }
+    return ZERO_OK;
 }
 
-static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_fn fn, void *ctx)
+static zero_status_t fill(const call_t *c, zero_param_t param)
 {
-    const zero_spec_param_t *p = &engine->spec.params[param];
+    zero_engine_t *engine = c->engine;
     const zero_placed_t *placed = &engine->plan->placed[param];
     zero_status_t status =
         zero_exec_call(engine->exec, &(zero_exec_call_t){ZERO_CALL_FILL, param, 0, -1}, &engine->error);
@@ -44,8 +55,7 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
         return status;
     const zero_segment_t *segment = &engine->plan->segments[placed->segment];
     /* If parameters or master weights are full, every rank fills all of them, with the same values. */
-    zero_range_t mine =
-        zero_range_both((zero_range_t){placed->offset, placed->offset + p->count}, zero_engine_kept(engine, segment));
+    zero_range_t mine = zero_range_both(zero_engine_range(engine, param), zero_engine_kept(engine, segment));
     if (mine.begin >= mine.end)
         return ZERO_OK;
     float *rounded, *values = zero_engine_buffers(engine, mine.end - mine.begin, &rounded);
@@ -55,11 +65,8 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
     }
     for (int64_t at = mine.begin; at < mine.end && status == ZERO_OK; at += FILL_PIECE) {
         zero_range_t range = {at, mine.end - at < FILL_PIECE ? mine.end : at + FILL_PIECE};
-        if (fn(ctx, param, range.begin - placed->offset, range.end - range.begin, values) != 0) {
-            status = zero_fail_reason(&engine->error, ZERO_ERR_IO, ZERO_REASON_CALLBACK_FAILED, -1,
-                                      "the fill callback failed for elements [%lld, %lld) of parameter '%s'",
-                                      (long long)(range.begin - placed->offset),
-                                      (long long)(range.end - placed->offset), p->name);
+        status = call_fill(c, param, range.begin - placed->offset, range.end - placed->offset, values);
+        if (status != ZERO_OK) {
             zero_exec_abort(engine->exec, &engine->error);
             break;
         }
@@ -84,19 +91,21 @@ zero_status_t zero_param_fill(zero_engine_t *engine, zero_param_t param, zero_fi
     if (engine->pass >= 0)
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "parameter '%s' is filled inside pass '%s': end it first",
                          zero_param_name(engine, param), engine->spec.passes[engine->pass].name);
-    tile_call_t call = {.fill = fn, .ctx = ctx, .id = param};
+    call_t call = {.engine = engine, .fill = fn, .ctx = ctx, .id = param};
     for (int32_t i = 0; i < tiles.count && status == ZERO_OK; i++) {
-        status = fill(engine, tiles.params[i], fill_tile, &call);
-        call.first += engine->spec.params[tiles.params[i]].count;
+        status = fill(&call, tiles.params[i]);
+        call.first += engine->spec.params[tiles.params[i]].total;
     }
     return zero_engine_leave(engine, status);
 }
 
-/* Passes those of segment elements [range) that the piece holds to fn. */
+/* Receives elements [begin, end) of this rank's part of a parameter. A failure has its sentence in engine->error. */
+typedef zero_status_t (*take_fn)(void *ctx, zero_param_t param, int64_t begin, int64_t end, const float *values);
+
+/* Passes those of segment elements [range) that the piece holds to take. */
 static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const zero_engine_piece_t *piece,
-                                zero_range_t range, zero_read_fn fn, void *ctx)
+                                zero_range_t range, take_fn take, void *ctx)
 {
-    const zero_spec_param_t *p = &engine->spec.params[param];
     int64_t first = engine->plan->placed[param].offset;
     const zero_buffer_t *buffer = &engine->plan->buffers[piece->buffer];
     zero_range_t mine = zero_range_both(range, piece->range);
@@ -106,7 +115,7 @@ static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const
     float *stored, *values = zero_engine_buffers(engine, mine.end - mine.begin, &stored);
     if (!values)
         return ZERO_ERR_MEMORY;
-    for (int64_t at = mine.begin; at < mine.end; at += ZERO_ENGINE_PIECE) {
+    for (int64_t at = mine.begin; at < mine.end && status == ZERO_OK; at += ZERO_ENGINE_PIECE) {
         int64_t count = mine.end - at < ZERO_ENGINE_PIECE ? mine.end - at : ZERO_ENGINE_PIECE,
                 from = at - piece->range.begin;
         /* Whole blocks, which tensors do not share. */
@@ -120,26 +129,38 @@ static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const
             zero_block8_read(values, (const zero_block8_t *)(const void *)stored, buffer->state, 0, count);
         else
             zero_flat_cpu()->cast(values, ZERO_FP32, stored, buffer->format.dtype, count, 1, NULL);
-        if (fn(ctx, param, at - first, count, values) != 0) {
-            status = zero_fail_reason(&engine->error, ZERO_ERR_IO, ZERO_REASON_CALLBACK_FAILED, -1,
-                                      "the read callback failed for elements [%lld, %lld) of parameter '%s'",
-                                      (long long)(at - first), (long long)(at - first + count), p->name);
-            break;
-        }
+        status = take(ctx, param, at - first, at - first + count, values);
     }
     free(values);
     return status;
 }
 
-/* Passes those of segment elements [range) that this rank owns to fn. The range lies in the parameter. */
+/* The elements of a segment that are in a rank's slice; none if its stage lacks the segment. */
+static zero_range_t slice_of(const zero_engine_t *engine, int32_t segment, int rank)
+{
+    const int64_t slice = engine->plan->segments[segment].slice;
+    const int index = zero_plan_index(engine->plan, segment, rank);
+    return index < 0 ? (zero_range_t){0, 0} : (zero_range_t){index * slice, (index + 1) * slice};
+}
+
+/* The elements of a parameter's segment that it has, and that a rank owns. */
+static zero_range_t owned_by(const zero_engine_t *engine, zero_param_t param, int rank)
+{
+    const int32_t segment = engine->plan->placed[param].segment;
+    return zero_split_owns(engine->plan, segment, rank)
+               ? zero_range_both(zero_engine_range(engine, param), slice_of(engine, segment, rank))
+               : (zero_range_t){0, 0};
+}
+
+/* Passes segment elements [range) to take. They are this rank's, and the parameter's. */
 static zero_status_t read_range(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_range_t range,
-                                zero_read_fn fn, void *ctx)
+                                take_fn take, void *ctx)
 {
     int32_t segment = engine->plan->placed[param].segment;
     zero_status_t status;
     zero_engine_piece_t piece;
     for (int32_t i = 0; zero_engine_next_piece(engine, &engine->plan->segments[segment], state, true, i, &piece); i++)
-        if ((status = read_piece(engine, param, &piece, range, fn, ctx)) != ZERO_OK)
+        if ((status = read_piece(engine, param, &piece, range, take, ctx)) != ZERO_OK)
             return status; /* a failure of the caller's function does not end the engine */
     return ZERO_OK;
 }
@@ -174,6 +195,20 @@ static zero_status_t check_state(zero_engine_t *engine, zero_param_t param, zero
     return ZERO_OK;
 }
 
+/* Has the caller read them. */
+static zero_status_t call_read(void *ctx, zero_param_t param, int64_t begin, int64_t end, const float *values)
+{
+    const call_t *c = ctx;
+    const zero_spec_t *spec = &c->engine->spec;
+    zero_split_run_t run;
+    for (int64_t at = begin; at < end; at = run.next) {
+        run = zero_split_run(spec, &spec->params[param], c->engine->rank, at, end);
+        if (run.count > 0 && c->read(c->ctx, c->id, c->first + run.begin, run.count, values + (at - begin)) != 0)
+            return callback_failed(c->engine, param, "read", &run);
+    }
+    return ZERO_OK;
+}
+
 zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_read_fn fn, void *ctx)
 {
     ZERO_ENTRY(entry);
@@ -187,12 +222,12 @@ zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_st
                          zero_param_name(engine, param));
     status = zero_engine_leave(engine, zero_exec_sync(engine->exec, &engine->error));
     const zero_tiles_t tiles = zero_engine_tiles(engine, param);
-    tile_call_t call = {.read = fn, .ctx = ctx, .id = param};
+    call_t call = {.engine = engine, .read = fn, .ctx = ctx, .id = param};
     for (int32_t i = 0; i < tiles.count && status == ZERO_OK; i++) {
         const zero_param_t tile = tiles.params[i];
         if (engine->plan->placed[tile].segment >= 0)
-            status = read_range(engine, tile, state, zero_engine_range(engine, tile), read_tile, &call);
-        call.first += engine->spec.params[tile].count;
+            status = read_range(engine, tile, state, owned_by(engine, tile, engine->rank), call_read, &call);
+        call.first += engine->spec.params[tile].total;
     }
     return status;
 }
@@ -273,34 +308,45 @@ static zero_status_t enter_tensor_call(zero_entry_t *entry, zero_engine_t *engin
 
 typedef struct target {
     float *values;
-    int64_t first; /* index in the parameter of values[0] */
+    int64_t first; /* the element of values[0] */
 } target_t;
-static int copy_values(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values)
+static zero_status_t copy_values(void *ctx, zero_param_t param, int64_t begin, int64_t end, const float *values)
 {
     const target_t *target = ctx;
     (void)param;
-    memcpy(target->values + (begin - target->first), values, (size_t)count * sizeof *values);
-    return 0;
+    memcpy(target->values + (begin - target->first), values, (size_t)(end - begin) * sizeof *values);
+    return ZERO_OK;
 }
 
 /* Elements that a rank sends per exchange. */
 enum { EXCHANGE_ELEMENTS = 16384 };
 
-/* The elements of a segment that are in a slice; none for -1. */
-static zero_range_t slice_of(const zero_engine_t *engine, int32_t segment, int index)
+/* What a rank sends next of its elements of a parameter. sent: before. */
+static zero_range_t turn_of(const zero_engine_t *engine, zero_param_t param, int rank, int64_t sent)
 {
-    const int64_t slice = engine->plan->segments[segment].slice;
-    return index < 0 ? (zero_range_t){0, 0} : (zero_range_t){index * slice, (index + 1) * slice};
+    const zero_range_t own = owned_by(engine, param, rank);
+    return zero_range_both(own, (zero_range_t){own.begin + sent, own.begin + sent + EXCHANGE_ELEMENTS});
+}
+
+/* Writes elements [begin, end) of a rank's part of a parameter to where the whole, out, has them. */
+static void put_part(const zero_engine_t *engine, zero_param_t param, int rank, int64_t begin, int64_t end,
+                     const float *values, zero_dtype_t dtype, char *out)
+{
+    const zero_spec_t *spec = &engine->spec;
+    zero_split_run_t run;
+    for (int64_t at = begin; at < end; at = run.next) {
+        run = zero_split_run(spec, &spec->params[param], rank, at, end);
+        if (run.count > 0)
+            zero_flat_cpu()->cast(out + (size_t)run.begin * zero_dtype_size(dtype), dtype, values + (at - begin),
+                                  ZERO_FP32, run.count, 1, NULL);
+    }
 }
 
 /* Gathers a tensor: in each round, every rank sends the next elements of what it owns to all others. */
 static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype,
                             char *out)
 {
-    zero_range_t whole = zero_engine_range(engine, param);
-    int32_t segment = engine->plan->placed[param].segment;
-    int first = zero_plan_owner(engine->plan, segment, whole.begin),
-        last = zero_plan_owner(engine->plan, segment, whole.end - 1);
+    const int64_t first = engine->plan->placed[param].offset;
     int64_t longest = 0;
     size_t bytes = (size_t)(engine->world + 1) * EXCHANGE_ELEMENTS * sizeof(float);
     zero_status_t status = ZERO_OK;
@@ -311,27 +357,21 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
         zero_exec_abort(engine->exec, &engine->error);
         return status;
     }
-    for (int i = first; i <= last; i++) {
-        zero_range_t theirs = zero_range_both(whole, slice_of(engine, segment, i));
+    for (int r = 0; r < engine->world; r++) {
+        const zero_range_t theirs = owned_by(engine, param, r);
         longest = theirs.end - theirs.begin > longest ? theirs.end - theirs.begin : longest;
     }
     for (int64_t done = 0; done < longest && status == ZERO_OK; done += EXCHANGE_ELEMENTS) {
-        const int index = zero_plan_index(engine->plan, segment, engine->rank);
-        zero_range_t own = zero_range_both(whole, slice_of(engine, segment, index));
-        own = zero_range_both(own, (zero_range_t){own.begin + done, own.begin + done + EXCHANGE_ELEMENTS});
-        target_t target = {mine, own.begin - whole.begin};
+        const zero_range_t own = turn_of(engine, param, engine->rank, done);
+        target_t target = {mine, own.begin - first};
         if (own.begin < own.end && (status = read_range(engine, param, state, own, copy_values, &target)) != ZERO_OK)
             zero_exec_abort(engine->exec, &engine->error); /* no memory: the other ranks wait for these elements */
         if (status == ZERO_OK)
             status = zero_exec_exchange(engine->exec, mine, all, EXCHANGE_ELEMENTS * sizeof *mine, &engine->error);
-        for (int i = first; i <= last && out && status == ZERO_OK; i++) {
-            zero_range_t theirs = zero_range_both(whole, slice_of(engine, segment, i));
-            size_t rank = (size_t)zero_plan_rank(engine->plan, segment, i);
-            theirs =
-                zero_range_both(theirs, (zero_range_t){theirs.begin + done, theirs.begin + done + EXCHANGE_ELEMENTS});
-            if (theirs.begin < theirs.end)
-                zero_flat_cpu()->cast(out + (size_t)(theirs.begin - whole.begin) * zero_dtype_size(dtype), dtype,
-                                      all + rank * EXCHANGE_ELEMENTS, ZERO_FP32, theirs.end - theirs.begin, 1, NULL);
+        for (int r = 0; r < engine->world && out && status == ZERO_OK; r++) {
+            const zero_range_t theirs = turn_of(engine, param, r, done);
+            put_part(engine, param, r, theirs.begin - first, theirs.end - first, all + (size_t)r * EXCHANGE_ELEMENTS,
+                     dtype, out);
         }
     }
     free(mine);
@@ -352,7 +392,7 @@ zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_sta
         if (engine->plan->placed[tiles.params[i]].segment >= 0)
             status = gather(engine, tiles.params[i], state, dtype, out);
         if (out)
-            out += (size_t)engine->spec.params[tiles.params[i]].count * zero_dtype_size(dtype);
+            out += (size_t)engine->spec.params[tiles.params[i]].total * zero_dtype_size(dtype);
     }
     return zero_engine_leave(engine, status);
 }
@@ -362,7 +402,7 @@ zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_sta
 static zero_status_t recompute_norm(zero_engine_t *engine, int32_t s)
 {
     const zero_segment_t *segment = &engine->plan->segments[s];
-    const zero_range_t own = slice_of(engine, s, zero_plan_index(engine->plan, s, engine->rank));
+    const zero_range_t own = slice_of(engine, s, engine->rank);
     const size_t element = zero_dtype_size(segment->final);
     double sum = 0, square, scratch;
     zero_status_t status;
@@ -388,6 +428,21 @@ static zero_status_t recompute_norm(zero_engine_t *engine, int32_t s)
                            &engine->error);
 }
 
+/* Takes elements [begin, end) of this rank's part of a parameter from the whole's values. Padding becomes zero. */
+static void take_part(const zero_engine_t *engine, zero_param_t param, int64_t begin, int64_t end, zero_dtype_t dtype,
+                      const char *values, float *out)
+{
+    const zero_spec_t *spec = &engine->spec;
+    zero_split_run_t run;
+    for (int64_t at = begin; at < end; at = run.next) {
+        run = zero_split_run(spec, &spec->params[param], engine->rank, at, end);
+        if (run.count > 0)
+            zero_flat_cpu()->cast(out + (at - begin), ZERO_FP32, values + (size_t)run.begin * zero_dtype_size(dtype),
+                                  dtype, run.count, 1, NULL);
+        memset(out + (at - begin + run.count), 0, (size_t)(run.next - at - run.count) * sizeof *out);
+    }
+}
+
 static zero_status_t set(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype,
                          const char *values)
 {
@@ -403,8 +458,7 @@ static zero_status_t set(zero_engine_t *engine, zero_param_t param, zero_state_t
     }
     for (int64_t at = whole.begin; at < whole.end && status == ZERO_OK; at += ZERO_ENGINE_PIECE) {
         zero_range_t range = {at, whole.end - at < ZERO_ENGINE_PIECE ? whole.end : at + ZERO_ENGINE_PIECE};
-        zero_flat_cpu()->cast(as_fp32, ZERO_FP32, values + (size_t)(at - whole.begin) * zero_dtype_size(dtype), dtype,
-                              range.end - range.begin, 1, NULL);
+        take_part(engine, param, range.begin - whole.begin, range.end - whole.begin, dtype, values, as_fp32);
         if (state == ZERO_STATE_PARAM || state == ZERO_STATE_MASTER)
             status = zero_engine_put_all(engine, segment, range, as_fp32, rounded);
         else
@@ -429,7 +483,7 @@ zero_status_t zero_param_set(zero_engine_t *engine, zero_param_t param, zero_sta
     for (int32_t i = 0; i < tiles.count && status == ZERO_OK; i++)
         if (engine->plan->placed[tiles.params[i]].segment >= 0) {
             status = set(engine, tiles.params[i], state, dtype, from);
-            from += (size_t)engine->spec.params[tiles.params[i]].count * zero_dtype_size(dtype);
+            from += (size_t)engine->spec.params[tiles.params[i]].total * zero_dtype_size(dtype);
         }
     return zero_engine_leave(engine, status);
 }
@@ -482,7 +536,7 @@ int64_t zero_param_elements(const zero_engine_t *engine, zero_param_t param)
 {
     const zero_spec_param_t *p = spec_param(engine, param);
     const struct zero_tensor *t = zero_engine_tiled(engine, param);
-    return p ? p->count : t ? t->count : 0;
+    return p ? p->total : t ? t->count : 0;
 }
 
 /* The address of a parameter's element 0 in the segment's full buffer of this role, or NULL. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* engine_declare.c - units, parameters, passes, uses and reserves. */
 #include "zero/engine.h"
+#include "zero/plan/split.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -66,7 +67,14 @@ zero_status_t zero_unit_add(zero_engine_t *engine, const char *name, zero_unit_t
 }
 
 static const zero_param_desc_t default_desc = {
-    .size = sizeof default_desc, .dtype = ZERO_FP32, .trainable = true, .decay_scale = 1, .lr_scale = 1};
+    .size = sizeof default_desc,
+    .dtype = ZERO_FP32,
+    .trainable = true,
+    .decay_scale = 1,
+    .lr_scale = 1,
+    .split_dim = -1,
+    .split_blocks = 1,
+};
 
 void zero_param_desc_init_size(zero_param_desc_t *desc, size_t size)
 {
@@ -102,6 +110,15 @@ static zero_status_t check_desc(zero_engine_t *engine, const zero_param_desc_t *
                          "and %lld elements: tiles divide dimension 0, from row 0 on, and are not empty",
                          desc->name, desc->piece_of, (long long)desc->piece_begin, desc->piece_dim, desc->ndim,
                          (long long)*count);
+    if (desc->split_dim < -1 || desc->split_dim >= (desc->ndim > 0 ? desc->ndim : 0) || desc->split_blocks < 1)
+        return zero_fail(&engine->error, ZERO_ERR_ARG,
+                         "parameter '%s' with %d dimensions is split along dimension %d in %d blocks: use one of its "
+                         "dimensions or -1, and at least 1 block",
+                         desc->name, desc->ndim, desc->split_dim, desc->split_blocks);
+    if (desc->split_dim >= 0 && (desc->piece_of || desc->partial))
+        return zero_fail(&engine->error, desc->piece_of ? ZERO_ERR_UNSUPPORTED : ZERO_ERR_ARG,
+                         "parameter '%s' is split, and %s: leave one of them out", desc->name,
+                         desc->piece_of ? "a tile of a larger tensor" : "partial, which only others are");
     if (zero_dtype_size(desc->dtype) == 0)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has the unknown dtype %d", desc->name,
                          (int)desc->dtype);
@@ -147,7 +164,10 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
     *p = (zero_spec_param_t){.name = copy,
                              .unit = unit,
                              .ndim = desc->ndim,
-                             .count = count,
+                             .total = count,
+                             .split_dim = desc->split_dim,
+                             .split_blocks = desc->split_blocks,
+                             .partial = desc->partial,
                              .dtype = desc->dtype,
                              .trainable = desc->trainable,
                              .decay_scale = desc->decay_scale,
@@ -155,7 +175,12 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
                              .elementwise = desc->elementwise,
                              .piece_of = piece_of,
                              .piece_begin = piece_of ? desc->piece_begin : 0};
-    memcpy(p->shape, desc->shape, (size_t)desc->ndim * sizeof *p->shape);
+    memcpy(p->whole, desc->shape, (size_t)desc->ndim * sizeof *p->whole);
+    if ((status = zero_split_set(spec, p, &engine->error)) != ZERO_OK) {
+        free(copy);
+        free(piece_of);
+        return status;
+    }
     *param = spec->param_count++;
     return ZERO_OK;
 }

@@ -5,6 +5,7 @@
 #include "zero/checkpoint/ahead.h"
 #include "zero/engine_pieces.h"
 #include "zero/engine_tensors.h"
+#include "zero/plan/split.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -141,16 +142,8 @@ typedef struct load {
     const zero_checkpoint_t *checkpoint;
     zero_ahead_t *ahead;
     bool lists;              /* the first walk */
-    float *values, *scratch; /* room for the elements of a range */
+    float *values, *scratch; /* room for the elements of a window */
 } load_t;
-
-/* The elements of a parameter from at on that are read at once. A range ends where one of the checkpoint's pieces ends,
- * so that each is read once. first: where the parameter's tensor begins, or would begin before its tile. */
-static zero_range_t range_at(int64_t at, int64_t end, int64_t first)
-{
-    int64_t next = first + ((at - first) / ZERO_ENGINE_PIECE + 1) * ZERO_ENGINE_PIECE;
-    return (zero_range_t){at, next < end ? next : end};
-}
 
 /* How a tensor is stored. */
 static zero_format_t format_of(const zero_tensor_entry_t *tensor)
@@ -163,36 +156,99 @@ static zero_format_t format_of(const zero_tensor_entry_t *tensor)
                                                          : ZERO_FP32);
 }
 
-/* Elements [begin, begin + count) of a tensor as they are stored; begin is at a block. NULL in the first walk. */
-static zero_status_t read_stored(const load_t *l, const zero_tensor_entry_t *tensor, const zero_format_t *format,
-                                 int64_t begin, int64_t count, const void **stored)
+/* What is read at once: elements of a parameter's segment, and the elements of the tensor from the first of them to the
+ * last. Those of other ranks' parts may lie between them. */
+typedef struct window {
+    zero_range_t range;   /* of the segment */
+    int64_t begin, count; /* of the tensor; count 0: the range is padding, which no checkpoint has */
+} window_t;
+
+/* The parameter that is read, and its place in its tensor. */
+typedef struct source {
+    zero_param_t param;
+    int64_t offset, first; /* in the segment; in the tensor */
+    const zero_tensor_entry_t *tensor;
+    zero_format_t format; /* as it is stored */
+} source_t;
+
+static source_t source_of(const load_t *l, zero_param_t param, zero_state_t state)
 {
+    const zero_tile_t tile = zero_engine_tile(l->engine, param);
+    const char *name = l->engine->tensors[tile.tensor].name;
+    source_t s = {param, l->engine->plan->placed[param].offset, tile.first,
+                  zero_checkpoint_find(l->checkpoint, state, name), zero_format_plain(ZERO_FP32)};
+    if (!s.tensor && state == ZERO_STATE_MASTER)
+        s.tensor = zero_checkpoint_find(l->checkpoint, ZERO_STATE_PARAM, name);
+    if (s.tensor)
+        s.format = format_of(s.tensor);
+    return s;
+}
+
+/* The window that begins with segment element `at`, up to `end`. It ends where one of the checkpoint's pieces ends, so
+ * that each is read once. In a coded tensor it begins with a block. */
+static window_t window_at(const load_t *l, const source_t *s, int64_t at, int64_t end)
+{
+    const zero_spec_t *spec = &l->engine->spec;
+    const zero_spec_param_t *p = &spec->params[s->param];
+    const int rank = l->engine->rank;
+    const zero_split_run_t run = zero_split_run(spec, p, rank, at - s->offset, end - s->offset);
+    if (run.count == 0)
+        return (window_t){.range = {at, s->offset + run.next}};
+    const int64_t begin = s->first + run.begin, limit = (begin / ZERO_ENGINE_PIECE + 1) * ZERO_ENGINE_PIECE - s->first,
+                  most = zero_split_below(spec, p, rank, limit < p->total ? limit : p->total) + s->offset,
+                  until = most < end ? most : end;
+    const int64_t last = zero_split_run(spec, p, rank, until - 1 - s->offset, until - s->offset).begin;
+    const int64_t block = begin / s->format.block * s->format.block;
+    return (window_t){{at, until}, block, s->first + last + 1 - block};
+}
+
+/* A window as it is stored. NULL in the first walk. */
+static zero_status_t read_stored(const load_t *l, const source_t *s, const window_t *w, const void **stored)
+{
+    int64_t begin = w->begin, count = w->count;
     *stored = NULL;
     if (!l->lists)
         return zero_ahead_next(l->ahead, stored, &l->engine->error);
-    if (zero_format_is_coded(format)) {
-        begin = (int64_t)zero_format_bytes(format, begin);
-        count = (int64_t)zero_format_bytes(format, count);
+    if (zero_format_is_coded(&s->format)) { /* then the tensor is one of bytes */
+        begin = (int64_t)zero_format_bytes(&s->format, begin);
+        count = (int64_t)zero_format_bytes(&s->format, count);
     }
-    return zero_ahead_add(l->ahead, tensor, begin, count, &l->engine->error);
+    return zero_ahead_add(l->ahead, s->tensor, begin, count, &l->engine->error);
 }
 
-/* The same in fp32. state: which of a rule's states it is. */
-static zero_status_t read_values(const load_t *l, const zero_tensor_entry_t *tensor, int state, int64_t begin,
-                                 int64_t count, const float **values)
+/* Of a window that was read, in a format, the elements of the range alone: where they are, or in l->values. There, the
+ * window may be too. */
+static const void *pick(const load_t *l, const source_t *s, const window_t *w, const zero_format_t *format,
+                        const void *read)
 {
-    const zero_format_t format = format_of(tensor);
+    const zero_spec_t *spec = &l->engine->spec;
+    const int64_t begin = w->range.begin - s->offset, end = w->range.end - s->offset;
+    zero_split_run_t run = {.next = begin};
+    for (int64_t at = begin; at < end; at = run.next) {
+        run = zero_split_run(spec, &spec->params[s->param], l->engine->rank, at, end);
+        const char *from = (const char *)read + zero_format_bytes(format, s->first + run.begin - w->begin);
+        if (run.next - at == end - begin)
+            return from;
+        memmove((char *)l->values + zero_format_bytes(format, at - begin), from, zero_format_bytes(format, run.count));
+    }
+    return l->values;
+}
+
+/* The elements of a window's range in fp32. state: which of a rule's states it is. NULL in the first walk. */
+static zero_status_t read_values(const load_t *l, const source_t *s, const window_t *w, int state, const float **values)
+{
+    const zero_format_t fp32 = zero_format_plain(ZERO_FP32);
     const void *stored;
-    zero_status_t status = read_stored(l, tensor, &format, begin, count, &stored);
-    *values = stored;
-    if (!stored || (!zero_format_is_coded(&format) && format.dtype == ZERO_FP32))
+    zero_status_t status = read_stored(l, s, w, &stored);
+    *values = NULL;
+    if (!stored || status != ZERO_OK)
         return status;
-    *values = l->values;
-    if (zero_format_is_coded(&format))
-        zero_block8_read(l->values, stored, state, 0, count);
-    else
-        zero_flat_cpu()->cast(l->values, ZERO_FP32, stored, format.dtype, count, 1, NULL);
-    return status;
+    if (zero_format_is_coded(&s->format))
+        zero_block8_read(l->values, stored, state, 0, w->count);
+    else if (s->format.dtype != ZERO_FP32)
+        zero_flat_cpu()->cast(l->values, ZERO_FP32, stored, s->format.dtype, w->count, 1, NULL);
+    *values = pick(l, s, w, &fp32, zero_format_same(&s->format, &fp32) ? stored : l->values);
+    return ZERO_OK;
 }
 
 /* Parameters, and master weights: from the checkpoint's master weights if it has them. */
@@ -200,44 +256,39 @@ static zero_status_t load_values(const load_t *l, zero_param_t param)
 {
     zero_engine_t *engine = l->engine;
     const zero_segment_t *segment = &engine->plan->segments[engine->plan->placed[param].segment];
-    const zero_tile_t tile = zero_engine_tile(engine, param);
-    const char *name = engine->tensors[tile.tensor].name;
-    const zero_tensor_entry_t *tensor = zero_checkpoint_find(l->checkpoint, ZERO_STATE_MASTER, name);
-    zero_range_t all = zero_engine_range(engine, param), mine = zero_range_both(all, zero_engine_kept(engine, segment));
-    const int64_t first = all.begin - tile.first; /* where the tensor would begin */
+    const source_t s = source_of(l, param, ZERO_STATE_MASTER);
+    zero_range_t mine = zero_range_both(zero_engine_range(engine, param), zero_engine_kept(engine, segment));
     zero_status_t status = ZERO_OK;
-    if (!tensor)
-        tensor = zero_checkpoint_find(l->checkpoint, ZERO_STATE_PARAM, name);
-    if (!tensor)
-        return ZERO_OK;
-    for (zero_range_t range = {0, mine.begin}; range.end < mine.end && status == ZERO_OK;) {
-        const float *values;
-        range = range_at(range.end, mine.end, first);
-        status = read_values(l, tensor, 0, range.begin - first, range.end - range.begin, &values);
-        if (status == ZERO_OK && !l->lists)
-            status = zero_engine_put_all(engine, segment, range, values, l->scratch);
+    window_t w = {.range.end = mine.begin};
+    while (s.tensor && w.range.end < mine.end && status == ZERO_OK) {
+        const float *values = NULL;
+        w = window_at(l, &s, w.range.end, mine.end);
+        if (w.count > 0)
+            status = read_values(l, &s, &w, 0, &values);
+        if (status == ZERO_OK && values)
+            status = zero_engine_put_all(engine, segment, w.range, values, l->scratch);
     }
     return status;
 }
 
-/* A range of a moment. Where the formats are the same, as it is stored. */
-static zero_status_t load_range(const load_t *l, const zero_tensor_entry_t *tensor, int i,
-                                const zero_engine_piece_t *piece, zero_range_t range, int64_t first)
+/* A window of a moment. Where the formats are the same, as it is stored. */
+static zero_status_t load_window(const load_t *l, const source_t *s, const window_t *w, int i,
+                                 const zero_engine_piece_t *piece)
 {
     zero_engine_t *engine = l->engine;
-    const zero_format_t stored = format_of(tensor), *own = &engine->plan->buffers[piece->buffer].format;
-    bool same = zero_format_same(own, &stored);
-    int64_t count = range.end - range.begin;
-    const void *bytes = NULL;
+    const zero_format_t *own = &engine->plan->buffers[piece->buffer].format;
+    const void *stored = NULL;
     const float *values = NULL;
-    zero_status_t status = same ? read_stored(l, tensor, own, range.begin - first, count, &bytes)
-                                : read_values(l, tensor, i, range.begin - first, count, &values);
-    if (status != ZERO_OK || l->lists)
+    if (!zero_format_same(own, &s->format)) {
+        zero_status_t status = read_values(l, s, w, i, &values);
+        return status == ZERO_OK && values ? zero_engine_put(engine, piece, w->range, values, l->scratch) : status;
+    }
+    zero_status_t status = read_stored(l, s, w, &stored);
+    if (status != ZERO_OK || !stored)
         return status;
-    return same ? zero_exec_write(engine->exec, piece->buffer,
-                                  piece->offset + zero_format_bytes(own, range.begin - piece->range.begin), bytes,
-                                  zero_format_bytes(own, count), &engine->error)
-                : zero_engine_put(engine, piece, range, values, l->scratch);
+    return zero_exec_write(
+        engine->exec, piece->buffer, piece->offset + zero_format_bytes(own, w->range.begin - piece->range.begin),
+        pick(l, s, w, own, stored), zero_format_bytes(own, w->range.end - w->range.begin), &engine->error);
 }
 
 /* One moment. */
@@ -246,17 +297,16 @@ static zero_status_t load_moment(const load_t *l, zero_param_t param, int i)
     zero_engine_t *engine = l->engine;
     zero_state_t state = i == 0 ? ZERO_STATE_MOMENT1 : ZERO_STATE_MOMENT2;
     const zero_segment_t *segment = &engine->plan->segments[engine->plan->placed[param].segment];
-    const zero_tile_t tile = zero_engine_tile(engine, param);
-    const zero_tensor_entry_t *tensor = zero_checkpoint_find(l->checkpoint, state, engine->tensors[tile.tensor].name);
-    zero_range_t all = zero_engine_range(engine, param);
-    const int64_t first = all.begin - tile.first;
+    const source_t s = source_of(l, param, state);
     zero_engine_piece_t piece;
     zero_status_t status = ZERO_OK;
     for (int32_t k = 0; zero_engine_next_piece(engine, segment, state, false, k, &piece); k++) {
-        zero_range_t mine = zero_range_both(all, piece.range);
-        for (zero_range_t range = {0, mine.begin}; range.end < mine.end && status == ZERO_OK;) {
-            range = range_at(range.end, mine.end, first);
-            status = load_range(l, tensor, i, &piece, range, first);
+        zero_range_t mine = zero_range_both(zero_engine_range(engine, param), piece.range);
+        window_t w = {.range.end = mine.begin};
+        while (w.range.end < mine.end && status == ZERO_OK) {
+            w = window_at(l, &s, w.range.end, mine.end);
+            if (w.count > 0)
+                status = load_window(l, &s, &w, i, &piece);
         }
     }
     return status;
@@ -280,7 +330,7 @@ static zero_status_t load_params(zero_engine_t *engine, const zero_checkpoint_t 
     load_t l = {.engine = engine, .checkpoint = c, .lists = true};
     int64_t most = 0;
     for (zero_param_t p = 0; p < engine->spec.param_count; p++)
-        most = engine->spec.params[p].count > most ? engine->spec.params[p].count : most;
+        most = engine->spec.params[p].total > most ? engine->spec.params[p].total : most;
     most = most < ZERO_ENGINE_PIECE ? most : ZERO_ENGINE_PIECE;
     l.values = zero_engine_buffers(engine, most, &l.scratch);
     zero_status_t status = l.values ? ZERO_OK : ZERO_ERR_MEMORY;

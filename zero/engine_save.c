@@ -6,6 +6,7 @@
 #include "zero/engine_save.h"
 
 #include "optim/rules.h"
+#include "zero/plan/split.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -21,9 +22,20 @@ static zero_status_t sink_write(void *ctx, int32_t param, zero_state_t state, in
     zero_format_t format;
     zero_saver_format(s->engine, param, i, &format);
     zero_tile_t tile = zero_engine_tile(s->engine, param);
-    return zero_writer_write(s->writer, s->layout_of[i], s->tensor[tile.tensor * ZERO_SAVER_STATES + i],
-                             zero_format_bytes(&format, tile.first + begin), zero_format_bytes(&format, count), values,
-                             error);
+    const zero_spec_t *spec = &s->engine->spec;
+    const int tensor = s->tensor[tile.tensor * ZERO_SAVER_STATES + i];
+    zero_status_t status = ZERO_OK;
+    zero_split_run_t run;
+    /* Runs consist of whole blocks: zero_engine_find_tensors refuses others. */
+    for (int64_t at = begin; at < begin + count && status == ZERO_OK; at = run.next) {
+        run = zero_split_run(spec, &spec->params[param], s->engine->rank, at, begin + count);
+        if (run.count > 0)
+            status = zero_writer_write(s->writer, s->layout_of[i], tensor,
+                                       zero_format_bytes(&format, tile.first + run.begin),
+                                       zero_format_bytes(&format, run.count),
+                                       (const char *)values + zero_format_bytes(&format, at - begin), error);
+    }
+    return status;
 }
 
 static zero_status_t sink_sync(void *ctx, zero_error_t *error)

@@ -186,10 +186,12 @@ int zero_pipe_index(const zero_engine_t *engine)
 
 int zero_data_size(const zero_engine_t *engine)
 {
-    return engine ? zero_plan_copies(&engine->spec) : 0;
+    return engine ? zero_plan_copies(&engine->spec) / engine->spec.mesh.context / engine->spec.mesh.tensor : 0;
 }
 
 int zero_data_index(const zero_engine_t *engine)
 {
-    return engine ? engine->rank % zero_plan_copies(&engine->spec) : -1;
+    return engine
+               ? engine->rank % zero_plan_copies(&engine->spec) / (engine->spec.mesh.context * engine->spec.mesh.tensor)
+               : -1;
 }

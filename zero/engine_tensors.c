@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* engine_tensors.c - see engine_tensors.h. */
 #include "zero/engine_tensors.h"
+#include "zero/plan/split.h"
 
 #include <stdlib.h>
 
@@ -45,10 +46,25 @@ static void sort(zero_engine_t *engine, const struct zero_tensor *tensor)
 static bool alike(const zero_spec_param_t *a, const zero_spec_param_t *b)
 {
     bool same = a->dtype == b->dtype && a->trainable == b->trainable && a->elementwise == b->elementwise &&
-                a->decay_scale == b->decay_scale && a->lr_scale == b->lr_scale && a->ndim == b->ndim;
+                a->decay_scale == b->decay_scale && a->lr_scale == b->lr_scale && a->partial == b->partial &&
+                a->ndim == b->ndim;
     for (int32_t d = 1; d < a->ndim && same; d++)
-        same = a->shape[d] == b->shape[d];
+        same = a->whole[d] == b->whole[d];
     return same;
+}
+
+/* Refuses a part of which coded blocks would have elements that are apart in the whole parameter: checkpoints would
+ * depend on the number of parts. */
+static zero_status_t check_blocks(const zero_spec_t *spec, const zero_spec_param_t *p, zero_error_t *error)
+{
+    for (int i = 0; i < spec->state.count && p->trainable && zero_split_is(p); i++)
+        if (p->run % spec->state.format[i].block != 0)
+            return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                             "config.mesh.tensor = %d cuts dimension %d of parameter '%s' into runs of %lld elements, "
+                             "but the optimizer keeps its state in blocks of %d elements: let the runs be multiples of "
+                             "that, or use an optimizer with fp32 state",
+                             spec->mesh.tensor, p->split_dim, p->name, (long long)p->run, spec->state.format[i].block);
+    return ZERO_OK;
 }
 
 /* Sets the shape of a tensor from its tiles. */
@@ -58,10 +74,10 @@ static zero_status_t join(zero_engine_t *engine, struct zero_tensor *tensor, zer
     const int32_t *tiles = engine->tiles + tensor->first_tile;
     const zero_spec_param_t *first = &params[tiles[0]];
     tensor->ndim = first->ndim;
-    memcpy(tensor->shape, first->shape, sizeof tensor->shape);
-    tensor->count = first->count;
+    memcpy(tensor->shape, first->whole, sizeof tensor->shape);
+    tensor->count = first->total;
     if (!first->piece_of)
-        return ZERO_OK;
+        return check_blocks(&engine->spec, first, error);
     if (engine->spec.whole && first->trainable && first->ndim == 2 && !first->elementwise)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
                          "tensor '%s' is declared in tiles, but the optimizer updates matrices whole: declare it as "
@@ -84,11 +100,11 @@ static zero_status_t join(zero_engine_t *engine, struct zero_tensor *tensor, zer
             return zero_fail(error, ZERO_ERR_ARG,
                              "tile '%s' of tensor '%s' begins at element %lld: let it begin at a multiple of %d",
                              p->name, tensor->name, (long long)tensor->count, ZERO_ALIGN_ELEMENTS);
-        if (p->count > INT64_MAX - tensor->count)
+        if (p->total > INT64_MAX - tensor->count)
             return zero_fail(error, ZERO_ERR_ARG, "the tiles of tensor '%s' have more than 2^63 - 1 elements",
                              tensor->name);
-        tensor->shape[0] += p->shape[0];
-        tensor->count += p->count;
+        tensor->shape[0] += p->whole[0];
+        tensor->count += p->total;
     }
     return ZERO_OK;
 }
@@ -153,7 +169,7 @@ zero_tile_t zero_engine_tile(const zero_engine_t *engine, int32_t param)
     int32_t t = 0;
     while (at >= engine->tensors[t].first_tile + engine->tensors[t].tile_count)
         t++;
-    return (zero_tile_t){t, p->piece_of ? p->piece_begin * (p->count / p->shape[0]) : 0};
+    return (zero_tile_t){t, p->piece_of ? p->piece_begin * (p->total / p->whole[0]) : 0};
 }
 
 const struct zero_tensor *zero_engine_tiled(const zero_engine_t *engine, zero_param_t id)

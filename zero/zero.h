@@ -260,20 +260,45 @@ typedef struct zero_row {
  * sharded over the shards of a replica, the optimizer over all ranks: gradients are reduced over
  * shards, and once a step over replicas (hybrid sharding). Consecutive ranks share a replica, so
  * the ranks of a fast network should be one. Full rows stay full. With parameters on another tier,
- * each rank keeps only its own slice there. context and tensor are reserved: 1.
+ * each rank keeps only its own slice there.
  *
- * pipe is the number of stages of a pipeline, which divides the number of ranks: rank = (stage *
- * replicas + replica) * shards + shard. All of the above then holds within a stage. See "pipelines"
- * below. On GPUs it needs zero_comm_nccl: zero_commit refuses zero_comm_staged.
+ * context is the number of consecutive ranks that compute parts of the same sequences. They are
+ * shards in all of the above, rank = ((replica * shards + shard) * context + part), but need the
+ * same data. What a part needs of the others, keys and values for instance, they exchange as below.
+ *
+ * tensor is the number of consecutive ranks that compute each layer together: rank = ((replica *
+ * shards + shard) * context + part) * tensor + place. They need the same data. A parameter that
+ * they split (zero_param_desc_t.split_dim) is sharded as above over ranks with the same place. See
+ * "tensor and context parallelism" below.
+ *
+ * pipe is the number of stages of a pipeline, which divides the number of ranks: rank = (((stage *
+ * replicas + replica) * shards + shard) * context + part) * tensor + place. All of the above then
+ * holds within a stage. See "pipelines" below. On GPUs it needs zero_comm_nccl: zero_commit refuses
+ * zero_comm_staged.
  *
  * node is the number of consecutive ranks on a fast network, where a replica has several such
- * nodes. Then the ranks of a node keep all parameters between them, too, from the first gather of a
- * micro-step to the later ones, which stay inside the node: the backward pass gathers nothing from
- * other nodes (hierarchical partitioning). It needs sharded parameters on the device tier. */
+ * nodes; ranks of tensor parallelism count as one. Then the ranks of a node keep all parameters
+ * between them, too, from the first gather of a micro-step to the later ones, which stay inside the
+ * node: the backward pass gathers nothing from other nodes (hierarchical partitioning). It needs
+ * sharded parameters on the device tier. */
 typedef struct zero_mesh {
     int32_t pipe, replicas, context, tensor; /* (1) */
     int32_t node;                            /* 0: no second copy (0) */
 } zero_mesh_t;
+
+/* The axes of the mesh. */
+typedef enum zero_axis {
+    ZERO_AXIS_PIPE = 0,
+    ZERO_AXIS_REPLICA,
+    ZERO_AXIS_SHARD,
+    ZERO_AXIS_CONTEXT,
+    ZERO_AXIS_TENSOR,
+    ZERO_AXES
+} zero_axis_t;
+/* Returns the number of ranks along an axis of the mesh, and this rank's place among them. 0 and -1
+ * for NULL and for an axis that does not exist. */
+ZERO_API int zero_axis_size(const zero_engine_t *engine, zero_axis_t axis);
+ZERO_API int zero_axis_index(const zero_engine_t *engine, zero_axis_t axis);
 
 typedef enum zero_reduce { ZERO_REDUCE_EVERY = 0, ZERO_REDUCE_LAST = 1 } zero_reduce_t;
 
@@ -545,6 +570,17 @@ typedef struct zero_param_desc {
                              differ in more than shape[0], and that begin elsewhere than at a
                              multiple of 128 elements of the tensor (0) */
     int32_t piece_dim;    /* the dimension that tiles divide: 0; others are not supported (0) */
+    int32_t split_dim;    /* with config.mesh.tensor T above 1: the dimension of shape that is cut
+                             into T equal parts, of which each rank has the one of its place; -1:
+                             every rank has the whole parameter. shape remains that of all parts
+                             together, as do all calls that read and write values, and
+                             checkpoints. Only dimension 0 in one block may have a size above 1 that
+                             T does not divide: the last part is then shorter, or empty, and what
+                             its memory has behind it is zero and must stay zero (-1) */
+    int32_t split_blocks; /* so many equal blocks of split_dim are cut each: 3 for queries, keys and
+                             values in one matrix (1) */
+    bool partial;         /* of a parameter that is not split: the gradients of the T ranks are
+                             parts of a sum. false: they are the same, bit by bit (false) */
 } zero_param_desc_t;
 /* Sets the defaults of *desc; size is sizeof(zero_param_desc_t) in the caller's header. */
 ZERO_API void zero_param_desc_init_size(zero_param_desc_t *desc, size_t size);
@@ -587,6 +623,51 @@ ZERO_API zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zer
  * May fail with: ZERO_ERR_UNSUPPORTED for another tier; the engine stays usable. */
 ZERO_API zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t tier,
                                     uint64_t bytes, zero_reserve_t *reserve);
+
+/* ---- engine: tensor and context parallelism ------------------------------------------------- */
+
+/* With config.mesh.tensor T above 1, T consecutive ranks compute each layer together. Each has its
+ * part of the parameters with split_dim, and the whole of the others. What they compute apart, they
+ * exchange in collectives of activations that the program declares, so that zero_commit counts them
+ * and each call can be checked.
+ *
+ *     declare   zero_param_add with split_dim; zero_collective_add after the zero_use_add to which
+ *               a collective belongs, in the order of the calls
+ *     train     as always, and zero_collective between zero_acquire and zero_release of that use
+ *
+ * Sums that ranks need of their losses, zero_sum and zero_step_weight, count each of the T ranks:
+ * all but one of them pass 0.
+ *
+ * With config.mesh.context above 1, ranks exchange parts of sequences by the same calls, along
+ * ZERO_AXIS_CONTEXT. Below, T is then their number, and a place is that along this axis. */
+
+typedef enum zero_collective_kind {
+    ZERO_COLLECTIVE_GATHER = 0,     /* recv (T * count) = the send (count) of each rank, in order */
+    ZERO_COLLECTIVE_REDUCE_SCATTER, /* recv (count) = the sum over ranks of those elements of send
+                                       (T * count) that are at place * count */
+    ZERO_COLLECTIVE_SUM             /* recv (count) = the sum over ranks of send (count); T divides
+                                       count */
+} zero_collective_kind_t;
+
+/* Declares a collective of the use that was added last, with elements of a dtype.
+ * axis: ZERO_AXIS_TENSOR or ZERO_AXIS_CONTEXT. With T = 1 the call does nothing. */
+ZERO_API zero_status_t zero_collective_add(zero_engine_t *engine, zero_pass_t pass,
+                                           zero_axis_t axis, zero_collective_kind_t kind,
+                                           int64_t count, zero_dtype_t dtype);
+/* Runs the next declared collective, on the compute stream, with memory of the device. Sums are
+ * made in the order of places in fp32, and rounded once. In place: the part of this rank's place in
+ * the larger buffer is the smaller one, or for a sum send is recv; otherwise the buffers do not
+ * overlap. With T = 1 it copies send to recv, unless they are the same.
+ * When: while the use is held to which it belongs, before the next zero_acquire.
+ * May fail with: ZERO_ERR_ORDER if another collective, or none, is declared here; the sentence
+ * names both. ZERO_ERR_MISMATCH and ZERO_ERR_PEER as for all collectives. */
+ZERO_API zero_status_t zero_collective(zero_engine_t *engine, zero_axis_t axis,
+                                       zero_collective_kind_t kind, const void *send, void *recv,
+                                       int64_t count, zero_dtype_t dtype);
+/* Fills shape with the dimensions of this rank's part of a parameter, as zero_param_data has it:
+ * with the zeros behind a part that is shorter. Entries from its number of dimensions on are 1. */
+ZERO_API zero_status_t zero_param_local(zero_engine_t *engine, zero_param_t param,
+                                        int64_t shape[ZERO_MAX_DIMS]);
 
 /* ---- engine: pipelines ---------------------------------------------------------------------- */
 
@@ -704,7 +785,8 @@ ZERO_API zero_status_t zero_task_next(zero_engine_t *engine, zero_task_t *task);
 ZERO_API int zero_pipe_size(const zero_engine_t *engine);
 ZERO_API int zero_pipe_index(const zero_engine_t *engine);
 /* Returns the number of ranks that need different data in a step, and this rank's place among them:
- * those of a stage. Ranks of other stages with the same place work on the same data. */
+ * those of a stage, where ranks of tensor and context parallelism count as one. Ranks with the same
+ * place here work on the same data. */
 ZERO_API int zero_data_size(const zero_engine_t *engine);
 ZERO_API int zero_data_index(const zero_engine_t *engine);
 
@@ -783,7 +865,7 @@ typedef struct zero_traffic {
     uint64_t node_gathered;        /* what is gathered inside a node (config.mesh.node) */
     uint64_t activations_received; /* through links of a pipeline */
     uint64_t gradients_received;
-    uint64_t reserved[1]; /* 0 */
+    uint64_t collected; /* in zero_collective */
 } zero_traffic_t;
 
 /* What an engine has done since it was committed, where a member does not say otherwise. */

@@ -66,7 +66,7 @@ zero_comm_t *zero_exec_note(zero_exec_t *x, int channel, const zero_op_t *op)
     if (x->world == 1)
         return comm;
     /* Stages have different programs. */
-    bool one_program = op && !(x->plan->spec->groups[op->group].axes & (ZERO_AXIS_PIPE | ZERO_AXIS_TIE));
+    bool one_program = op && !(x->plan->spec->groups[op->group].axes & (ZERO_ALONG_PIPE | ZERO_ALONG_TIE));
     t->cursor = one_program ? (int32_t)(op - x->plan->programs[t->program].ops) : -1;
     c->note.key = zero_splitmix64(t->digest ^ (uint64_t)(uint32_t)t->cursor);
     if (op && !one_program)

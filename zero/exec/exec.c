@@ -473,7 +473,8 @@ zero_status_t zero_exec_stats(zero_exec_t *x, zero_stats_t *stats, zero_error_t 
                                       .replica_reduced = counted(x, ZERO_COUNT_REPLICA_REDUCED),
                                       .node_gathered = counted(x, ZERO_COUNT_NODE_GATHERED),
                                       .activations_received = counted(x, ZERO_COUNT_ACTIVATIONS_RECEIVED),
-                                      .gradients_received = counted(x, ZERO_COUNT_GRADIENTS_RECEIVED)};
+                                      .gradients_received = counted(x, ZERO_COUNT_GRADIENTS_RECEIVED),
+                                      .collected = counted(x, ZERO_COUNT_COLLECTED)};
     stats->comm_seconds = 1e-9 * (double)counted(x, ZERO_COUNT_COMM_NS);
     stats->kernel_seconds = 1e-9 * (double)counted(x, ZERO_COUNT_KERNEL_NS);
     /* A device that is not asynchronous runs collectives on the calling thread, but transfers on those of links. */

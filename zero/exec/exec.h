@@ -49,6 +49,9 @@ zero_status_t zero_exec_use(zero_exec_t *exec, int32_t unit, zero_error_t *error
 /* Runs the RELEASE of that use (once earlier ones in the plan are released too) and the operations after it, up to the
  * next USE, the RELEASE of a held use, or an operation that would make the caller wait. */
 zero_status_t zero_exec_release(zero_exec_t *exec, int32_t unit, zero_error_t *error);
+/* Runs the next collective of a use that is held. It must be the given one: ZERO_ERR_ORDER says which is declared. */
+zero_status_t zero_exec_collective(zero_exec_t *exec, const zero_spec_collective_t *given, const void *send, void *recv,
+                                   zero_error_t *error);
 /* Runs the rest of the task that has begun, and operations up to and including the next TASK. No unit may be held. */
 zero_status_t zero_exec_next_task(zero_exec_t *exec, zero_error_t *error);
 /* Runs the rest of the program. */

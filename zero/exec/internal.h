@@ -89,6 +89,7 @@ typedef enum zero_exec_count {
     ZERO_COUNT_NODE_GATHERED,
     ZERO_COUNT_ACTIVATIONS_RECEIVED,
     ZERO_COUNT_GRADIENTS_RECEIVED,
+    ZERO_COUNT_COLLECTED,
     ZERO_COUNTS
 } zero_exec_count_t;
 
@@ -127,6 +128,11 @@ struct zero_exec {
     double pending_rate, pending_weight; /* weight: -1 if zero_step_weight was not called */
     uint32_t pending_signals;
     bool exchange_issued;
+    struct {
+        const void *send;
+        void *recv;
+        zero_comm_note_t note;
+    } collective;        /* that the caller runs; read on the compute stream, which is the caller's own */
     uint64_t exposed_ns; /* waits of the compute stream; if it is a native stream, only while a trace is on */
 
     /* The caller appends calls, the streams record them (calls.c). */
@@ -147,6 +153,14 @@ struct zero_exec {
 
     zero_latch_t failed;
 };
+
+/* COLLECTIVE, with the buffers of x->collective. */
+zero_status_t zero_exec_run_collective(zero_exec_t *x, const zero_op_t *op, void *native, zero_error_t *error);
+/* "reduce-scatter of 1024 elements of fp32" */
+typedef struct zero_exec_collective_text {
+    char s[80];
+} zero_exec_collective_text_t;
+zero_exec_collective_text_t zero_exec_collective_text(const zero_spec_collective_t *collective);
 
 /* Adds to a counter. Only on the stream's own thread. */
 void zero_exec_count(zero_exec_t *x, int stream, zero_exec_count_t which, uint64_t more);

@@ -4,6 +4,7 @@
 
 #include "optim/norm.h"
 #include "optim/rules.h"
+#include "zero/plan/split.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -43,9 +44,9 @@ static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *nativ
             : zero_comm_reduce_scatter(comm, src, dst, op->count, format->dtype, native, error);
     uint64_t bytes = comm->bytes_received + comm->bytes_reduced - before;
     zero_exec_count(x, op->stream, gathers ? ZERO_COUNT_GATHERED : ZERO_COUNT_REDUCED, bytes);
-    if (x->plan->spec->groups[op->group].axes == ZERO_AXIS_NODE)
+    if (x->plan->spec->groups[op->group].axes == ZERO_ALONG_NODE)
         zero_exec_count(x, op->stream, ZERO_COUNT_NODE_GATHERED, bytes);
-    if (x->plan->spec->groups[op->group].axes == ZERO_AXIS_REPLICA)
+    if (x->plan->spec->groups[op->group].axes == ZERO_ALONG_REPLICA)
         zero_exec_count(x, op->stream, gathers ? ZERO_COUNT_REPLICA_GATHERED : ZERO_COUNT_REPLICA_REDUCED, bytes);
     return zero_exec_note_done(x, channel, !comm->uncompared, status, error);
 }
@@ -104,6 +105,9 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     if (status != ZERO_OK)
         return status;
     memcpy(mine, x->base[plan->norms], (size_t)segments * sizeof *mine);
+    for (int32_t i = 0; i < segments && zero_split_place(plan->spec, x->rank) > 0; i++)
+        if (plan->segments[i].spread == ZERO_SPREAD_SAME) /* place 0 has the same norm */
+            mine[i] = 0;
     mine[segments] = x->rate;
     mine[segments + 1] = x->signals;
     mine[segments + 2] = x->weight;
@@ -163,25 +167,24 @@ typedef struct operands {
     char *grad, *param, *state[ZERO_MAX_STATES]; /* param may be master */
 } operands_t;
 
-/* The caller's own optimizer: one call for each parameter of the part. */
-static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const operands_t *o,
-                                   const zero_flat_ops_t *flat, void *native, zero_error_t *error)
+/* The caller's own optimizer, for elements [begin, end) of this rank's part of a parameter: one call for those that lie
+ * one behind another in the whole. */
+static zero_status_t update_param(zero_exec_t *x, const operands_t *o, int32_t p, int64_t begin, int64_t end,
+                                  void *native, zero_error_t *error)
 {
     const zero_exec_scalars_t *s = x->scalars;
     const zero_spec_t *spec = x->plan->spec;
-    int threads = x->device->options.threads;
-    for (int32_t p = 0; p < spec->param_count; p++) {
-        const zero_placed_t *placed = &x->plan->placed[p];
-        int64_t last = placed->offset + spec->params[p].count, until = o->span.begin + o->span.count;
-        int64_t begin = placed->offset > o->span.begin ? placed->offset : o->span.begin,
-                end = last < until ? last : until, at = begin - o->span.begin;
-        if (placed->segment != op->segment || begin >= end)
+    zero_split_run_t run;
+    for (int64_t element = begin; element < end; element = run.next) {
+        const int64_t at = x->plan->placed[p].offset + element - o->span.begin;
+        run = zero_split_run(spec, &spec->params[p], x->rank, element, end);
+        if (run.count == 0) /* padding */
             continue;
         zero_update_args_t args = {.size = sizeof args,
                                    .param = p,
                                    .name = spec->params[p].name,
-                                   .begin = begin - placed->offset,
-                                   .count = end - begin,
+                                   .begin = run.begin,
+                                   .count = run.count,
                                    .step = s->applied,
                                    .lr = s->rate * spec->params[p].lr_scale,
                                    .decay_scale = spec->params[p].decay_scale,
@@ -189,7 +192,7 @@ static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const op
                                    .grad_dtype = o->segment->final,
                                    .grad = o->grad + (size_t)at * zero_dtype_size(o->segment->final),
                                    .master = o->master + at,
-                                   .threads = threads,
+                                   .threads = x->device->options.threads,
                                    .stream = native};
         for (int i = 0; i < spec->state.count; i++)
             args.state[i] = (float *)(void *)o->state[i] + at;
@@ -198,8 +201,28 @@ static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const op
                                     "config.update failed for elements [%lld, %lld) of parameter '%s'",
                                     (long long)args.begin, (long long)(args.begin + args.count), args.name);
     }
+    return ZERO_OK;
+}
+
+/* The same for each parameter of the part. */
+static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const operands_t *o,
+                                   const zero_flat_ops_t *flat, void *native, zero_error_t *error)
+{
+    const zero_spec_t *spec = x->plan->spec;
+    for (int32_t p = 0; p < spec->param_count; p++) {
+        const zero_placed_t *placed = &x->plan->placed[p];
+        int64_t last = placed->offset + spec->params[p].count, until = o->span.begin + o->span.count;
+        int64_t begin = placed->offset > o->span.begin ? placed->offset : o->span.begin,
+                end = last < until ? last : until;
+        if (placed->segment != op->segment || begin >= end)
+            continue;
+        zero_status_t status = update_param(x, o, p, begin - placed->offset, end - placed->offset, native, error);
+        if (status != ZERO_OK)
+            return status;
+    }
     if (o->param != (char *)o->master)
-        flat->cast(o->param, o->segment->dtype, o->master, ZERO_FP32, o->span.count, threads, native);
+        flat->cast(o->param, o->segment->dtype, o->master, ZERO_FP32, o->span.count, x->device->options.threads,
+                   native);
     return ZERO_OK;
 }
 
@@ -399,7 +422,7 @@ zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_erro
     zero_exec_t *x = ctx;
     const zero_op_t *op = arg;
     bool collects = zero_op_collects(op), saves = op->stream == ZERO_STREAM_SAVE,
-         transfers = op->kind == ZERO_OP_SEND || op->kind == ZERO_OP_RECV;
+         transfers = op->kind == ZERO_OP_SEND || op->kind == ZERO_OP_RECV, called = op->kind == ZERO_OP_COLLECTIVE;
     uint64_t start = zero_now_ns();
     zero_error_t local; /* large, and written only on failure */
     local.text[0] = '\0';
@@ -409,13 +432,14 @@ zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_erro
                  : op->kind == ZERO_OP_EXCHANGE ? exchange(x, op, native, &local)
                  : saves                        ? zero_exec_save_op(x, op, &local)
                  : transfers                    ? zero_exec_transfer(x, op, native, &local)
+                 : called                       ? zero_exec_run_collective(x, op, native, &local)
                                                 : kernel(x, op, native, &local);
     if (status == ZERO_OK && x->guard)
         status = zero_exec_guard_op(x, op, false, &local);
     if (!saves)
         zero_exec_count(x, op->stream,
-                        collects || transfers || op->kind == ZERO_OP_EXCHANGE ? ZERO_COUNT_COMM_NS
-                                                                              : ZERO_COUNT_KERNEL_NS,
+                        collects || transfers || called || op->kind == ZERO_OP_EXCHANGE ? ZERO_COUNT_COMM_NS
+                                                                                        : ZERO_COUNT_KERNEL_NS,
                         zero_now_ns() - start);
     if (status == ZERO_OK)
         return ZERO_OK;

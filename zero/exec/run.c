@@ -91,9 +91,9 @@ static void publish(zero_exec_t *x)
  * wait. */
 typedef enum reach { TO_ACCESS, WITHOUT_WAITING } reach_t;
 
-/* Runs operations from the cursor. It stops at a USE, a TASK and a TASK_END, which are the caller's, and at the RELEASE
- * of a use that the caller still holds. A wait on the compute stream may block the caller, so it is postponed until the
- * caller needs what follows. */
+/* Runs operations from the cursor. It stops at a USE, a TASK and a TASK_END, which are the caller's, and at a
+ * COLLECTIVE and the RELEASE of a use that the caller still holds; collectives of other uses were skipped with them. A
+ * wait on the compute stream may block the caller, so it is postponed until the caller needs what follows. */
 static zero_status_t advance(zero_exec_t *x, reach_t reach, zero_error_t *error)
 {
     const zero_program_t *program = &x->plan->programs[x->program];
@@ -102,8 +102,11 @@ static zero_status_t advance(zero_exec_t *x, reach_t reach, zero_error_t *error)
         publish(x);
         if (op->kind == ZERO_OP_USE || op->kind == ZERO_OP_TASK || op->kind == ZERO_OP_TASK_END)
             return ZERO_OK;
-        if (op->kind == ZERO_OP_RELEASE && x->use_states[op->use] == ZERO_USE_OPEN)
+        bool calls = op->kind == ZERO_OP_COLLECTIVE;
+        if ((op->kind == ZERO_OP_RELEASE || calls) && x->use_states[op->use] == ZERO_USE_OPEN)
             return ZERO_OK;
+        if (calls)
+            continue;
         if (reach == WITHOUT_WAITING &&
             (op->kind == ZERO_OP_HOST_WAIT || (op->kind == ZERO_OP_WAIT && op->stream == ZERO_STREAM_COMPUTE)))
             return ZERO_OK;
@@ -183,6 +186,19 @@ static zero_status_t refuse_late(const zero_exec_t *x, int32_t unit, int32_t nex
                      name, pass, count, count > 1 ? "s" : "", count > 1 ? "the last one " : "", last, after);
 }
 
+/* Refuses what the caller does instead of a declared collective. */
+static zero_status_t refuse_before(const zero_exec_t *x, const zero_op_t *op, const char *what, const char *unit,
+                                   zero_error_t *error)
+{
+    const int32_t pass = x->plan->programs[x->program].pass;
+    const zero_spec_collective_t *c = zero_plan_collective(x->plan, pass, op->use, op->flags);
+    return zero_fail(error, ZERO_ERR_ORDER,
+                     "unit '%s' is %s, but pass '%s' declares a %s before that, of unit '%s': call zero_collective "
+                     "first",
+                     unit, what, x->plan->spec->passes[pass].name, zero_exec_collective_text(c).s,
+                     unit_name(x, op->unit));
+}
+
 /* Finds the next USE of the unit in the task that runs. Fails if the caller holds a use that must be released before
  * it. */
 static zero_status_t find_use(const zero_exec_t *x, int32_t unit, int32_t *found, zero_error_t *error)
@@ -195,6 +211,8 @@ static zero_status_t find_use(const zero_exec_t *x, int32_t unit, int32_t *found
             open = i;
         if (op->kind == ZERO_OP_TASK_END)
             break;
+        if (op->kind == ZERO_OP_COLLECTIVE && open < 0 && x->use_states[op->use] == ZERO_USE_OPEN)
+            return refuse_before(x, op, "acquired", unit_name(x, unit), error);
         if (op->kind != ZERO_OP_USE)
             continue;
         if (next < 0)
@@ -265,12 +283,61 @@ zero_status_t zero_exec_release(zero_exec_t *x, int32_t unit, zero_error_t *erro
     if (x->program < 0 || x->open_use[unit] < 0)
         return zero_fail(error, ZERO_ERR_ORDER, "unit '%s' is released but not held: acquire it first",
                          unit_name(x, unit));
+    const zero_program_t *program = &x->plan->programs[x->program];
+    for (int32_t i = x->cursor; i < program->op_count && program->ops[i].kind == ZERO_OP_COLLECTIVE; i++)
+        if (program->ops[i].use == x->open_use[unit])
+            return refuse_before(x, &program->ops[i], "released", unit_name(x, unit), error);
     x->use_states[x->open_use[unit]] = ZERO_USE_DONE;
     x->open_use[unit] = -1;
     x->open_count--;
     if ((status = hold(x, NULL, unit, 0, error)) != ZERO_OK)
         return status;
     return advance(x, WITHOUT_WAITING, error);
+}
+
+static zero_status_t copy(zero_exec_t *x, const zero_spec_collective_t *given, const void *send, void *recv,
+                          zero_error_t *error)
+{
+    const uint64_t bytes = (uint64_t)given->count * zero_dtype_size(given->dtype);
+    if (send != recv)
+        x->flat->copy(recv, send, bytes, x->device->options.threads, zero_exec_stream(x));
+    (void)error;
+    return ZERO_OK;
+}
+
+zero_status_t zero_exec_collective(zero_exec_t *x, const zero_spec_collective_t *given, const void *send, void *recv,
+                                   zero_error_t *error)
+{
+    zero_status_t status = zero_exec_check(x, error);
+    if (status != ZERO_OK)
+        return status;
+    if (x->program < 0 || x->open_count == 0)
+        return zero_fail(error, ZERO_ERR_ORDER, "a %s is called while no unit is held: acquire one first",
+                         zero_exec_collective_text(given).s);
+    const zero_mesh_t *mesh = &x->plan->spec->mesh;
+    if ((given->axis == ZERO_AXIS_CONTEXT ? mesh->context : mesh->tensor) == 1)
+        return copy(x, given, send, recv, error);
+    if ((status = advance(x, TO_ACCESS, error)) != ZERO_OK)
+        return status;
+    const zero_program_t *program = &x->plan->programs[x->program];
+    const zero_op_t *op = x->cursor < program->op_count ? &program->ops[x->cursor] : NULL;
+    const bool calls = op && op->kind == ZERO_OP_COLLECTIVE;
+    const zero_spec_collective_t *wanted =
+        calls ? zero_plan_collective(x->plan, program->pass, op->use, op->flags) : NULL;
+    if (!calls)
+        return zero_fail(error, ZERO_ERR_ORDER,
+                         "a %s is called where pass '%s' declares no collective: declare it with zero_collective_add",
+                         zero_exec_collective_text(given).s, x->plan->spec->passes[program->pass].name);
+    if (wanted->axis != given->axis || wanted->kind != given->kind || wanted->count != given->count ||
+        wanted->dtype != given->dtype)
+        return zero_fail(error, ZERO_ERR_ORDER, "a %s is called where pass '%s' declares a %s for unit '%s'",
+                         zero_exec_collective_text(given).s, x->plan->spec->passes[program->pass].name,
+                         zero_exec_collective_text(wanted).s, unit_name(x, op->unit));
+    x->collective.send = send;
+    x->collective.recv = recv;
+    if ((status = run_one(x, op, error)) == ZERO_OK)
+        x->cursor++;
+    return status;
 }
 
 static zero_status_t check_released(const zero_exec_t *x, zero_error_t *error)

@@ -3,6 +3,7 @@
  *
  * Only the thread of the save stream touches a running save. Whoever finds it done may read its outcome. */
 #include "zero/exec/internal.h"
+#include "zero/plan/split.h"
 
 #include <stdlib.h>
 
@@ -143,6 +144,8 @@ static zero_status_t save_buffer(zero_exec_t *x, const zero_op_t *op, zero_error
     const zero_buffer_t *buffer = &plan->buffers[op->src];
     const zero_span_t span = zero_plan_span(plan, x->rank, op->src, ZERO_EXTENT_SLICE, op->part);
     zero_status_t status = ZERO_OK;
+    if (!zero_split_owns(plan, op->segment, x->rank)) /* place 0 writes the same elements */
+        return ZERO_OK;
     for (int32_t p = 0; p < plan->spec->param_count && status == ZERO_OK; p++) {
         const zero_placed_t *placed = &plan->placed[p];
         int64_t end = placed->offset + plan->spec->params[p].count, begin = placed->offset;

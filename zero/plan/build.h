@@ -5,7 +5,7 @@
 
 #include "zero/plan/plan.h"
 
-/* The table, as it applies to a unit with its number of copies. */
+/* The table, as it applies to a segment with its number of copies. */
 typedef struct zero_placement {
     bool shard_parameters, shard_gradients, shard_optimizer; /* over more than one rank */
     zero_extent_t keeps;                                     /* what a rank keeps of parameters that are in slots */
@@ -18,7 +18,6 @@ typedef struct zero_placement {
 /* A unit as the table places it. Positions are indices of uses in the training pass; -1: none. */
 typedef struct zero_unit_plan {
     int32_t pipe[2]; /* the stages that have it: the same twice, or two that share it */
-    zero_placement_t at;
     int32_t first_segment, segment_count;
     bool slotted;   /* its parameters are gathered or fetched for each use: PARAM is in a slot */
     bool grad_slot; /* its GRAD buffers are in a slot */
@@ -31,8 +30,9 @@ typedef struct zero_pieces {
     int32_t first, count;
 } zero_pieces_t;
 
-/* A trainable segment as the table places it. */
+/* A segment as the table places it. */
 typedef struct zero_segment_plan {
+    zero_placement_t at;
     int64_t stays;                       /* how many elements keep their state on the device, among those that a rank
                                           * updates: the first ones */
     bool away;                           /* gradients of the other elements, and their sums, are on the host tier */
@@ -94,8 +94,8 @@ typedef struct zero_builder {
 zero_status_t zero_build_declare(zero_builder_t *b);
 /* Fills turns with the tasks of all micro-steps of a step, two for each micro-step and chunk of the stage. */
 void zero_build_turns(const zero_spec_t *spec, int pipe, zero_turn_t *turns);
-/* Refuses chunks and tasks that cannot be planned. Sets the stages and the placement of each unit, and the plan's
- * passes: what its stage does of each pass. */
+/* Refuses chunks and tasks that cannot be planned. Sets the stages of each unit, and the plan's passes: what its stage
+ * does of each pass. */
 zero_status_t zero_build_tasks(zero_builder_t *b);
 /* The buffers of the stage's tasks, each in a slot of its own; the most slots that they take. */
 zero_status_t zero_build_links(zero_builder_t *b);
@@ -148,12 +148,14 @@ zero_status_t zero_build_check_groups(const zero_spec_t *spec, zero_error_t *err
 bool zero_build_slices(const zero_spec_t *spec, zero_segment_t *segment, uint64_t elements);
 /* Chooses the rank that computes the update of each parameter that is updated whole. */
 zero_status_t zero_build_owners(zero_builder_t *b);
+/* How the table applies to a segment, whose stages and spread are set. */
+zero_placement_t zero_build_place(const zero_builder_t *b, const zero_segment_t *segment);
 /* The flag of an operand that is this extent of a buffer: WHOLE (all of it) if the buffer holds no more than that. */
 zero_extent_t zero_build_own(const zero_builder_t *b, int32_t buffer, zero_extent_t extent);
-/* How the table places a segment: as its unit. */
+/* How the table places a segment. */
 static inline const zero_placement_t *zero_build_at(const zero_builder_t *b, const zero_segment_t *s)
 {
-    return &b->units[s->unit].at;
+    return &b->segments[s - b->plan->segments].at;
 }
 /* Whether the reduction after a use of the training pass comes at the end of the pass: it is the last one of a unit
  * that another stage shares, which would otherwise wait in the middle of its tasks. */

@@ -97,6 +97,7 @@ typedef struct zero_checker {
     int32_t step, micro; /* steps done; micro-steps of this step that have ended */
 
     int32_t next_use, opened;        /* uses of the pass that have begun; those of them that have not ended */
+    int32_t collectives;             /* of the use that has begun last, that have run */
     int32_t next_task, transfers;    /* tasks of the pass that have ended; sends and receives */
     bool in_task;                    /* the next task has begun */
     int32_t *version;                /* by segment: updates so far */
@@ -124,29 +125,37 @@ static inline int zero_check_ranks(const zero_checker_t *c)
 }
 static inline int zero_check_shards(const zero_checker_t *c)
 {
-    return zero_check_ranks(c) / c->plan->spec->mesh.replicas;
+    return zero_check_ranks(c) / c->plan->spec->mesh.replicas / c->plan->spec->mesh.tensor;
 }
 /* Whether two stages share the segment. */
 static inline bool zero_check_tied(const zero_checker_t *c, int32_t segment)
 {
     return c->plan->segments[segment].pipe[0] != c->plan->segments[segment].pipe[1];
 }
+/* Whether the ranks of tensor parallelism share the segment. */
+static inline bool zero_check_summed(const zero_checker_t *c, int32_t segment)
+{
+    return c->plan->segments[segment].spread == ZERO_SPREAD_SUMMED && c->plan->spec->mesh.tensor > 1;
+}
 /* The first element of a segment that this rank owns. */
 static inline int64_t zero_check_slice(const zero_checker_t *c, int32_t segment)
 {
     const zero_segment_t *s = &c->plan->segments[segment];
-    int local = c->rank % zero_check_ranks(c), shards = zero_check_shards(c),
-        index = local % shards * c->plan->spec->mesh.replicas + local / shards;
+    int tensor = c->plan->spec->mesh.tensor, local = c->rank % zero_check_ranks(c) / tensor,
+        shards = zero_check_shards(c), index = local % shards * c->plan->spec->mesh.replicas + local / shards;
     if (zero_check_tied(c, segment))
         index = 2 * index + (c->rank / zero_check_ranks(c) == s->pipe[1] ? 1 : 0);
+    if (zero_check_summed(c, segment))
+        index = index * tensor + c->rank % tensor;
     return index * s->slice;
 }
 /* The axes of several ranks that have the segment: gradients are summed over all of them. */
 static inline uint8_t zero_check_axes(const zero_checker_t *c, int32_t segment)
 {
-    return (uint8_t)((zero_check_shards(c) > 1 ? ZERO_AXIS_SHARD : 0) |
-                     (c->plan->spec->mesh.replicas > 1 ? ZERO_AXIS_REPLICA : 0) |
-                     (zero_check_tied(c, segment) ? ZERO_AXIS_TIE : 0));
+    return (uint8_t)((zero_check_shards(c) > 1 ? ZERO_ALONG_SHARD : 0) |
+                     (c->plan->spec->mesh.replicas > 1 ? ZERO_ALONG_REPLICA : 0) |
+                     (zero_check_tied(c, segment) ? ZERO_ALONG_TIE : 0) |
+                     (zero_check_summed(c, segment) ? ZERO_ALONG_TENSOR : 0));
 }
 /* The same as zero_plan_span, computed independently. */
 zero_span_t zero_check_span(const zero_checker_t *c, int32_t buffer, zero_extent_t own, int32_t part);

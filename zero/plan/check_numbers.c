@@ -14,13 +14,17 @@ static zero_status_t check_segments(const zero_checker_t *c)
         if (s->unit < 0 || s->unit >= plan->spec->unit_count || (i > 0 && s->unit < plan->segments[i - 1].unit))
             return zero_check_fail(c, "segment %d belongs to unit %d, which does not exist or is out of order", i,
                                    s->unit);
-        int64_t stages = zero_check_tied(c, i) ? 2 : 1;
+        int64_t stages = zero_check_tied(c, i) ? 2 : 1,
+                sharing = stages * plan->spec->mesh.replicas * (zero_check_summed(c, i) ? plan->spec->mesh.tensor : 1);
+        if ((unsigned)s->spread >= ZERO_SPREADS || (plan->spec->mesh.tensor == 1 && s->spread != ZERO_SPREAD_PARTS))
+            return zero_check_fail(c, "segment %d is spread in way %d over the ranks of tensor parallelism", i,
+                                   (int)s->spread);
         if (s->pipe[0] < 0 || s->pipe[0] > s->pipe[1] || s->pipe[1] >= plan->spec->mesh.pipe ||
             (stages > 1 && (s->pipe[0] != plan->spec->tied[0] || s->pipe[1] != plan->spec->tied[1])))
             return zero_check_fail(c, "segment %d is on stages %d and %d", i, s->pipe[0], s->pipe[1]);
         if (s->elements <= 0 || s->slice % ZERO_ALIGN_ELEMENTS != 0 ||
-            s->slice * stages * zero_check_ranks(c) != s->elements ||
-            s->shard != s->slice * stages * plan->spec->mesh.replicas || s->node <= 0 || s->elements % s->node != 0 ||
+            s->slice * sharing * zero_check_shards(c) != s->elements || s->shard != s->slice * sharing ||
+            s->node <= 0 || s->elements % s->node != 0 ||
             (s->node != s->elements && s->elements / s->node != plan->spec->mesh.node))
             return zero_check_fail(c, "segment %d has %lld elements, but shards of %lld and slices of %lld", i,
                                    (long long)s->elements, (long long)s->shard, (long long)s->slice);
@@ -181,7 +185,7 @@ static zero_status_t check_op_ranges(const zero_checker_t *c, const zero_op_t *o
         return zero_check_fail(c, "one of its numbers is out of range");
     if (op->program != (int32_t)(c->program - plan->programs))
         return zero_check_fail(c, "it names program %d as its own", op->program);
-    bool of_group = zero_op_collects(op) || op->kind == ZERO_OP_SUM;
+    bool of_group = zero_op_collects(op) || op->kind == ZERO_OP_SUM || op->kind == ZERO_OP_COLLECTIVE;
     if (op->group != 0 && (!of_group || op->group >= plan->spec->group_count))
         return zero_check_fail(c, "it uses group %d: there are %d, and only collectives use another than the first",
                                op->group, plan->spec->group_count);
@@ -191,16 +195,35 @@ static zero_status_t check_op_ranges(const zero_checker_t *c, const zero_op_t *o
 /* The i-th rank of a group that has this rank; -1 if they are not in the order of their slices. */
 static int member_of(const zero_checker_t *c, const zero_spec_group_t *group, int i)
 {
-    int shards = zero_check_shards(c), local = c->rank % zero_check_ranks(c), shard = local % shards;
+    int shards = zero_check_shards(c), tensor = c->plan->spec->mesh.tensor, ranks = zero_check_ranks(c),
+        place = c->rank % tensor, local = c->rank % ranks / tensor, shard = local % shards, replica = local / shards,
+        pipe = c->rank / ranks;
     if (group->size == 1)
         return c->rank;
-    if (group->axes == ZERO_AXIS_NODE) /* consecutive shards */
-        return c->rank - shard % group->size + i;
-    if (group->axes & ZERO_AXIS_TIE)
-        return c->plan->spec->tied[i % 2] * zero_check_ranks(c) + i / 2 * shards + shard;
-    return group->axes == ZERO_AXIS_SHARD     ? c->rank - shard + i
-           : group->axes == ZERO_AXIS_REPLICA ? c->rank - local + i * shards + shard
-                                              : -1;
+    if (group->axes & ZERO_ALONG_TENSOR) {
+        place = i % tensor;
+        i /= tensor;
+    }
+    if (group->axes & ZERO_ALONG_TIE) {
+        pipe = c->plan->spec->tied[i % 2];
+        i /= 2;
+    }
+    switch (group->axes & ~(ZERO_ALONG_TENSOR | ZERO_ALONG_TIE)) {
+    case 0:
+        break;
+    case ZERO_ALONG_REPLICA:
+        replica = i;
+        break;
+    case ZERO_ALONG_SHARD:
+        shard = i;
+        break;
+    case ZERO_ALONG_NODE: /* consecutive shards */
+        shard += i - shard % group->size;
+        break;
+    default:
+        return -1;
+    }
+    return ((pipe * c->plan->spec->mesh.replicas + replica) * shards + shard) * tensor + place;
 }
 
 /* Checks that the ranks of a collective, or of the SUM after one, work on the same elements, and that each has the next
@@ -305,6 +328,20 @@ static zero_status_t check_task(const zero_checker_t *c, const zero_op_t *op)
                                  (unsigned long long)op->bytes);
 }
 
+/* A collective of the caller's memory. */
+static zero_status_t check_call(const zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_pass_t *pass = c->program->pass >= 0 ? &c->plan->passes[c->program->pass] : NULL;
+    const zero_spec_pass_t *declared = pass ? &c->plan->spec->passes[c->program->pass] : NULL;
+    const zero_spec_use_t *use = pass && op->use >= 0 && op->use < pass->use_count ? &pass->uses[op->use] : NULL;
+    if (use == NULL || use->first_collective < 0 || use->collective_count < 0 ||
+        use->collective_count > declared->collective_count - use->first_collective)
+        return zero_check_fail(c, "it is of use %d, which does not exist, or whose collectives do not", op->use);
+    return op->src < 0 && op->dst < 0 && op->unit == use->unit && op->stream == ZERO_STREAM_COMPUTE
+               ? ZERO_OK
+               : zero_check_fail(c, "it has operands of the plan, or another unit or stream than its use");
+}
+
 static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
@@ -332,6 +369,8 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
     case ZERO_OP_SEND:
     case ZERO_OP_RECV:
         return check_task(c, op);
+    case ZERO_OP_COLLECTIVE:
+        return check_call(c, op);
     default:
         break;
     }
@@ -416,18 +455,22 @@ zero_status_t zero_check_numbers(zero_checker_t *c)
         plan->buffers[plan->exchange].bytes / sizeof(double) / ((uint64_t)plan->segment_count + ZERO_EXCHANGE_WORDS) <
             (uint64_t)plan->spec->world)
         return zero_check_fail(c, "a staging buffer is too small");
-    int replicas = plan->spec->mesh.replicas, shards = zero_check_shards(c), pipes = plan->spec->mesh.pipe;
+    int replicas = plan->spec->mesh.replicas, shards = zero_check_shards(c), pipes = plan->spec->mesh.pipe,
+        tensor = plan->spec->mesh.tensor;
     if (plan->pipe < 0 || plan->pipe >= pipes || plan->spec->groups[0].size != plan->spec->world ||
-        shards * replicas * pipes != plan->spec->world)
+        shards * replicas * pipes * tensor != plan->spec->world)
         return zero_check_fail(c, "the first group, which exchanges norms, does not have all ranks");
     for (int g = 0; g < plan->spec->group_count; g++) {
         const zero_spec_group_t *group = &plan->spec->groups[g];
-        int size = group->axes == ZERO_AXIS_NODE
-                       ? plan->spec->mesh.node
-                       : (group->axes & ZERO_AXIS_SHARD ? shards : 1) *
-                             (group->axes & ZERO_AXIS_REPLICA ? replicas : 1) *
-                             (group->axes & ZERO_AXIS_PIPE ? pipes : 1) * (group->axes & ZERO_AXIS_TIE ? 2 : 1);
-        if (group->size != size || (group->axes == ZERO_AXIS_NODE && shards % size != 0))
+        const bool context = group->axes & ZERO_ALONG_CONTEXT;
+        int size = group->axes == ZERO_ALONG_NODE ? plan->spec->mesh.node
+                   : context
+                       ? plan->spec->mesh.context
+                       : (group->axes & ZERO_ALONG_SHARD ? shards : 1) *
+                             (group->axes & ZERO_ALONG_REPLICA ? replicas : 1) *
+                             (group->axes & ZERO_ALONG_PIPE ? pipes : 1) * (group->axes & ZERO_ALONG_TIE ? 2 : 1) *
+                             (group->axes & ZERO_ALONG_TENSOR ? tensor : 1);
+        if (group->size != size || (group->axes == ZERO_ALONG_NODE && shards % size != 0))
             return zero_check_fail(c, "group %d has %d ranks on axes %d of a mesh of %d x %d", g, group->size,
                                    group->axes, shards, replicas);
     }

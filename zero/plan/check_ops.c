@@ -253,6 +253,37 @@ static zero_status_t writable_gradient(const zero_checker_t *c, int32_t unit, co
     return zero_check_fail(c, "its gradients are neither zero nor the sum so far");
 }
 
+/* Whether the use that began last has run all of its collectives. */
+static zero_status_t collectives_done(const zero_checker_t *c, const zero_plan_pass_t *pass)
+{
+    int32_t wanted = pass != NULL && c->next_use > 0 ? pass->uses[c->next_use - 1].collective_count : 0;
+    return c->next_use == 0 || c->collectives == wanted
+               ? ZERO_OK
+               : zero_check_fail(c, "use %d has run %d of %d collectives", c->next_use - 1, c->collectives, wanted);
+}
+
+static zero_status_t do_collective(zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_pass_t *pass = pass_of(c);
+    if (pass == NULL || op->use != c->next_use - 1 || !c->open[op->unit] ||
+        c->collectives == pass->uses[op->use].collective_count || op->flags != (uint8_t)c->collectives)
+        return zero_check_fail(c, "it is not the next collective of use %d", op->use);
+    const zero_spec_collective_t *declared = zero_plan_collective(c->plan, c->program->pass, op->use, c->collectives);
+    const bool context = declared->axis == ZERO_AXIS_CONTEXT;
+    const uint8_t axes = (uint8_t)((context ? ZERO_ALONG_CONTEXT : ZERO_ALONG_TENSOR) | ZERO_ALONG_CALLS);
+    const uint64_t bytes = (uint64_t)declared->count * zero_dtype_size(declared->dtype),
+                   ranks = (uint64_t)(context ? c->plan->spec->mesh.context : c->plan->spec->mesh.tensor),
+                   received = (ranks - 1) * (declared->kind == ZERO_COLLECTIVE_SUM ? 2 * (bytes / ranks) : bytes);
+    if (c->plan->spec->groups[op->group].axes != axes)
+        return zero_check_fail(c, "its group is not that of its axis");
+    if (op->count != declared->count || op->bytes != received)
+        return zero_check_fail(c, "it counts %lld elements and %llu bytes instead of %lld and %llu",
+                               (long long)op->count, (unsigned long long)op->bytes, (long long)declared->count,
+                               (unsigned long long)received);
+    c->collectives++;
+    return ZERO_OK;
+}
+
 static zero_status_t do_use(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
@@ -261,6 +292,8 @@ static zero_status_t do_use(zero_checker_t *c, const zero_op_t *op)
     zero_status_t status;
 
     uint32_t flags = ZERO_READ;
+    if ((status = collectives_done(c, pass)) != ZERO_OK)
+        return status;
     if (pass == NULL ? op->use != 0 || op->unit != c->program->unit || c->next_use > 0
                      : op->use != c->next_use || op->use >= pass->use_count || op->unit != pass->uses[op->use].unit)
         return zero_check_fail(c, "use %d is not the next one that was declared", op->use);
@@ -299,6 +332,7 @@ static zero_status_t do_use(zero_checker_t *c, const zero_op_t *op)
     c->open[op->unit] = true;
     c->opened++;
     c->next_use++;
+    c->collectives = 0;
     return ZERO_OK;
 }
 
@@ -306,7 +340,10 @@ static zero_status_t do_release(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
     const zero_plan_pass_t *pass = pass_of(c);
+    zero_status_t status = collectives_done(c, pass);
 
+    if (status != ZERO_OK)
+        return status;
     if (op->stream != ZERO_STREAM_COMPUTE || op->unit < 0 || !c->open[op->unit] || op->use >= c->next_use ||
         op->use < 0 ||
         (pass != NULL &&
@@ -412,6 +449,8 @@ zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op)
         return do_use(c, op);
     case ZERO_OP_RELEASE:
         return do_release(c, op);
+    case ZERO_OP_COLLECTIVE:
+        return do_collective(c, op);
     case ZERO_OP_SAVE:
         return do_save(c, op);
     case ZERO_OP_SYNC:

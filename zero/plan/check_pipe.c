@@ -47,7 +47,7 @@ static bool transfers(const zero_op_t *op)
 /* Whether it is a collective of two stages. */
 static bool is_tied(const stage_t *s, const zero_op_t *op)
 {
-    return zero_op_collects(op) && (s->plan->spec->groups[op->group].axes & ZERO_AXIS_TIE);
+    return zero_op_collects(op) && (s->plan->spec->groups[op->group].axes & ZERO_ALONG_TIE);
 }
 
 /* Whether the calling thread works itself on a stream, and so issues nothing behind it before that is done. */

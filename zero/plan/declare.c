@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* declare.c - refuses declarations that cannot be planned; the error names what to change. */
 #include "zero/plan/build.h"
+#include "zero/plan/split.h"
 
 _Static_assert(ZERO_PIECE_QUANTUM % ZERO_NORM_BLOCK == 0 && ZERO_PIECE % ZERO_PIECE_QUANTUM == 0,
                "parts end at bounds of the norm's blocks");
@@ -115,6 +116,30 @@ static zero_status_t check_shape(const zero_spec_param_t *p, zero_error_t *error
     return ZERO_OK;
 }
 
+/* Whether a rank's part follows from the whole parameter. A declaration that is not split may leave out the whole. */
+static zero_status_t check_part(const zero_spec_t *spec, const zero_spec_param_t *p, zero_error_t *error)
+{
+    zero_spec_param_t whole = *p;
+    zero_status_t status;
+    if (p->total == 0 && p->run == 0)
+        return ZERO_OK;
+    if (p->split_dim < -1 || p->split_dim >= p->ndim || (p->split_dim >= 0 && (p->split_blocks < 1 || p->partial)))
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "parameter '%s' is split in dimension %d in %d blocks%s: one of its %d dimensions or -1 is "
+                         "possible, with at least 1 block, and of a parameter that is not partial",
+                         p->name, p->split_dim, p->split_blocks, p->partial ? ", and partial" : "", p->ndim);
+    memcpy(whole.shape, p->whole, sizeof whole.shape);
+    whole.count = p->total;
+    if ((status = check_shape(&whole, error)) != ZERO_OK || (status = zero_split_set(spec, &whole, error)) != ZERO_OK)
+        return status;
+    if (p->count != whole.count || p->run != whole.run ||
+        memcmp(p->shape, whole.shape, (size_t)p->ndim * sizeof *p->shape) != 0)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "a part of parameter '%s' says %lld elements in runs of %lld; it has %lld in runs of %lld",
+                         p->name, (long long)p->count, (long long)p->run, (long long)whole.count, (long long)whole.run);
+    return ZERO_OK;
+}
+
 static zero_status_t check_params(zero_builder_t *b)
 {
     const zero_spec_t *spec = b->spec;
@@ -135,7 +160,7 @@ static zero_status_t check_params(zero_builder_t *b)
             return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has %d dimensions; it has 0 to %d", p->name, p->ndim,
                              ZERO_MAX_DIMS);
         zero_status_t status = check_shape(p, error);
-        if (status != ZERO_OK)
+        if (status != ZERO_OK || (status = check_part(spec, p, error)) != ZERO_OK)
             return status;
         if (!(p->decay_scale >= 0 && p->decay_scale < 1e30) || !(p->lr_scale >= 0 && p->lr_scale < 1e30))
             return zero_fail(error, ZERO_ERR_ARG,
@@ -233,6 +258,22 @@ static zero_status_t check_gradients(const zero_builder_t *b)
     return ZERO_OK;
 }
 
+/* Refuses matrices that are updated whole, of which no rank has more than a part. */
+static zero_status_t check_whole(const zero_builder_t *b)
+{
+    const zero_spec_t *spec = b->spec;
+    for (int32_t i = 0; i < spec->param_count && spec->whole && b->train >= 0; i++) {
+        const zero_spec_param_t *p = &spec->params[i];
+        if (p->trainable && p->ndim == 2 && !p->elementwise && zero_split_is(p))
+            return zero_fail(b->error, ZERO_ERR_UNSUPPORTED,
+                             "parameter '%s' is split over config.mesh.tensor = %d ranks, but the optimizer updates "
+                             "matrices whole: declare it with elementwise = true, or with split_dim = -1, or use "
+                             "another optimizer",
+                             p->name, spec->mesh.tensor);
+    }
+    return ZERO_OK;
+}
+
 zero_status_t zero_build_declare(zero_builder_t *b)
 {
     const zero_spec_t *spec = b->spec;
@@ -244,7 +285,7 @@ zero_status_t zero_build_declare(zero_builder_t *b)
     for (int32_t i = 0; i < spec->pass_count; i++)
         if ((status = check_pass(b, i)) != ZERO_OK)
             return status;
-    if ((status = check_gradients(b)) != ZERO_OK)
+    if ((status = check_gradients(b)) != ZERO_OK || (status = check_whole(b)) != ZERO_OK)
         return status;
     b->offload_parameters = spec->parameters.tier != ZERO_TIER_DEVICE;
     return ZERO_OK;

@@ -75,7 +75,7 @@ static sharding_t sharding(const zero_spec_t *spec, const zero_row_t *row, int r
         snprintf(t.s, sizeof t.s, "full");
     else if (ranks == 1)
         snprintf(t.s, sizeof t.s, "sharded over 1 rank: full");
-    else if (spec->mesh.replicas > 1 || spec->mesh.pipe > 1)
+    else if (spec->mesh.replicas > 1 || spec->mesh.pipe > 1 || spec->mesh.tensor > 1)
         snprintf(t.s, sizeof t.s, "sharded over %d ranks", ranks);
     return t;
 }
@@ -95,28 +95,38 @@ static void explain_stage(const out_t *o, const zero_plan_t *plan)
 static void explain_group(const out_t *o, const zero_spec_t *spec, int g)
 {
     const zero_spec_group_t *group = &spec->groups[g];
+    const bool tensor = group->axes & ZERO_ALONG_TENSOR, context = group->axes & ZERO_ALONG_CONTEXT,
+               replica = group->axes & ZERO_ALONG_REPLICA;
     print(o, "  group %d of %d ranks, the %s", g, group->size,
-          group->axes == ZERO_AXIS_SHARD     ? "shards of a replica"
-          : group->axes == ZERO_AXIS_NODE    ? "shards of a node"
-          : group->axes == ZERO_AXIS_REPLICA ? "replicas of a shard"
-          : group->axes == ZERO_AXIS_TIE     ? "ranks of a shard"
-                                             : "replicas of a shard");
-    if (group->axes & ZERO_AXIS_TIE)
+          group->axes & ZERO_ALONG_SHARD  ? "shards of a replica"
+          : group->axes & ZERO_ALONG_NODE ? "shards of a node"
+          : tensor                        ? "places of tensor parallelism"
+          : context                       ? "parts of the same sequences"
+          : replica                       ? "replicas of a shard"
+                                          : "ranks of a shard");
+    if (tensor && replica)
+        print(o, " of all replicas of a shard");
+    if (group->axes & ZERO_ALONG_TIE)
         print(o, " on stages %d and %d", spec->tied[0], spec->tied[1]);
+    if (group->axes & ZERO_ALONG_CALLS)
+        print(o, ", for the program's collectives");
     print(o, ", communicator %s\n", group->caps.name);
 }
 
 static void explain_table(const out_t *o, const zero_plan_t *plan)
 {
     const zero_spec_t *spec = plan->spec;
-    int copies = zero_plan_copies(spec), shards = zero_plan_shards(spec);
+    int copies = zero_plan_copies(spec) / spec->mesh.tensor, shards = zero_plan_shards(spec);
     print(o, "plan for %d rank%s", spec->world, spec->world == 1 ? "" : "s");
     if (spec->mesh.pipe > 1)
         print(o, ": %d stages", spec->mesh.pipe);
     if (spec->mesh.replicas > 1)
         print(o, "%s %d replicas", spec->mesh.pipe > 1 ? " of" : ":", spec->mesh.replicas);
-    if (spec->mesh.pipe > 1 || spec->mesh.replicas > 1)
-        print(o, " of %d shard%s", shards, shards == 1 ? "" : "s");
+    bool of = spec->mesh.pipe > 1 || spec->mesh.replicas > 1;
+    if (of || spec->mesh.tensor > 1)
+        print(o, "%s %d shard%s", of ? " of" : ":", shards, shards == 1 ? "" : "s");
+    if (spec->mesh.tensor > 1)
+        print(o, " of %d ranks", spec->mesh.tensor);
     print(o, "\n");
     if (spec->chunk_count > 0)
         explain_stage(o, plan);
@@ -183,8 +193,13 @@ static void explain_units(const out_t *o, const zero_plan_t *plan)
             const zero_segment_t *x = &plan->segments[s];
             print(o, "    segment %d  %s %s  %lld elements, slice %lld", s, zero_dtype_name(x->dtype),
                   x->trainable ? "trainable" : "frozen", (long long)x->elements, (long long)x->slice);
-            if (plan->spec->mesh.replicas > 1)
+            if (plan->spec->mesh.replicas > 1 || x->spread == ZERO_SPREAD_SUMMED)
                 print(o, " of shard %lld", (long long)x->shard);
+            if (plan->spec->mesh.tensor > 1)
+                print(o, ", %s",
+                      x->spread == ZERO_SPREAD_PARTS    ? "a part for each place"
+                      : x->spread == ZERO_SPREAD_SUMMED ? "gradients summed over places"
+                                                        : "the same at each place");
             bool coded = plan->spec->reduce_codec != ZERO_CODEC_NONE && zero_plan_is_shared(x);
             if (x->trainable)
                 print(o, ", gradients %s%s on the wire, %s for the update",
@@ -319,6 +334,15 @@ static void explain_task_op(const out_t *o, const zero_plan_t *plan, const zero_
     print(o, "\n");
 }
 
+/* "h.1 (use 3): gather of 1024 fp32" */
+static void explain_collective(const out_t *o, const zero_plan_t *plan, const zero_op_t *op)
+{
+    static const char *const names[] = {"gather", "reduce-scatter", "sum"};
+    const zero_spec_collective_t *c = zero_plan_collective(plan, plan->programs[op->program].pass, op->use, op->flags);
+    print(o, " %s (use %d): %s of %lld %s, group %d, receives %llu bytes\n", plan->spec->units[op->unit].name, op->use,
+          names[c->kind], (long long)c->count, zero_dtype_name(c->dtype), op->group, (unsigned long long)op->bytes);
+}
+
 static void explain_op(const out_t *o, const zero_plan_t *plan, const zero_op_t *op)
 {
     print(o, "  %-8s %-14s", zero_stream_name((zero_stream_id_t)op->stream), zero_op_name((zero_op_kind_t)op->kind));
@@ -333,6 +357,10 @@ static void explain_op(const out_t *o, const zero_plan_t *plan, const zero_op_t 
     }
     if (zero_op_is_of_task(op)) {
         explain_task_op(o, plan, op);
+        return;
+    }
+    if (op->kind == ZERO_OP_COLLECTIVE) {
+        explain_collective(o, plan, op);
         return;
     }
     print_operand(o, plan, " ", op->src, op->src_own);

@@ -13,6 +13,9 @@ uint64_t zero_spec_hash_param(const zero_spec_t *spec, int32_t param)
     zero_hash_word(&hash, (uint64_t)p->ndim);
     for (int32_t d = 0; d < p->ndim; d++)
         zero_hash_word(&hash, (uint64_t)p->shape[d]);
+    zero_hash_word(&hash, (uint64_t)p->total);
+    zero_hash_word(&hash, (uint64_t)(uint32_t)p->split_dim | (uint64_t)(uint32_t)p->split_blocks << 32);
+    zero_hash_word(&hash, p->partial);
     zero_hash_word(&hash, (uint64_t)p->dtype);
     zero_hash_word(&hash, p->trainable);
     zero_hash_word(&hash, p->elementwise);
@@ -46,6 +49,13 @@ uint64_t zero_spec_hash_passes(const zero_spec_t *spec)
         for (int32_t u = 0; u < spec->passes[i].use_count; u++) {
             zero_hash_word(&hash, (uint64_t)spec->passes[i].uses[u].unit);
             zero_hash_word(&hash, spec->passes[i].uses[u].flags);
+            zero_hash_word(&hash, (uint64_t)spec->passes[i].uses[u].collective_count);
+        }
+        for (int32_t k = 0; k < spec->passes[i].collective_count; k++) {
+            const zero_spec_collective_t *collective = &spec->passes[i].collectives[k];
+            zero_hash_word(&hash, (uint64_t)collective->kind | (uint64_t)collective->axis << 16 |
+                                      (uint64_t)collective->dtype << 32);
+            zero_hash_word(&hash, (uint64_t)collective->count);
         }
         for (int32_t t = 0; t < spec->passes[i].task_count; t++) {
             zero_hash_word(&hash, (uint64_t)spec->passes[i].tasks[t].chunk << 32 | spec->passes[i].tasks[t].phase);
@@ -144,6 +154,8 @@ static uint64_t *counted_in(const zero_plan_t *plan, const zero_op_t *op, zero_t
     case ZERO_OP_SPREAD:
     case ZERO_OP_ALL_TO_ALL:
         return &t->reduced;
+    case ZERO_OP_COLLECTIVE:
+        return &t->collected;
     case ZERO_OP_RECV:
         return op->stream == ZERO_STREAM_FROM_PREV ? &t->activations_received : &t->gradients_received;
     case ZERO_OP_READ:
@@ -165,11 +177,11 @@ static void count_program(const zero_plan_t *plan, zero_program_kind_t kind, uin
             uint64_t *sum = counted_in(plan, &p->ops[o], t);
             if (sum != NULL)
                 *sum += times * p->ops[o].bytes;
-            if (plan->spec->groups[p->ops[o].group].axes == ZERO_AXIS_NODE && sum == &t->gathered)
+            if (plan->spec->groups[p->ops[o].group].axes == ZERO_ALONG_NODE && sum == &t->gathered)
                 t->node_gathered += times * p->ops[o].bytes;
-            if (plan->spec->groups[p->ops[o].group].axes == ZERO_AXIS_REPLICA && sum == &t->gathered)
+            if (plan->spec->groups[p->ops[o].group].axes == ZERO_ALONG_REPLICA && sum == &t->gathered)
                 t->replica_gathered += times * p->ops[o].bytes;
-            if (plan->spec->groups[p->ops[o].group].axes == ZERO_AXIS_REPLICA && sum == &t->reduced)
+            if (plan->spec->groups[p->ops[o].group].axes == ZERO_ALONG_REPLICA && sum == &t->reduced)
                 t->replica_reduced += times * p->ops[o].bytes;
         }
     }

@@ -65,6 +65,7 @@ const char *zero_op_name(zero_op_kind_t kind)
         [ZERO_OP_TASK_END] = "TASK_END",
         [ZERO_OP_SEND] = "SEND",
         [ZERO_OP_RECV] = "RECV",
+        [ZERO_OP_COLLECTIVE] = "COLLECTIVE",
         [ZERO_OP_COLLECT] = "COLLECT",
         [ZERO_OP_WHOLE] = "WHOLE",
         [ZERO_OP_SPREAD] = "SPREAD",

@@ -18,8 +18,13 @@ typedef struct zero_spec_param {
     char *name;
     int32_t unit;
     int32_t ndim;
-    int64_t shape[ZERO_MAX_DIMS];
-    int64_t count; /* elements, may be 0 */
+    int64_t shape[ZERO_MAX_DIMS]; /* of a rank's part of it (split.h), which is all of it unless it is split */
+    int64_t count;                /* elements of that, may be 0 */
+    int64_t whole[ZERO_MAX_DIMS]; /* the shape of all parts together */
+    int64_t total;                /* elements of that */
+    int64_t run;                  /* elements of a part that lie one behind another in the whole */
+    int32_t split_dim, split_blocks;
+    bool partial; /* not split: gradients are parts of a sum over the ranks of tensor parallelism */
     zero_dtype_t dtype;
     bool trainable;
     bool elementwise; /* never updated whole */
@@ -32,9 +37,20 @@ typedef struct zero_spec_unit {
     char *name;
 } zero_spec_unit_t;
 
+/* A collective that the caller runs while it holds a unit. */
+typedef struct zero_spec_collective {
+    zero_axis_t axis; /* TENSOR or CONTEXT */
+    zero_collective_kind_t kind;
+    int64_t count;
+    zero_dtype_t dtype;
+} zero_spec_collective_t;
+
+enum { ZERO_USE_COLLECTIVES = UINT8_MAX }; /* the most of a use */
+
 typedef struct zero_spec_use {
     int32_t unit;
-    uint32_t flags; /* ZERO_READ | ZERO_GRAD | ZERO_HOLD | ZERO_REDUCE */
+    uint32_t flags;                             /* ZERO_READ | ZERO_GRAD | ZERO_HOLD | ZERO_REDUCE */
+    int32_t first_collective, collective_count; /* of the pass's */
 } zero_spec_use_t;
 
 /* A task of a pass: the uses from first_use up to that of the next task. */
@@ -51,6 +67,8 @@ typedef struct zero_spec_pass {
     int32_t use_count;
     zero_spec_task_t *tasks; /* of one micro-step, in the order of their data */
     int32_t task_count;      /* 0: the pass is not divided into tasks */
+    zero_spec_collective_t *collectives;
+    int32_t collective_count;
 } zero_spec_pass_t;
 
 /* A part of the model that one pipeline stage computes: chunk c is on stage c % mesh.pipe. */
@@ -78,15 +96,21 @@ typedef struct zero_spec_state {
     zero_format_t format[ZERO_MAX_STATES]; /* ZERO_ALIGN_ELEMENTS is a multiple of its block */
 } zero_spec_state_t;
 
-/* The axes of the mesh, as bits. The rank is (pipe * replicas + replica) * shards + shard. Ranks along SHARD and
- * REPLICA hold the same elements. NODE: the part of SHARD inside a node. TIE: the two stages that share a unit. */
-typedef enum zero_axis {
-    ZERO_AXIS_SHARD = 1,
-    ZERO_AXIS_REPLICA = 2,
-    ZERO_AXIS_NODE = 4,
-    ZERO_AXIS_PIPE = 8,
-    ZERO_AXIS_TIE = 16
-} zero_axis_t;
+/* The axes of the mesh, as bits. The rank is ((pipe * replicas + replica) * shards + shard) * tensor + place; shards
+ * that follow each other are those of context parallelism. Ranks along SHARD and REPLICA hold the same elements; along
+ * TENSOR those of segments that are not split. CONTEXT: the part of SHARD that has the same sequences. NODE: the part
+ * of SHARD inside a node. TIE: the two stages that share a unit. CALLS: not an axis; the group is for COLLECTIVE alone,
+ * which may run at the same time as all others. */
+typedef enum zero_along {
+    ZERO_ALONG_SHARD = 1,
+    ZERO_ALONG_REPLICA = 2,
+    ZERO_ALONG_NODE = 4,
+    ZERO_ALONG_PIPE = 8,
+    ZERO_ALONG_TIE = 16,
+    ZERO_ALONG_TENSOR = 32,
+    ZERO_ALONG_CONTEXT = 64,
+    ZERO_ALONG_CALLS = 128
+} zero_along_t;
 
 /* Ranks that communicate with each other: those that differ on these axes alone. How many there are, and what their
  * communicators can do. */
@@ -95,7 +119,7 @@ typedef struct zero_spec_group {
     uint8_t axes; /* those with several ranks; 0 in a world of one rank */
     zero_comm_caps_t caps;
 } zero_spec_group_t;
-enum { ZERO_MAX_GROUPS = 8 };
+enum { ZERO_MAX_GROUPS = 12 };
 /* The most communicators of a group: one for gathers, and one for everything else, which may run at the same time. */
 enum { ZERO_CHANNELS = 2 };
 
@@ -120,9 +144,8 @@ typedef struct zero_spec {
     bool guard;           /* buffers of the device tier share no memory pages, so that each can be protected */
     double offload_ratio; /* share of the optimizer state that lies on its row's tier, if that is not the device */
     uint64_t options;     /* hash of the options that have a copy in this struct */
-    zero_spec_group_t groups[ZERO_MAX_GROUPS]; /* the first is the world, which sums norms. Two others follow if the
-                                                * mesh has several replicas of several shards: SHARD, REPLICA; and NODE,
-                                                * if a replica has several nodes */
+    zero_spec_group_t groups[ZERO_MAX_GROUPS]; /* the first is the world, which sums norms. Others follow if the mesh
+                                                * has several axes (zero_plan_set_groups) */
     int group_count;
     int32_t tied[2]; /* the stages that share units; equal if no two do */
     int channels;    /* per group: 1 if the device is not asynchronous */
@@ -205,6 +228,14 @@ typedef enum zero_role {
 /* state: the index of the state buffer, for STATE and STAGED_STATE. */
 const char *zero_role_name(zero_role_t role, int state);
 
+/* What the ranks of tensor parallelism have of a segment. */
+typedef enum zero_spread {
+    ZERO_SPREAD_PARTS = 0, /* other elements each: its parameters are split. Also without tensor parallelism */
+    ZERO_SPREAD_SUMMED,    /* the same elements, with parts of their gradients: they share the segment as replicas do */
+    ZERO_SPREAD_SAME, /* the same elements and gradients: each does the same with them, and that of place 0 counts */
+    ZERO_SPREADS
+} zero_spread_t;
+
 /* One unit's parameters of one dtype, trainable or frozen, as one flat range. Frozen segments have only PARAM and
  * PARAM_SHARD; without a training pass every segment is frozen. Segments are in the order of their units. */
 typedef struct zero_segment {
@@ -213,9 +244,11 @@ typedef struct zero_segment {
     zero_dtype_t dtype;
     bool trainable;
     bool whole;               /* its parameters are matrices that are updated whole */
+    zero_spread_t spread;     /* over the ranks of tensor parallelism */
     int64_t elements;         /* a multiple of slice; the padding is zero and stays zero */
     int64_t slice;            /* elements that each rank owns: a multiple of ZERO_ALIGN_ELEMENTS */
-    int64_t shard;            /* elements of a shard: slice times the number of replicas, on all stages that have it */
+    int64_t shard;            /* elements of a shard: slice times the number of replicas, on all stages that have it;
+                               * SUMMED: times the ranks of tensor parallelism */
     int64_t node;             /* elements of a rank's part among those of its node; all without nodes */
     zero_dtype_t wire, final; /* dtypes of gradients: on the wire (of codes: decoded), and as norm and update read
                                * them */
@@ -321,19 +354,20 @@ typedef enum zero_op_kind {
     ZERO_OP_SUM,        /* of what ALL_TO_ALL brought (src), for the same group: dst (this rank's share) = the sum over
                          * the ranks in their order, decoded and added in fp32 */
     ZERO_OP_READ,
-    ZERO_OP_WRITE,     /* dst = src, one of which is on the nvme tier. On IO */
-    ZERO_OP_SAVE,      /* writes this rank's own elements of src (parameters, master weights or optimizer state) to the
+    ZERO_OP_WRITE,      /* dst = src, one of which is on the nvme tier. On IO */
+    ZERO_OP_SAVE,       /* writes this rank's own elements of src (parameters, master weights or optimizer state) to the
                         * checkpoint's files. On SAVE */
-    ZERO_OP_SYNC,      /* waits until what SAVE has written is on the drive. On SAVE */
-    ZERO_OP_RECORD,    /* event = this stream's position */
-    ZERO_OP_WAIT,      /* this stream waits for the event's latest record; without a record it does not wait */
-    ZERO_OP_HOST_WAIT, /* the calling thread waits for the event's latest record */
-    ZERO_OP_USE,       /* begins the caller's access to a unit: reads PARAM, adds to GRAD, as flags say. On COMPUTE */
-    ZERO_OP_TASK,      /* begins the caller's access to the buffers of a task: reads those that it receives, writes
+    ZERO_OP_SYNC,       /* waits until what SAVE has written is on the drive. On SAVE */
+    ZERO_OP_RECORD,     /* event = this stream's position */
+    ZERO_OP_WAIT,       /* this stream waits for the event's latest record; without a record it does not wait */
+    ZERO_OP_HOST_WAIT,  /* the calling thread waits for the event's latest record */
+    ZERO_OP_USE,        /* begins the caller's access to a unit: reads PARAM, adds to GRAD, as flags say. On COMPUTE */
+    ZERO_OP_TASK,       /* begins the caller's access to the buffers of a task: reads those that it receives, writes
                         * those that it sends, both on the kept ones. On COMPUTE */
-    ZERO_OP_TASK_END,  /* ends it */
-    ZERO_OP_SEND,      /* sends src to the next stage or the one before. On a stream of a link */
-    ZERO_OP_RECV,      /* receives dst from there */
+    ZERO_OP_TASK_END,   /* ends it */
+    ZERO_OP_SEND,       /* sends src to the next stage or the one before. On a stream of a link */
+    ZERO_OP_RECV,       /* receives dst from there */
+    ZERO_OP_COLLECTIVE, /* of the caller's memory, while it holds the use's unit. On COMPUTE */
     ZERO_OP_COUNT
 } zero_op_kind_t;
 const char *zero_op_name(zero_op_kind_t kind);
@@ -345,7 +379,8 @@ typedef struct zero_op {
     uint8_t kind, stream;
     uint8_t src_own, dst_own;
     uint8_t group;               /* collectives, SUM, EXCHANGE: an index of spec->groups; else 0 */
-    uint8_t flags;               /* USE, RELEASE: ZERO_READ | ZERO_GRAD; NORM: ZERO_NORM_CONTINUES */
+    uint8_t flags;               /* USE, RELEASE: ZERO_READ | ZERO_GRAD; NORM: ZERO_NORM_CONTINUES; COLLECTIVE: its
+                                  * place among those of the use */
     int32_t unit, segment, part; /* -1: none */
     int32_t use;                 /* USE, RELEASE: index in the plan's pass; TASK, TASK_END, SEND, RECV: index of the
                                   * task in it; else the use that the operation serves, or -1 */
@@ -353,8 +388,8 @@ typedef struct zero_op {
     int32_t src, dst;            /* buffers, -1: none */
     int32_t program;             /* index of the program that contains it */
     int64_t count;               /* elements: GATHER and REDUCE_SCATTER: of the smaller operand; ALL_TO_ALL: of a share;
-                                  * SUM: of dst; SAVE: of src, before those of other ranks are left out; else those it
-                                  * touches */
+                                  * SUM: of dst; COLLECTIVE: as it was declared; SAVE: of src, before those of other
+                                  * ranks are left out; else those it touches */
     uint64_t bytes; /* collectives: what a rank receives from others; copies between tiers, reads and writes: what they
                      * move */
 } zero_op_t;
@@ -453,6 +488,13 @@ static inline bool zero_op_is_of_task(const zero_op_t *op)
            op->kind == ZERO_OP_RECV;
 }
 
+/* The i-th collective of a use of a pass. */
+static inline const zero_spec_collective_t *zero_plan_collective(const zero_plan_t *plan, int32_t pass, int32_t use,
+                                                                 int32_t i)
+{
+    return &plan->spec->passes[pass].collectives[plan->passes[pass].uses[use].first_collective + i];
+}
+
 /* Whether it is a collective that moves segment data. EXCHANGE is not. */
 static inline bool zero_op_collects(const zero_op_t *op)
 {
@@ -474,7 +516,10 @@ static inline uint64_t zero_plan_place(const zero_plan_t *plan, const zero_buffe
 void zero_plan_set_groups(zero_spec_t *spec);
 /* Finds the units that stages share, sets spec->tied and the groups. ZERO_ERR_UNSUPPORTED: three stages use a unit. */
 zero_status_t zero_plan_set_tied(zero_spec_t *spec, zero_error_t *error);
-/* The number of ranks of a pipeline stage; the number of shards that a segment is cut into. */
+/* The group of a collective of the caller's. */
+int zero_plan_calls(const zero_spec_t *spec, zero_axis_t axis);
+/* The number of ranks of a pipeline stage; the number of shards that a segment is cut into. Needs a mesh that divides
+ * the world. */
 int zero_plan_copies(const zero_spec_t *spec);
 int zero_plan_shards(const zero_spec_t *spec);
 /* The number of ranks of a node, if each replica has several nodes; else 0. */
@@ -482,7 +527,7 @@ int zero_plan_node(const zero_spec_t *spec);
 /* The pipeline stage of a rank. */
 int zero_plan_pipe(const zero_spec_t *spec, int rank);
 /* The index of the slice of a segment that a rank owns (slices of a shard follow each other); -1: the rank's stage does
- * not have the segment. The rank that owns a slice. */
+ * not have the segment. The rank that owns a slice; of ranks whose places have slices of their own, that at place 0. */
 int zero_plan_index(const zero_plan_t *plan, int32_t segment, int rank);
 int zero_plan_rank(const zero_plan_t *plan, int32_t segment, int index);
 /* The group whose ranks differ on these axes (at least one of several ranks); its i-th rank, for a rank of it; -1: the
@@ -518,8 +563,6 @@ typedef struct zero_span {
 } zero_span_t;
 /* rank: one of the plan's stage. own: only these elements. part: only that part; -1: all. */
 zero_span_t zero_plan_span(const zero_plan_t *plan, int rank, int32_t buffer, zero_extent_t own, int32_t part);
-/* The index of the slice that has an element of a segment. */
-int zero_plan_owner(const zero_plan_t *plan, int32_t segment, int64_t element);
 
 /* Bytes of save_scratch: a piece, the blocks of the file that it begins and ends in, and alignment. */
 #define ZERO_SAVE_SCRATCH (ZERO_SAVE_PIECE + 2 * ZERO_FILE_ALIGN + ZERO_PAGE)

@@ -20,14 +20,14 @@ static void gather_unit(zero_program_writer_t *w, int32_t unit, int32_t use, tur
     const zero_builder_t *b = w->b;
     FOR_SEGMENTS(b, unit, s)
     {
-        const zero_placement_t *at = &b->units[unit].at;
+        const zero_placement_t *at = zero_build_at(b, &b->plan->segments[s]);
         const int32_t *buffer = b->plan->segments[s].buffer;
         int32_t node = buffer[ZERO_ROLE_NODE_SHARD], codes = buffer[ZERO_ROLE_PARAM_CODES],
                 param = buffer[ZERO_ROLE_PARAM], from = buffer[ZERO_ROLE_PARAM_SHARD],
                 gathered = codes >= 0 ? codes : param;
         if (node >= 0 && turn == AGAIN) {
-            zero_write_collective(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, ZERO_AXIS_NODE, node, ZERO_EXTENT_NODE,
-                                  gathered, ZERO_EXTENT_WHOLE);
+            zero_write_collective(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, ZERO_ALONG_NODE, node,
+                                  ZERO_EXTENT_NODE, gathered, ZERO_EXTENT_WHOLE);
             decode_params(w, s, use);
             continue;
         }
@@ -66,8 +66,8 @@ static void open_gradients(zero_program_writer_t *w, int32_t unit, int32_t use, 
     {
         const zero_segment_t *segment = &w->b->plan->segments[s];
         int32_t grad = segment->buffer[ZERO_ROLE_GRAD], sum = segment->buffer[ZERO_ROLE_SUM];
-        bool sums =
-            w->b->units[unit].at.sum_locally && segment->dtype == ZERO_FP32; /* the caller adds to the sum so far */
+        bool sums = zero_build_at(w->b, segment)->sum_locally &&
+                    segment->dtype == ZERO_FP32; /* the caller adds to the sum so far */
         if (grad >= 0 && (first || !sums))
             zero_write_segment(w, ZERO_OP_FILL, ZERO_STREAM_COMPUTE, s, use, -1, ZERO_EXTENT_WHOLE, grad,
                                ZERO_EXTENT_WHOLE);
@@ -197,7 +197,7 @@ static void sum_shards_away(zero_program_writer_t *w, int32_t s, int32_t use, mi
 {
     const int32_t *buffer = w->b->plan->segments[s].buffer;
     int32_t reduced = buffer[ZERO_ROLE_WIRE_SHARD];
-    zero_write_sum(w, ZERO_OP_REDUCE_SCATTER, s, use, ZERO_AXIS_SHARD, source, ZERO_EXTENT_WHOLE, reduced,
+    zero_write_sum(w, ZERO_OP_REDUCE_SCATTER, s, use, ZERO_ALONG_SHARD, source, ZERO_EXTENT_WHOLE, reduced,
                    ZERO_EXTENT_SHARD);
     take_away(w, use, w->b->segments[s].written, reduced, buffer[ZERO_ROLE_FINAL], micro.first);
     if (!micro.last)
@@ -265,7 +265,7 @@ static void sum_shards(zero_program_writer_t *w, int32_t s, int32_t use, micro_t
     const zero_segment_t *segment = &w->b->plan->segments[s];
     int32_t final = segment->buffer[ZERO_ROLE_FINAL], reduced = reduced_in(segment, source);
     bool rounds = segment->wire != segment->final, direct = micro.first && !rounds;
-    zero_write_sum(w, ZERO_OP_REDUCE_SCATTER, s, use, ZERO_AXIS_SHARD, source, ZERO_EXTENT_WHOLE,
+    zero_write_sum(w, ZERO_OP_REDUCE_SCATTER, s, use, ZERO_ALONG_SHARD, source, ZERO_EXTENT_WHOLE,
                    direct ? final : reduced, ZERO_EXTENT_SHARD);
     if (!direct)
         zero_write_segment(w, micro.first ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, s, use, reduced,
@@ -361,6 +361,33 @@ static void write_task(zero_program_writer_t *w, zero_op_kind_t kind, zero_strea
                                  .bytes = kind == ZERO_OP_RECV ? x->bytes : 0});
 }
 
+/* The caller's collectives during a use. */
+static void write_collectives(zero_program_writer_t *w, int32_t index, int32_t use)
+{
+    const zero_plan_t *plan = w->b->plan;
+    const zero_spec_use_t *u = &plan->passes[index].uses[use];
+    for (int32_t i = 0; i < u->collective_count; i++) {
+        const zero_spec_collective_t *c = zero_plan_collective(plan, index, use, i);
+        const int group = zero_plan_calls(w->b->spec, c->axis);
+        const uint64_t others = (uint64_t)w->b->spec->groups[group].size - 1;
+        const uint64_t bytes = (uint64_t)c->count * zero_dtype_size(c->dtype);
+        zero_write_op(w, (zero_op_t){.kind = ZERO_OP_COLLECTIVE,
+                                     .stream = ZERO_STREAM_COMPUTE,
+                                     .group = (uint8_t)group,
+                                     .flags = (uint8_t)i,
+                                     .unit = u->unit,
+                                     .segment = -1,
+                                     .part = -1,
+                                     .use = use,
+                                     .event = -1,
+                                     .src = -1,
+                                     .dst = -1,
+                                     .count = c->count,
+                                     .bytes = c->kind == ZERO_COLLECTIVE_SUM ? 2 * (bytes / (others + 1)) * others
+                                                                             : bytes * others});
+    }
+}
+
 static void receive(zero_program_writer_t *w, const zero_plan_pass_t *pass, int32_t task)
 {
     const zero_plan_task_t *t = task < pass->task_count ? &pass->tasks[task] : NULL;
@@ -438,6 +465,7 @@ static void write_pass(zero_program_writer_t *w, int32_t index, micro_t micro)
         if (grads && b->grads[i].opens)
             open_gradients(w, use->unit, i, micro);
         zero_write_plain(w, ZERO_OP_USE, ZERO_STREAM_COMPUTE, use->unit, i, use->flags);
+        write_collectives(w, index, i);
         for (int32_t j = i; j >= chain && plan->release_at[i] == i; j--)
             zero_write_plain(w, ZERO_OP_RELEASE, ZERO_STREAM_COMPUTE, pass->uses[j].unit, j, pass->uses[j].flags);
     }

@@ -11,12 +11,31 @@ static bool is_whole(const zero_builder_t *b, const zero_spec_param_t *p)
     return b->spec->whole && p->trainable && b->train >= 0 && p->ndim == 2 && !p->elementwise;
 }
 
-/* A segment has its parameters in the order of declaration; a unit has its segments in the order of this key. */
-enum { KEYS = 3 * ZERO_DTYPE_COUNT, FIRST_WHOLE = ZERO_DTYPE_COUNT, FIRST_FROZEN = 2 * ZERO_DTYPE_COUNT };
-static int key_of(const zero_builder_t *b, const zero_spec_param_t *p)
+/* What the ranks of tensor parallelism have of a parameter. */
+static zero_spread_t spread_of(const zero_builder_t *b, const zero_spec_param_t *p)
 {
-    bool trainable = p->trainable && b->train >= 0;
-    return (!trainable ? FIRST_FROZEN : is_whole(b, p) ? FIRST_WHOLE : 0) + (int)p->dtype;
+    return b->spec->mesh.tensor == 1 || p->run < p->total ? ZERO_SPREAD_PARTS
+           : p->partial && p->trainable && b->train >= 0  ? ZERO_SPREAD_SUMMED
+                                                          : ZERO_SPREAD_SAME;
+}
+
+/* A segment has its parameters in the order of declaration; a unit has its segments in the order of this key. */
+typedef struct part_key {
+    int kind; /* 0: trainable; 1: updated whole; 2: frozen */
+    zero_spread_t spread;
+    zero_dtype_t dtype;
+} part_key_t;
+enum { KEYS = 3 * ZERO_SPREADS * ZERO_DTYPE_COUNT };
+static part_key_t key_at(int index)
+{
+    return (part_key_t){index / (ZERO_SPREADS * ZERO_DTYPE_COUNT),
+                        (zero_spread_t)(index / ZERO_DTYPE_COUNT % ZERO_SPREADS),
+                        (zero_dtype_t)(index % ZERO_DTYPE_COUNT)};
+}
+static bool has_key(const zero_builder_t *b, const zero_spec_param_t *p, part_key_t key)
+{
+    const int kind = !p->trainable || b->train < 0 ? 2 : is_whole(b, p);
+    return kind == key.kind && spread_of(b, p) == key.spread && p->dtype == key.dtype;
 }
 
 static zero_status_t too_big(const zero_builder_t *b, const char *unit)
@@ -50,22 +69,25 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
     zero_plan_t *plan = b->plan;
     zero_unit_plan_t *u = &b->units[unit];
     uint64_t bytes = 0;
+    bool sharded = false;
 
     u->first_segment = plan->segment_count;
-    for (int key = 0; key < KEYS; key++) {
+    for (int k = 0; k < KEYS; k++) {
+        const part_key_t key = key_at(k);
         zero_segment_t *segment = NULL;
         uint64_t elements = 0;
         for (int32_t i = 0; i < count; i++) {
             const zero_spec_param_t *p = &spec->params[params[i]];
-            if (key_of(b, p) != key || p->count == 0)
+            if (!has_key(b, p, key) || p->count == 0)
                 continue;
             if (segment == NULL) {
                 segment = &plan->segments[plan->segment_count++];
                 segment->unit = unit;
                 memcpy(segment->pipe, u->pipe, sizeof segment->pipe);
                 segment->dtype = p->dtype;
-                segment->trainable = key < FIRST_FROZEN;
-                segment->whole = segment->trainable && key >= FIRST_WHOLE;
+                segment->trainable = key.kind < 2;
+                segment->whole = key.kind == 1;
+                segment->spread = key.spread;
                 for (int r = 0; r < ZERO_SEGMENT_ROLES; r++)
                     segment->buffer[r] = -1;
             }
@@ -82,12 +104,13 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
             continue;
         if (!zero_build_slices(spec, segment, elements))
             return too_big(b, spec->units[unit].name);
+        b->segments[segment - plan->segments].at = zero_build_place(b, segment);
+        sharded = sharded || zero_build_at(b, segment)->shard_parameters;
         plan->runs[plan->run_count - 1].end = segment->elements;
     }
     bool here = u->pipe[0] == plan->pipe || u->pipe[1] == plan->pipe;
     u->segment_count = here ? plan->segment_count - u->first_segment : 0;
-    u->slotted = (u->at.shard_parameters || b->offload_parameters) && u->segment_count > 0 &&
-                 bytes >= (uint64_t)spec->persist_bytes;
+    u->slotted = (sharded || b->offload_parameters) && u->segment_count > 0 && bytes >= (uint64_t)spec->persist_bytes;
     return ZERO_OK;
 }
 
@@ -248,6 +271,14 @@ static zero_status_t place_segment(zero_builder_t *b, int32_t index)
     return ZERO_OK;
 }
 
+/* Whether each rank sums the micro-steps of a unit's gradients, as far as they are not shared by the ranks of tensor
+ * parallelism. */
+static bool sums_locally(const zero_builder_t *b, int32_t unit)
+{
+    const zero_segment_t parts = {.unit = unit, .pipe = {b->units[unit].pipe[0], b->units[unit].pipe[1]}};
+    return zero_build_place(b, &parts).sum_locally;
+}
+
 /* Marks the uses of a task, [begin, end): those that open the gradients of a unit, and those after which these are
  * reduced: the last one of the task, or one with ZERO_REDUCE. If ranks sum their micro-steps first, nothing is reduced
  * before that. last, open: by unit; open is -1. */
@@ -269,7 +300,7 @@ static void mark_task(zero_builder_t *b, int32_t begin, int32_t end, int32_t *la
             grad->opens = true;
             open[u] = i;
         }
-        grad->reduces = i == last[u] || ((uses[i].flags & ZERO_REDUCE) && !b->units[u].at.sum_locally);
+        grad->reduces = i == last[u] || ((uses[i].flags & ZERO_REDUCE) && !sums_locally(b, u));
         if (!grad->reduces)
             continue;
         b->grads[open[u]].closes = i;

@@ -171,9 +171,10 @@ static void update_unit(zero_program_writer_t *w, int32_t unit, tasks_t *tasks)
     {
         const zero_segment_t *segment = &b->plan->segments[s];
         int32_t param = segment->buffer[ZERO_ROLE_PARAM], shard = segment->buffer[ZERO_ROLE_PARAM_SHARD];
-        if (segment->trainable && b->units[unit].at.shard_optimizer && !b->units[unit].slotted)
+        const zero_placement_t *at = zero_build_at(b, segment);
+        if (segment->trainable && at->shard_optimizer && !b->units[unit].slotted)
             zero_write_gather(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, param, ZERO_EXTENT_SLICE, param);
-        else if (segment->trainable && b->units[unit].at.keeps == ZERO_EXTENT_SHARD)
+        else if (segment->trainable && at->keeps == ZERO_EXTENT_SHARD)
             zero_write_collective(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, zero_plan_inner(b->spec, segment),
                                   shard, ZERO_EXTENT_SLICE, shard, ZERO_EXTENT_SHARD);
     }

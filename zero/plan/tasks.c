@@ -147,10 +147,11 @@ zero_status_t zero_plan_set_tied(zero_spec_t *spec, zero_error_t *error)
     return status;
 }
 
-/* How the table applies to a unit. */
-static zero_placement_t place(const zero_spec_t *spec, bool tied, bool offload)
+zero_placement_t zero_build_place(const zero_builder_t *b, const zero_segment_t *segment)
 {
-    bool shards = zero_plan_shards(spec) > 1, replicas = spec->mesh.replicas > 1 || tied, shared = shards || replicas;
+    const zero_spec_t *spec = b->spec;
+    bool shards = zero_plan_shards(spec) > 1, replicas = zero_plan_inner(spec, segment) != 0,
+         shared = shards || replicas, offload = b->offload_parameters;
     zero_placement_t at = {0};
     /* Parameters off the device come in unit by unit anyway, so each rank keeps only those that it updates. */
     at.shard_parameters = offload ? shared && spec->optimizer.sharding == ZERO_SHARDED
@@ -253,8 +254,6 @@ zero_status_t zero_build_tasks(zero_builder_t *b)
         (status = check_tied(spec, b->units, b->error)) != ZERO_OK ||
         (status = zero_build_alloc(b, &b->plan->passes, (size_t)spec->pass_count, sizeof *b->plan->passes)) != ZERO_OK)
         return status;
-    for (int32_t u = 0; u < spec->unit_count; u++)
-        b->units[u].at = place(spec, b->units[u].pipe[0] != b->units[u].pipe[1], b->offload_parameters);
     for (int32_t p = 0; p < spec->pass_count && status == ZERO_OK; p++)
         status = make_pass(b, p);
     return status;
