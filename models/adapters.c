@@ -169,8 +169,8 @@ bool zero_model_adapters_fit(const zero_model_t *m, int64_t layer, const zero_mo
     const group_t g = l->adapted > 0 ? group_at((zero_model_t *)m, layer, l, 0) : (group_t){.count = 0};
 
     for (int i = 1; i < g.count; i++)
-        if (zero_model_at(m, g.a[i - 1].data, g.a[i - 1].count) != g.a[i].data ||
-            zero_model_at(m, g.a[i - 1].grad, g.a[i - 1].count) != g.a[i].grad)
+        if (zero_model_at(m, g.a[i - 1].data, g.a[i - 1].own) != g.a[i].data ||
+            zero_model_at(m, g.a[i - 1].grad, g.a[i - 1].own) != g.a[i].grad)
             return false;
     return true;
 }

@@ -36,18 +36,18 @@ static const void *sublayer_input(zero_model_t *m, int64_t l, const zero_model_l
     return a->norm[s->sublayers[n]];
 }
 
-/* dx -> the gradient of the MLP's first linear layer's output, which is returned: (rows, F), or (rows, 2 F) in place of
- * gate and up. */
-static const void *mlp_backward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, int64_t rows)
+/* dy, the gradient of the MLP's output -> that of its first linear layer's output, which is returned: (rows, F), or
+ * (rows, 2 F) in place of gate and up. */
+static const void *mlp_backward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *dy, int64_t rows)
 {
-    const zero_model_config_t *c = &m->config;
+    const zero_model_config_t *c = &m->own;
     const zero_dtype_t dtype = m->options.dtype;
     void *dbias = zero_model_grad(zero_model_role_param(m, l, ZERO_ROLE_UP_B));
 
     if (c->gated) {
         if (computes_again(m, ZERO_LINEAR_DOWN))
             zero_nn_gated_forward(m->nn, c->activation, a->active, a->up, rows, c->hidden, dtype);
-        zero_model_linear_backward(m, l, ZERO_LINEAR_DOWN, m->wide, m->dx, a->active, rows);
+        zero_model_linear_backward(m, l, ZERO_LINEAR_DOWN, m->wide, dy, a->active, rows);
         zero_nn_gated_backward(m->nn, c->activation, a->up, m->wide, a->up, rows, c->hidden, dtype);
         zero_model_linear_bias(m, l, ZERO_LINEAR_UP, a->up, rows);
         return a->up;
@@ -55,9 +55,9 @@ static const void *mlp_backward(zero_model_t *m, int64_t l, const zero_model_lay
     if (computes_again(m, ZERO_LINEAR_DOWN))
         zero_nn_act_forward(m->nn, c->activation, a->active, a->up, rows * c->hidden, dtype);
     if (c->activation == ZERO_NN_GELU_NEW)
-        zero_model_linear_gelu_backward(m, l, ZERO_LINEAR_DOWN, m->wide, m->dx, a->active, a->up, dbias, rows);
+        zero_model_linear_gelu_backward(m, l, ZERO_LINEAR_DOWN, m->wide, dy, a->active, a->up, dbias, rows);
     else {
-        zero_model_linear_backward(m, l, ZERO_LINEAR_DOWN, m->wide, m->dx, a->active, rows);
+        zero_model_linear_backward(m, l, ZERO_LINEAR_DOWN, m->wide, dy, a->active, rows);
         zero_nn_act_backward(m->nn, c->activation, m->wide, dbias, m->wide, a->up, rows, c->hidden, dtype);
     }
     return m->wide;
@@ -66,16 +66,22 @@ static const void *mlp_backward(zero_model_t *m, int64_t l, const zero_model_lay
 /* The gradient of attention's output, in narrow, -> that of queries, keys and values, in wide. */
 static void attention_backward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, int64_t rows)
 {
-    const zero_model_config_t *c = &m->config;
+    const zero_model_config_t *c = &m->own;
     const int64_t keys = c->heads * c->head_dim, values = keys + c->kv_heads * c->head_dim;
     const zero_model_stack_t *s = zero_model_stack(m, l);
     const zero_nn_attention_t attention = zero_model_attention(m, s, a, m->options.micro_batch, s->T);
-    const bool rotary = c->rope.theta > 0, direct = !rotary && !c->qk_norm && m->linears[ZERO_LINEAR_QKV].parts == 1;
-    void *dqk = c->qk_norm ? m->dqk : m->wide;
+    const bool rotary = c->rope.theta > 0, apart = m->context > 1,
+               direct = !rotary && !c->qk_norm && m->linears[ZERO_LINEAR_QKV].parts == 1 && !apart;
+    void *dqk = c->qk_norm ? m->dqk : m->wide, *dk = zero_model_at(m, dqk, keys),
+         *dv = zero_model_at(m, m->wide, values);
 
-    zero_nn_attention_backward(m->nn, &attention, m->narrow, dqk, zero_model_at(m, dqk, keys),
-                               zero_model_at(m, m->wide, values),
+    if (apart && m->options.recompute != ZERO_RECOMPUTE_FULL) /* else they have just been gathered */
+        zero_model_layer_keys(m, a);
+    zero_nn_attention_backward(m->nn, &attention, m->narrow, dqk, apart ? m->dkv : dk,
+                               apart ? zero_model_at(m, m->dkv, values - keys) : dv,
                                direct ? zero_model_grad(zero_model_role_param(m, l, ZERO_ROLE_QKV_B)) : NULL);
+    if (apart)
+        zero_model_reduce_keys(m, dk, attention.q_stride, dv, m->qkv_width);
     if (rotary) {
         zero_nn_rotary_t turn = zero_model_rotary(m, a, dqk, attention.q_stride, attention.B, attention.T);
 
@@ -97,7 +103,7 @@ static void attention_backward(zero_model_t *m, int64_t l, const zero_model_laye
  * to that of the encoder's output; the last layer, which is the first here, writes it. */
 static void cross_backward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, int64_t rows)
 {
-    const zero_model_config_t *c = &m->config;
+    const zero_model_config_t *c = &m->own;
     const int64_t B = m->options.micro_batch, keys = c->kv_heads * c->head_dim, sources = B * m->encoder.T;
     const zero_nn_attention_t attention = zero_model_cross_attention(m, a, B, m->decoder.T);
     const bool first = l + 1 == m->decoder.first + m->decoder.layers;
@@ -109,30 +115,45 @@ static void cross_backward(zero_model_t *m, int64_t l, const zero_model_layer_t 
                                                                           m->dkv, m->encoder.out, sources);
 }
 
-/* The gradient of the i-th sublayer's output, in dx -> that of its input: in narrow, or with post_norm added to dx. */
-static void sublayer_backward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, int i, int64_t rows)
+/* The gradient of the i-th sublayer's output, in dx -> that of its input: in narrow, or with post_norm added to dx. If
+ * ranks have parts of it, both products read the rows of all ranks, and narrow is a part of a sum at first. Returns
+ * where this rank's rows are in narrow. */
+static void *sublayer_backward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, int i, int64_t rows)
 {
     const zero_sublayer_t k = zero_model_stack(m, l)->sublayers[i];
-    const void *dy = m->wide;
+    const zero_model_linear_id_t id = zero_model_first_linear(k);
+    const int64_t own = zero_model_own_rows(m, rows);
+    const void *dy = zero_model_gather(m, m->dx, rows);
 
     switch (k) {
     case ZERO_SUBLAYER_ATTENTION:
-        zero_model_linear_backward(m, l, ZERO_LINEAR_PROJ, m->narrow, m->dx, a->attention, rows);
+        zero_model_linear_backward(m, l, ZERO_LINEAR_PROJ, m->narrow, dy, a->attention, rows);
         attention_backward(m, l, a, rows);
+        dy = m->wide;
         break;
     case ZERO_SUBLAYER_CROSS:
-        zero_model_linear_backward(m, l, ZERO_LINEAR_CROSS_PROJ, m->narrow, m->dx, a->cross_attention, rows);
+        zero_model_linear_backward(m, l, ZERO_LINEAR_CROSS_PROJ, m->narrow, dy, a->cross_attention, rows);
         cross_backward(m, l, a, rows);
+        dy = m->wide;
         break;
     default:
-        dy = mlp_backward(m, l, a, rows);
+        dy = mlp_backward(m, l, a, dy, rows);
     }
-    const void *x = sublayer_input(m, l, a, i, rows);
+    const void *x = sublayer_input(m, l, a, i, own);
 
+    if (zero_model_reads_input(m, id))
+        x = zero_model_gather(m, x, rows);
+    if (m->config.post_norm && m->tensor == 1) {
+        zero_model_linear_backward_add(m, l, id, m->dx, dy, x, rows);
+        return m->narrow;
+    }
+    void *part = zero_model_part(m, m->narrow, rows);
+
+    zero_model_linear_backward(m, l, id, m->narrow, dy, x, rows);
+    zero_model_reduce(m, part, m->narrow, rows);
     if (m->config.post_norm)
-        zero_model_linear_backward_add(m, l, zero_model_first_linear(k), m->dx, dy, x, rows);
-    else
-        zero_model_linear_backward(m, l, zero_model_first_linear(k), m->narrow, dy, x, rows);
+        zero_nn_add(m->nn, m->dx, m->dx, part, own * m->config.width, m->options.dtype);
+    return part;
 }
 
 /* The gradient of the bias that a sublayer ends with. */
@@ -153,10 +174,10 @@ void zero_model_layer_backward(zero_model_t *m, int64_t l)
     const int last = s->sublayer_count - 1;
 
     if (m->options.recompute == ZERO_RECOMPUTE_FULL)
-        zero_model_layer_forward(m, l, a, input, post ? m->narrow : NULL, B, s->T);
+        zero_model_layer_again(m, l, a, input, B, s->T);
     for (int i = last; i >= 0; i--) {
         const zero_sublayer_t k = s->sublayers[i];
-        zero_nn_norm_t norm = zero_model_sublayer_norm(m, l, a, k, rows);
+        zero_nn_norm_t norm = zero_model_sublayer_norm(m, l, a, k, zero_model_own_rows(m, rows));
 
         norm.dx = m->dx;
         if (post) {
@@ -167,9 +188,8 @@ void zero_model_layer_backward(zero_model_t *m, int64_t l)
             sublayer_backward(m, l, a, i, rows);
             continue;
         }
-        sublayer_backward(m, l, a, i, rows);
+        norm.dy = sublayer_backward(m, l, a, i, rows);
         norm.x = i > 0 ? a->sum[s->sublayers[i - 1]] : input;
-        norm.dy = m->narrow;
         norm.dresidual = m->dx;
         norm.dbias = i > 0 ? last_bias(m, l, s->sublayers[i - 1]) : NULL;
         norm.dbias_residual = i == last ? last_bias(m, l, k) : NULL;

@@ -5,17 +5,17 @@
 #include <inttypes.h>
 
 /* The fewest rows to which several tokens of a prompt are padded. The other numbers are its multiples by powers of
- * two. */
+ * two. With tensor parallelism, whose collectives want a pass for each number, there is only the largest. */
 #define PROMPT_ROWS_LEAST 16
 
 zero_model_append_t zero_model_append(const zero_model_t *m, int64_t n, int64_t past)
 {
-    const int64_t own = m->options.micro_batch * m->decoder.T,
+    const int64_t own = zero_model_kept_rows(m, m->options.micro_batch * m->decoder.T),
                   most = own < m->options.sample_len ? own : m->options.sample_len;
     zero_model_append_t s = {.n = n < most ? n : most, .rows = 1, .last = n <= most};
 
     if (s.n > 1)
-        s.rows = past > 0 ? most : PROMPT_ROWS_LEAST;
+        s.rows = past > 0 || m->tensor > 1 ? most : PROMPT_ROWS_LEAST;
     while (s.rows < s.n)
         s.rows *= 2;
     s.rows = s.rows < most ? s.rows : most;
@@ -47,17 +47,29 @@ static zero_status_t check_tokens(int64_t vocab, const char *what, const int32_t
  * has its own place there. */
 static int64_t place(const zero_model_t *m, int64_t micro)
 {
-    return micro * m->options.micro_batch * m->options.seq_len;
+    return micro * m->options.micro_batch * m->decoder.T;
 }
 
-/* Writes the documents of count tokens in rows of T: each token's keys, and its position. starts may be NULL. */
-static void set_documents(zero_model_t *m, const int32_t *starts, int64_t count, int64_t T)
+/* The place of the i-th of this rank's tokens in sequences of options.seq_len tokens each. */
+static int64_t token_of(const zero_model_t *m, int64_t i)
 {
-    for (int64_t i = 0; m->options.packed && i < count; i++) {
-        const int32_t t = (int32_t)(i % T), start = starts ? starts[i] : 0;
+    const int64_t T = m->decoder.T;
+
+    return i / T * m->options.seq_len + zero_model_position(m, m->context_place, i % T);
+}
+
+/* Writes the documents of count tokens of this rank: each token's keys, and its position. starts, of whole sequences,
+ * may be NULL. */
+static void set_documents(zero_model_t *m, const int32_t *starts, int64_t count)
+{
+    const int64_t T = m->options.seq_len;
+
+    for (int64_t i = 0; zero_model_lists(m) && i < count; i++) {
+        const int64_t at = token_of(m, i);
+        const int32_t t = (int32_t)(at % T), start = starts ? starts[at] : 0;
 
         m->decoder.ranges[2 * i] = start;
-        m->decoder.ranges[2 * i + 1] = (int32_t)T; /* attention is causal as well */
+        m->decoder.ranges[2 * i + 1] = m->context > 1 ? t + 1 : (int32_t)T; /* attention is causal as well */
         m->positions_in[i] = t - start;
     }
 }
@@ -96,17 +108,17 @@ static void copy_sources(zero_model_t *m, const zero_model_batch_t *batch, int64
 /* Copies the first rows sequences of a batch to that memory and pads with token 0: kernels have one shape. */
 static void copy_batch(zero_model_t *m, int64_t at, const zero_model_batch_t *batch, int64_t rows)
 {
-    const int64_t T = m->options.seq_len, used = rows * T, all = m->options.micro_batch * T;
+    const int64_t T = m->decoder.T, used = rows * T, all = m->options.micro_batch * T;
 
-    if (used > 0) { /* else tokens may be NULL */
-        memcpy(m->decoder.tokens + at, batch->tokens, (size_t)used * sizeof *batch->tokens);
-        memcpy(m->targets + at, batch->targets, (size_t)used * sizeof *batch->targets);
+    for (int64_t i = 0; i < used; i++) {
+        m->decoder.tokens[at + i] = batch->tokens[token_of(m, i)];
+        m->targets[at + i] = batch->targets[token_of(m, i)];
     }
     memset(m->decoder.tokens + at + used, 0, (size_t)(all - used) * sizeof *batch->tokens);
     memset(m->targets + at + used, 0, (size_t)(all - used) * sizeof *batch->targets);
-    set_documents(m, NULL, all, T);
+    set_documents(m, NULL, all);
     if (batch->starts)
-        set_documents(m, batch->starts, used, T);
+        set_documents(m, batch->starts, used);
     if (m->encoder.layers > 0)
         copy_sources(m, batch, rows);
 }
@@ -124,6 +136,12 @@ static double sum_losses(const float *losses, int64_t count)
 static bool is_last_stage(const zero_model_t *m)
 {
     return zero_pipe_index(m->engine) + 1 == zero_pipe_size(m->engine);
+}
+
+/* Whether its losses count: ranks that compute layers together have the same. */
+static bool counts_losses(const zero_model_t *m)
+{
+    return is_last_stage(m) && m->place == 0;
 }
 
 /* Waits for the micro-steps in flight. Then their losses are complete, and every place is free again. */
@@ -211,7 +229,7 @@ zero_status_t zero_model_train(zero_model_t *m, const zero_model_batch_t *batch,
     if (status != ZERO_OK || !(flags & ZERO_LAST))
         return status;
     status = wait_for_losses(m, error);
-    *loss_sum = m->loss;
+    *loss_sum = counts_losses(m) ? m->loss : 0;
     m->loss = 0;
     return status;
 }
@@ -238,7 +256,7 @@ zero_status_t zero_model_train_step(zero_model_t *m, const zero_model_batch_t *b
         status = zero_model_pass_tasks(m, error);
     if (status == ZERO_OK)
         status = wait_for_losses(m, error);
-    for (int64_t i = 0; i < micros && status == ZERO_OK && is_last_stage(m); i++) {
+    for (int64_t i = 0; i < micros && status == ZERO_OK && counts_losses(m); i++) {
         zero_model_set_micro(m, i);
         *loss_sum += sum_losses(m->losses, place(m, 1));
     }
@@ -248,7 +266,7 @@ zero_status_t zero_model_train_step(zero_model_t *m, const zero_model_batch_t *b
 zero_status_t zero_model_eval(zero_model_t *m, const zero_model_batch_t *batch, int64_t rows, double *loss_sum,
                               zero_error_t *error)
 {
-    const int64_t T = m->options.seq_len, B = m->options.micro_batch;
+    const int64_t B = m->options.micro_batch;
     zero_status_t status = check_bound(m, error);
 
     if (status != ZERO_OK)
@@ -272,7 +290,8 @@ zero_status_t zero_model_eval(zero_model_t *m, const zero_model_batch_t *batch, 
     if (status == ZERO_OK)
         status = wait_for_losses(m, error);
     if (status == ZERO_OK)
-        *loss_sum = is_last_stage(m) ? sum_losses(m->losses, rows * T) : 0; /* without the losses of the padding */
+        *loss_sum =
+            counts_losses(m) ? sum_losses(m->losses, rows * m->decoder.T) : 0; /* without the losses of the padding */
     return status;
 }
 

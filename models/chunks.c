@@ -151,9 +151,9 @@ static bool is_between_stacks(const zero_model_t *m, int64_t l)
 /* The elements that are handed over before layer l. */
 static int64_t link_elements(const zero_model_t *m, int64_t l)
 {
-    const int64_t T = l <= m->decoder.first ? m->encoder.T : m->decoder.T;
+    const int64_t rows = m->options.micro_batch * (l <= m->decoder.first ? m->encoder.T : m->decoder.T);
 
-    return m->options.micro_batch * T * m->config.width;
+    return (is_between_stacks(m, l) ? rows : zero_model_kept_rows(m, rows)) * m->config.width;
 }
 
 zero_status_t zero_model_declare_chunks(zero_model_t *m, uint64_t *host, zero_error_t *error)

@@ -49,7 +49,7 @@ void zero_model_init_values(const zero_model_tensor_t *tensor, uint64_t seed, in
 /* A tensor that is declared on an engine. data and grad are NULL before bind. */
 typedef struct zero_model_param {
     char name[ZERO_MODEL_NAME_BYTES];
-    int64_t count;
+    int64_t count, own; /* elements of the whole; of this rank's part, as of bind */
     zero_param_t id;
     void *data, *grad;
 } zero_model_param_t;
@@ -79,6 +79,8 @@ typedef struct zero_model_linear {
     int adapted, part[ZERO_LINEAR_PARTS];        /* the parts that have adapters: part[0 .. adapted) */
     int first;     /* the first of their tensors among those of a layer's adapters: all A, then all B */
     int64_t begin; /* of one part: the columns of its tensor before it */
+    bool partial;  /* if ranks have parts of it, they have parts of x, and their products are parts of a sum; else they
+                      have columns of y */
 } zero_model_linear_t;
 
 typedef enum zero_model_linear_id {
@@ -113,7 +115,8 @@ typedef struct zero_model_cache {
 } zero_model_cache_t;
 
 /* The activations that the forward pass of a layer keeps for the backward pass. The recompute mode decides which
- * buffers layers share. */
+ * buffers layers share. With tensor parallelism, H, KV, F and Q are those of this rank's part, and buffers of C columns
+ * have its own rows (tensor.c). */
 typedef struct zero_model_layer {
     void *norm[ZERO_SUBLAYERS];  /* (rows, C): outputs of the norms; NULL: it is the layer's output (post_norm) */
     void *sum[ZERO_SUBLAYERS];   /* (rows, C): sums of stream and sublayer; NULL: it is the layer's output */
@@ -153,6 +156,8 @@ typedef struct zero_model_stack {
     void *out, *dout;   /* (rows, C): the output of its norm, and the gradient of that */
     int32_t *tokens;    /* (places, rows), in memory that the host and the device access */
     int32_t *ranges;    /* (places, rows, 2), likewise: the keys that a token attends to; NULL: those of its sequence */
+    int32_t *counted;   /* (rows), likewise: the place of a row in its sequence, if positions are added to parts of an
+                           embedding; else NULL */
 } zero_model_stack_t;
 
 /* A chunk of a pipeline: layers [begin, end), counted over both stacks, with what comes before the first layer of a
@@ -175,15 +180,25 @@ typedef enum zero_model_region {
 
 struct zero_model {
     zero_model_config_t config;
+    zero_model_config_t own; /* the same with this rank's part of heads, kv_heads, hidden, vocab and source_vocab */
     zero_model_options_t options;
     const zero_family_t *family;
+    int tensor, place; /* ranks that have parts of each layer; this one's place among them, known from declare on */
+    int context,
+        context_place;     /* ranks that have parts of the same sequences; this one's place among them, from declare
+                                   on. Then T of the decoder is that of a part */
+    bool spreads;          /* with tensor above 1: between the products, each rank has its own rows / tensor rows */
+    bool spread;           /* the same, of the pass that runs */
     zero_engine_t *engine; /* borrowed; NULL before declare */
     zero_nn_t *nn;
     bool dry; /* a dry run: no engine, no buffers */
     bool bound;
-    size_t element;    /* bytes of options.dtype */
-    int64_t qkv_width; /* Q */
-    int64_t up_width;  /* F or 2 F */
+    zero_pass_t running; /* the pass of the last use; declares: its collectives are declared now */
+    bool declares;
+    zero_status_t exchanged; /* of the collectives of a use, up to its end */
+    size_t element;          /* bytes of options.dtype */
+    int64_t qkv_width;       /* Q of this rank */
+    int64_t up_width;        /* F or 2 F of this rank */
 
     int param_count;    /* base_count and the adapters, layer by layer */
     int base_count;     /* the tensors of zero_model_tensor */
@@ -196,7 +211,7 @@ struct zero_model {
     float frequencies[ZERO_HEAD_DIM_MOST / 2]; /* of rotary positions */
     zero_model_stack_t encoder, decoder;       /* an encoder without layers: the model has none */
     zero_unit_t head_unit, *units;             /* units: one per layer. head_unit is that of the embedding if tied */
-    zero_pass_t train, eval, sample;
+    zero_pass_t train, eval, sample[2]; /* sample: with tensor above 1 of one row, and of several; else the first */
     zero_reserve_t activations, shared, workspace, cache;
     uint64_t workspace_bytes, cache_bytes;
     zero_nn_t *muon; /* of options.muon; else NULL */
@@ -207,7 +222,8 @@ struct zero_model {
     zero_model_chunk_t *chunks; /* chunk_count */
     int chunk_count;            /* 0: the model is whole */
     zero_model_chunk_t part;    /* the chunk that is declared or runs; all layers if the model is whole */
-    bool prepared, samples;     /* of chunks: a task has run; the tasks of samples are declared */
+    bool prepared;              /* of chunks: a task has run */
+    bool samples[2];            /* what the passes of samples use is declared */
 
     int64_t head_rows, logits_ld; /* rows in a block of logits; elements from one row to the next */
     int64_t head_columns;         /* tokens of the vocabulary in one product */
@@ -215,10 +231,15 @@ struct zero_model {
     void **kept; /* by layer: (rows, C) in memory that host and device access: holds the layer's input until the
                     backward pass; NULL: it stays in x */
     zero_model_layer_t *layers;
-    void *logits;   /* (head_rows, logits_ld) */
-    float *dhead;   /* (V, C), from the head alone; NULL without head_sums */
-    float *dx_sums; /* (head_rows, C): the gradient of the head's input, summed over tiles; NULL without tiles */
-    void *dx;       /* (rows, C): the gradient of the residual stream */
+    void *kv_parts; /* (context, rows, 2 KV D): keys and values of the ranks of context parallelism; NULL without it */
+    void *kv;       /* (B, context T, 2 KV D): the same in the order of the sequences */
+    void *whole;    /* (rows, C): the rows of all ranks, or sums that are not yet reduced; NULL without spreads */
+    float *stats;   /* (tensor, head_rows, 3): of zero_nn_cross_entropy_local; NULL if the vocabulary is whole */
+    void *all_logits; /* (tensor, own.vocab): of a sample; NULL likewise */
+    void *logits;     /* (head_rows, logits_ld) */
+    float *dhead;     /* (V, C), from the head alone; NULL without head_sums */
+    float *dx_sums;   /* (head_rows, C): the gradient of the head's input, summed over tiles; NULL without tiles */
+    void *dx;         /* (rows, C): the gradient of the residual stream */
     void
         *narrow; /* (rows, max(C, H D)): gradients of attention and of the outputs of norms; if the model is whole, also
                        the output of the final norm */
@@ -226,7 +247,7 @@ struct zero_model {
     void *dqk;   /* (rows, (H + KV) D): gradients of qk; NULL without qk_norm */
     void *low, *dlow;    /* (rows, ranks of the adapters of a linear layer): s x A' and its gradient; NULL: there are no
                          adapters */
-    void *dkv;           /* (sources, 2 KV D): gradients of cross_kv */
+    void *dkv;           /* (sources, 2 KV D): gradients of cross_kv; or (B, context T, 2 KV D): of kv */
     void *waves;         /* (zero_model_longest, C): sinusoidal positions; NULL: the model has others */
     void *weight, *bias; /* of a linear layer whose parts do not lie one behind another, or its gradient; NULL: no layer
                             has such parts */
@@ -235,7 +256,9 @@ struct zero_model {
     int32_t *targets;      /* (places, rows) */
     int32_t *cross_ranges; /* (places, rows, 2): the keys of the source that a token attends to */
     void *host_waves;      /* waves are computed here */
-    int32_t *positions_in; /* (places, rows): a token's position in its document, of options.packed; else NULL */
+    int32_t *positions_in; /* (places, rows): a token's position in its document, if zero_model_lists; else NULL */
+    int32_t *row_of;       /* (context, rows): where a row of kv_parts is in kv; NULL without context parallelism */
+    int32_t *row;          /* (rows): the numbers of the rows; likewise */
     float *losses;         /* (places, rows) */
     void *sampled;         /* (vocab): logits of a sample; NULL without a sampling pass */
     int32_t *sample_positions, *sample_ranges; /* (rows), (rows, 2): of a sample (zero_model_cache_t) */
@@ -259,7 +282,7 @@ static inline void *zero_model_at(const zero_model_t *m, void *p, int64_t elemen
 /* The most tokens of a sequence: of a source, of training or of a sample. */
 static inline int64_t zero_model_longest(const zero_model_t *m)
 {
-    const int64_t T = m->encoder.T > m->decoder.T ? m->encoder.T : m->decoder.T;
+    const int64_t T = m->encoder.T > m->options.seq_len ? m->encoder.T : m->options.seq_len;
 
     return T > m->options.sample_len ? T : m->options.sample_len;
 }
@@ -318,6 +341,54 @@ static inline bool zero_model_is_frozen(const zero_model_t *m)
 {
     return m->options.lora.rank > 0;
 }
+
+/* tensor.c: tensor parallelism, as Shoeybi et al. 2019, with its sequence parallelism, as Korthikanti et al. 2022. Of
+ * each layer, a rank has heads, and columns of the MLP. Without tensor parallelism, nothing here does anything. */
+
+/* Refuses what tensor parallelism does not support. */
+zero_status_t zero_model_check_tensor(const zero_model_config_t *config, const zero_model_options_t *options,
+                                      zero_error_t *error);
+/* Sets m->own. */
+void zero_model_init_tensor(zero_model_t *m);
+/* Checks that the engine has the mesh, and finds this rank's place. */
+zero_status_t zero_model_join(zero_model_t *m, zero_error_t *error);
+/* Sets how ranks split a tensor. */
+void zero_model_split(const zero_model_t *m, const zero_model_tensor_t *tensor, zero_param_desc_t *desc);
+/* After commit: sets the elements of this rank's part of a parameter. */
+zero_status_t zero_model_find_part(zero_model_t *m, zero_model_param_t *param, zero_error_t *error);
+/* The tokens whose rows of an embedding this rank has, perhaps none. Behind them its part has rows of zeros, if
+ * m->own.vocab, or source_vocab, is more. */
+zero_nn_tile_t zero_model_own_tokens(const zero_model_t *m, bool encoder);
+
+/* Of rows, those that this rank has between the products in the pass that runs. */
+static inline int64_t zero_model_own_rows(const zero_model_t *m, int64_t rows)
+{
+    return m->spread ? rows / m->tensor : rows;
+}
+/* The same, of the buffers: of training and evaluation. */
+static inline int64_t zero_model_kept_rows(const zero_model_t *m, int64_t rows)
+{
+    return m->spreads ? rows / m->tensor : rows;
+}
+/* The first of them. */
+static inline int64_t zero_model_first_row(const zero_model_t *m, int64_t rows)
+{
+    return m->spread ? m->place * zero_model_own_rows(m, rows) : 0;
+}
+/* Where they are in whole (rows, C). */
+static inline void *zero_model_part(const zero_model_t *m, void *whole, int64_t rows)
+{
+    return zero_model_at(m, whole, zero_model_first_row(m, rows) * m->config.width);
+}
+/* Runs a collective of the unit that is in use; in a dry run that declares uses, declares it. */
+void zero_model_exchange(zero_model_t *m, zero_axis_t axis, zero_collective_kind_t kind, const void *send, void *recv,
+                         int64_t count, zero_dtype_t dtype);
+/* The rows of all ranks, of which this one has own: m->whole, or own if it has all of them. */
+void *zero_model_gather(zero_model_t *m, const void *own, int64_t rows);
+/* Where a product goes that is a part of a sum, of which `to` is to receive this rank's rows: m->whole, or to. */
+void *zero_model_sums(const zero_model_t *m, void *to);
+/* Sums the parts (rows, C) of all ranks. `to` receives this rank's rows; it is where they are in sums, or apart. */
+void zero_model_reduce(zero_model_t *m, void *to, void *sums, int64_t rows);
 
 /* linear.c: every linear layer of the model goes through these. */
 
@@ -387,13 +458,19 @@ void zero_model_adapters_backward(zero_model_t *m, int64_t layer, const zero_mod
 
 /* forward.c, backward.c */
 
-/* Runs layer l from x (rows, C) to out (rows, C), which may be x. Keeps in *a the values that the backward pass reads.
- * If out is NULL, it stops after the activation: a recomputation needs no more. With post_norm it needs an out. */
+/* Runs layer l from x (rows, C) to out (rows, C), which may be x. Keeps in *a the values that the backward pass
+ * reads. */
 void zero_model_layer_forward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *x, void *out,
                               int64_t B, int64_t T);
+/* Computes again what it keeps. It stops after the activation, unless norms follow: then m->narrow receives the layer's
+ * output. */
+void zero_model_layer_again(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *x, int64_t B,
+                            int64_t T);
 /* On entry m->dx (rows, C) is the gradient of layer l's output; on return it is that of its input. Adds to the
  * gradients of the layer's parameters. */
 void zero_model_layer_backward(zero_model_t *m, int64_t l);
+/* Gathers the keys and values of a layer from the ranks of context parallelism. */
+void zero_model_layer_keys(zero_model_t *m, const zero_model_layer_t *a);
 /* The arguments of the attention of a layer of the stack. */
 zero_nn_attention_t zero_model_attention(const zero_model_t *m, const zero_model_stack_t *s,
                                          const zero_model_layer_t *a, int64_t B, int64_t T);
@@ -416,9 +493,10 @@ zero_nn_rotary_t zero_model_rotary(const zero_model_t *m, const zero_model_layer
 /* logits (rows, V; logits_ld) = x (rows, C) head^T. The head is stored (V, C). tile: only its columns of them; NULL:
  * all of them, of a head without tiles. */
 void zero_model_head_logits(zero_model_t *m, const zero_model_tile_t *tile, const void *x, int64_t rows);
-/* Computes the losses (rows) of m->decoder.out (rows, C) against targets, head_rows rows at a time. With scale > 0, the
- * gradient of scale times the losses overwrites that, and the head's gradient is added. */
-void zero_model_head(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, float scale);
+/* Computes the losses (rows) of x (rows, C) against targets, head_rows rows at a time. With scale > 0, the gradient of
+ * scale times the losses overwrites x, and the head's gradient is added. If ranks have parts of the vocabulary, the
+ * gradient of x is a part of a sum. */
+void zero_model_head(zero_model_t *m, void *x, float *losses, const int32_t *targets, int64_t rows, float scale);
 
 /* The losses (rows) of m->logits. With scale > 0, the gradient of scale times the losses overwrites m->logits. */
 void zero_model_head_losses(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, float scale);
@@ -448,6 +526,57 @@ typedef struct zero_model_append {
 /* The first of n tokens behind `past`, as many as a pass takes. There are few numbers of rows, so few primitives are
  * created. */
 zero_model_append_t zero_model_append(const zero_model_t *m, int64_t n, int64_t past);
+
+/* context.c: context parallelism. */
+
+/* Refuses what it does not support. */
+zero_status_t zero_model_check_context(const zero_model_config_t *config, const zero_model_options_t *options,
+                                       zero_error_t *error);
+/* The position in its sequence of token t of the part that a rank has. */
+int64_t zero_model_position(const zero_model_t *m, int rank, int64_t t);
+/* Whether the positions of tokens are listed, and the keys that each attends to. */
+static inline bool zero_model_lists(const zero_model_t *m)
+{
+    return m->options.packed || m->context > 1;
+}
+/* Fills row and row_of, once they have addresses. */
+void zero_model_list_rows(zero_model_t *m);
+/* Gathers keys and values (rows, KV D each) of all ranks, into m->kv. */
+void zero_model_gather_keys(zero_model_t *m, const void *k, int64_t k_stride, const void *v, int64_t v_stride);
+/* Sums the gradients of keys and values that ranks have, in m->dkv, for each rank's own rows. */
+void zero_model_reduce_keys(zero_model_t *m, void *dk, int64_t dk_stride, void *dv, int64_t dv_stride);
+
+/* pass.c */
+
+/* One run of a pass. After the first error it acquires nothing more. */
+typedef struct zero_model_run {
+    zero_model_t *m;
+    zero_pass_t pass;
+    zero_status_t status;
+    zero_error_t *error;
+} zero_model_run_t;
+/* Returns true if the unit may be used; the caller must then call zero_model_done. In a dry run, declares the use
+ * unless flags is 0. */
+bool zero_model_use(zero_model_run_t *r, zero_unit_t unit, uint32_t flags);
+void zero_model_done(zero_model_run_t *r, zero_unit_t unit);
+
+/* embed.c */
+
+/* Whether positions are added to embeddings. */
+static inline bool zero_model_adds_positions(const zero_model_t *m)
+{
+    return m->config.sinusoidal || m->positions != NULL;
+}
+/* The positions of tokens. listed: those in at, which is NULL in dry mode; else each sequence begins with the first. */
+typedef struct zero_model_places {
+    bool listed;
+    const int32_t *at;
+} zero_model_places_t;
+/* Uses the embedding of a stack, for B sequences of tokens. B 0: only takes part in the gathers. */
+void zero_model_embed(zero_model_run_t *r, const zero_model_stack_t *s, const int32_t *tokens,
+                      zero_model_places_t places, int64_t B, int64_t T, uint32_t flags);
+/* From m->dx to the gradients of embeddings and learned positions. */
+void zero_model_embed_backward(zero_model_run_t *r, const zero_model_stack_t *s, const int32_t *tokens);
 
 /* pass.c: run one micro-step or one evaluation, the encoder on a sample's source, or append tokens to a sample. In a
  * dry run there are no tokens, buffers or engine. */

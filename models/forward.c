@@ -9,7 +9,7 @@
 zero_nn_attention_t zero_model_attention(const zero_model_t *m, const zero_model_stack_t *s,
                                          const zero_model_layer_t *a, int64_t B, int64_t T)
 {
-    const zero_model_config_t *c = &m->config;
+    const zero_model_config_t *c = &m->own;
     const int64_t D = c->head_dim, keys = c->heads * D, values = keys + c->kv_heads * D;
     void *qk = c->qk_norm ? a->qk : a->qkv;
     const int64_t ld = c->qk_norm ? values : m->qkv_width;
@@ -39,13 +39,19 @@ zero_nn_attention_t zero_model_attention(const zero_model_t *m, const zero_model
         attention.k = a->cache.keys;
         attention.v = a->cache.values;
         attention.k_stride = attention.v_stride = c->kv_heads * D;
+    } else if (m->context > 1 && a->cache.length == 0) { /* ranges are causal */
+        attention.causal = false;
+        attention.S = m->options.seq_len;
+        attention.k = m->kv;
+        attention.v = zero_model_at(m, m->kv, c->kv_heads * D);
+        attention.k_stride = attention.v_stride = 2 * c->kv_heads * D;
     }
     return attention;
 }
 
 zero_nn_attention_t zero_model_cross_attention(const zero_model_t *m, const zero_model_layer_t *a, int64_t B, int64_t T)
 {
-    const zero_model_config_t *c = &m->config;
+    const zero_model_config_t *c = &m->own;
     const int64_t D = c->head_dim, keys = c->kv_heads * D;
     void *kv = a->cache.length > 0 ? a->cache.cross_kv : a->cross_kv;
 
@@ -97,7 +103,7 @@ zero_nn_norm_t zero_model_sublayer_norm(const zero_model_t *m, int64_t l, const 
 zero_nn_norm_t zero_model_head_norm(const zero_model_t *m, int64_t l, const zero_model_layer_t *a, bool key,
                                     int64_t rows)
 {
-    const zero_model_config_t *c = &m->config;
+    const zero_model_config_t *c = &m->own;
     const zero_model_param_t *w = zero_model_role_param(m, l, key ? ZERO_ROLE_K_NORM_W : ZERO_ROLE_Q_NORM_W);
     const int64_t at = key ? c->heads * c->head_dim : 0;
 
@@ -121,7 +127,7 @@ zero_nn_rotary_t zero_model_rotary(const zero_model_t *m, const zero_model_layer
 {
     return (zero_nn_rotary_t){.rows = B * T,
                               .T = T,
-                              .heads = m->config.heads + m->config.kv_heads,
+                              .heads = m->own.heads + m->own.kv_heads,
                               .D = m->config.head_dim,
                               .ld = ld,
                               .frequencies = m->frequencies,
@@ -134,7 +140,7 @@ zero_nn_rotary_t zero_model_rotary(const zero_model_t *m, const zero_model_layer
 static void keep(zero_model_t *m, const zero_model_cache_t *cache, void *kept, const void *x, int64_t ld)
 {
     zero_nn_put_rows(m->nn, &(zero_nn_put_t){.rows = cache->added,
-                                             .C = m->config.kv_heads * m->config.head_dim,
+                                             .C = m->own.kv_heads * m->config.head_dim,
                                              .ldx = ld,
                                              .places = cache->length,
                                              .dtype = m->options.dtype,
@@ -143,10 +149,20 @@ static void keep(zero_model_t *m, const zero_model_cache_t *cache, void *kept, c
                                              .y = kept});
 }
 
+void zero_model_layer_keys(zero_model_t *m, const zero_model_layer_t *a)
+{
+    const zero_model_config_t *c = &m->own;
+    const int64_t keys = c->heads * c->head_dim, values = keys + c->kv_heads * c->head_dim;
+    const bool apart = c->qk_norm;
+
+    zero_model_gather_keys(m, zero_model_at(m, apart ? a->qk : a->qkv, keys), apart ? values : m->qkv_width,
+                           zero_model_at(m, a->qkv, values), m->qkv_width);
+}
+
 /* Queries, keys and values of in, and attention. */
 static void attend(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *in, int64_t B, int64_t T)
 {
-    const zero_model_config_t *c = &m->config;
+    const zero_model_config_t *c = &m->own;
     const zero_nn_attention_t at = zero_model_attention(m, zero_model_stack(m, l), a, B, T);
     const int64_t keys = c->heads * c->head_dim, values = keys + c->kv_heads * c->head_dim;
 
@@ -161,6 +177,8 @@ static void attend(zero_model_t *m, int64_t l, const zero_model_layer_t *a, cons
 
         zero_nn_rotary(m->nn, &rotary);
     }
+    if (m->context > 1 && a->cache.length == 0)
+        zero_model_layer_keys(m, a);
     if (a->cache.length > 0) {
         keep(m, &a->cache, a->cache.keys, zero_model_at(m, (void *)at.q, keys), at.q_stride);
         keep(m, &a->cache, a->cache.values, zero_model_at(m, a->qkv, values), m->qkv_width);
@@ -183,7 +201,7 @@ static void attend_to_source(zero_model_t *m, int64_t l, const zero_model_layer_
 /* The MLP of in up to its activation. */
 static void activate(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *in, int64_t rows)
 {
-    const zero_model_config_t *c = &m->config;
+    const zero_model_config_t *c = &m->own;
     const zero_dtype_t dtype = m->options.dtype;
 
     /* selective: as the backward pass recomputes it */
@@ -198,24 +216,29 @@ static void activate(zero_model_t *m, int64_t l, const zero_model_layer_t *a, co
         zero_nn_act_forward(m->nn, c->activation, a->active, a->up, rows * c->hidden, dtype);
 }
 
-/* Runs a sublayer from in to out. out NULL: up to the last product. */
+/* Runs a sublayer from in to out; ends: with the last product. */
 static void run_sublayer(zero_model_t *m, int64_t l, const zero_model_layer_t *a, zero_sublayer_t k, const void *in,
-                         void *out, int64_t B, int64_t T)
+                         void *out, int64_t B, int64_t T, bool ends)
 {
+    const void *x = zero_model_gather(m, in, B * T);
+    void *y = zero_model_sums(m, out);
+
     switch (k) {
     case ZERO_SUBLAYER_ATTENTION:
-        attend(m, l, a, in, B, T);
-        zero_model_linear(m, l, ZERO_LINEAR_PROJ, out, a->attention, B * T);
+        attend(m, l, a, x, B, T);
+        zero_model_linear(m, l, ZERO_LINEAR_PROJ, y, a->attention, B * T);
         break;
     case ZERO_SUBLAYER_CROSS:
-        attend_to_source(m, l, a, in, B, T);
-        zero_model_linear(m, l, ZERO_LINEAR_CROSS_PROJ, out, a->cross_attention, B * T);
+        attend_to_source(m, l, a, x, B, T);
+        zero_model_linear(m, l, ZERO_LINEAR_CROSS_PROJ, y, a->cross_attention, B * T);
         break;
     default:
-        activate(m, l, a, in, B * T);
-        if (out != NULL || m->dry)
-            zero_model_linear(m, l, ZERO_LINEAR_DOWN, out, a->active, B * T);
+        activate(m, l, a, x, B * T);
+        if (!ends)
+            return;
+        zero_model_linear(m, l, ZERO_LINEAR_DOWN, y, a->active, B * T);
     }
+    zero_model_reduce(m, out, y, B * T);
 }
 
 /* sum (rows, C), the output of a sublayer, becomes its sum with the stream, and y the norm k of this. */
@@ -230,12 +253,14 @@ static void add_and_norm(zero_model_t *m, int64_t l, const zero_model_layer_t *a
     zero_nn_norm_forward(m->nn, &norm);
 }
 
-/* The norms are before the sublayers, so each but the first is computed with the sum before it. */
+/* The norms are before the sublayers, so each but the first is computed with the sum before it. ends: with the last
+ * product; else there is no out. */
 static void forward_pre(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *x, void *out, int64_t B,
-                        int64_t T)
+                        int64_t T, bool ends)
 {
     const zero_model_stack_t *s = zero_model_stack(m, l);
-    zero_nn_norm_t first = zero_model_sublayer_norm(m, l, a, s->sublayers[0], B * T);
+    const int64_t rows = zero_model_own_rows(m, B * T);
+    zero_nn_norm_t first = zero_model_sublayer_norm(m, l, a, s->sublayers[0], rows);
     const void *stream = x;
 
     first.x = x;
@@ -243,17 +268,18 @@ static void forward_pre(zero_model_t *m, int64_t l, const zero_model_layer_t *a,
     zero_nn_norm_forward(m->nn, &first);
     for (int i = 0; i < s->sublayer_count; i++) {
         const zero_sublayer_t k = s->sublayers[i];
+        const bool last = i + 1 == s->sublayer_count;
 
         if (i > 0) {
             void *sum = a->sum[s->sublayers[i - 1]];
 
-            add_and_norm(m, l, a, k, sum, stream, a->norm[k], B * T);
+            add_and_norm(m, l, a, k, sum, stream, a->norm[k], rows);
             stream = sum;
         }
-        run_sublayer(m, l, a, k, a->norm[k], i + 1 < s->sublayer_count ? a->sum[k] : out, B, T);
+        run_sublayer(m, l, a, k, a->norm[k], last ? out : a->sum[k], B, T, !last || ends);
     }
-    if (out != NULL || m->dry)
-        zero_nn_add(m->nn, out, out, stream, B * T * m->config.width, m->options.dtype);
+    if (ends)
+        zero_nn_add(m->nn, out, out, stream, rows * m->config.width, m->options.dtype);
 }
 
 /* The norms follow the sums. */
@@ -267,8 +293,8 @@ static void forward_post(zero_model_t *m, int64_t l, const zero_model_layer_t *a
         const zero_sublayer_t k = s->sublayers[i];
         void *y = i + 1 < s->sublayer_count ? a->norm[k] : out;
 
-        run_sublayer(m, l, a, k, stream, a->sum[k], B, T);
-        add_and_norm(m, l, a, k, a->sum[k], stream, y, B * T);
+        run_sublayer(m, l, a, k, stream, a->sum[k], B, T, true);
+        add_and_norm(m, l, a, k, a->sum[k], stream, y, zero_model_own_rows(m, B * T));
         stream = y;
     }
 }
@@ -276,5 +302,17 @@ static void forward_post(zero_model_t *m, int64_t l, const zero_model_layer_t *a
 void zero_model_layer_forward(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *x, void *out,
                               int64_t B, int64_t T)
 {
-    (m->config.post_norm ? forward_post : forward_pre)(m, l, a, x, out, B, T);
+    if (m->config.post_norm)
+        forward_post(m, l, a, x, out, B, T);
+    else
+        forward_pre(m, l, a, x, out, B, T, true);
+}
+
+void zero_model_layer_again(zero_model_t *m, int64_t l, const zero_model_layer_t *a, const void *x, int64_t B,
+                            int64_t T)
+{
+    if (m->config.post_norm)
+        forward_post(m, l, a, x, m->narrow, B, T);
+    else
+        forward_pre(m, l, a, x, NULL, B, T, false);
 }

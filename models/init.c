@@ -46,8 +46,9 @@ void zero_model_init_values(const zero_model_tensor_t *tensor, uint64_t seed, in
                                                          : 0.0f;
         return;
     }
-    const int64_t end = begin + count;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    /* Parts of a tensor may be many short ranges, for which threads cost more than they save. */
+    const int64_t end = begin + count, least = 4096;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && count >= least)
     for (int64_t k = begin / 2; k < (end + 1) / 2; k++) {
         double pair[2];
 

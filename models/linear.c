@@ -53,6 +53,7 @@ void zero_model_linears(const zero_model_config_t *c, zero_model_linear_t l[ZERO
     else
         l[ZERO_LINEAR_UP] = one(ZERO_ROLE_UP_W, ZERO_ROLE_UP_B, C, F);
     l[ZERO_LINEAR_DOWN] = one(ZERO_ROLE_DOWN_W, ZERO_ROLE_DOWN_B, F, C);
+    l[ZERO_LINEAR_PROJ].partial = l[ZERO_LINEAR_CROSS_PROJ].partial = l[ZERO_LINEAR_DOWN].partial = true;
     for (int i = 0; i < ZERO_LINEAR_COUNT; i++)
         l[i].biased = zero_model_has(c, false, l[i].bias[0]);
 }
@@ -186,7 +187,8 @@ bool zero_model_linears_fit(const zero_model_t *m)
 
 /* ---- products --------------------------------------------------------------------------------------------------- */
 
-/* An epilogue follows the adapters: with them, it is a call of its own. */
+/* An epilogue follows the adapters: with them, it is a call of its own. If products are parts of a sum, the first one
+ * has the bias. */
 
 typedef struct forward {
     void *y, *up;
@@ -199,6 +201,7 @@ static void forward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, c
     const zero_model_linear_t *l = &m->linears[id];
     const bool apart = l->adapted > 0 && f->epilogue != ZERO_NN_EPILOGUE_NONE;
     const tensor_t w = tensor(m, l, false), b = tensor(m, l, true);
+    const bool biased = l->biased && !(l->partial && m->place > 0);
     void *y = apart ? f->up : f->y;
 
     zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = rows,
@@ -208,7 +211,7 @@ static void forward(zero_model_t *m, int64_t layer, zero_model_linear_id_t id, c
                                           .dtype = m->options.dtype,
                                           .a = x,
                                           .b = begin(m, layer, &w, false),
-                                          .bias = l->biased ? begin(m, layer, &b, false) : NULL,
+                                          .bias = biased ? begin(m, layer, &b, false) : NULL,
                                           .c = y,
                                           .epilogue = apart ? ZERO_NN_EPILOGUE_NONE : f->epilogue,
                                           .aux = apart ? NULL : f->up});

@@ -42,7 +42,7 @@ static int64_t first_layer(const zero_model_t *m, const zero_model_stack_t *s)
     return m->part.begin > s->first ? m->part.begin : s->first;
 }
 
-/* What the norm and the sum of the i-th sublayer of a layer keep. */
+/* What the norm and the sum of the i-th sublayer of a layer keep, for n rows. */
 static void take_sublayer(zero_model_t *m, const carves_t *to, const zero_model_stack_t *s, zero_model_layer_t *a,
                           int i, int64_t n)
 {
@@ -71,7 +71,7 @@ static void take_sublayer(zero_model_t *m, const carves_t *to, const zero_model_
 /* The buffers of layer l of a stack for n rows. Some of them are those of the stack's first layer. */
 static void take_layer(zero_model_t *m, const carves_t *to, const zero_model_stack_t *s, int64_t l, int64_t n)
 {
-    const zero_model_config_t *g = &m->config;
+    const zero_model_config_t *g = &m->own;
     const int64_t H = g->heads, KV = g->kv_heads, D = g->head_dim, sources = m->options.micro_batch * m->encoder.T;
     const size_t e = m->element, f = sizeof(float);
     const bool cross = s->sublayers[1] == ZERO_SUBLAYER_CROSS;
@@ -84,7 +84,7 @@ static void take_layer(zero_model_t *m, const carves_t *to, const zero_model_sta
         return;
     }
     for (int i = 0; i < s->sublayer_count; i++)
-        take_sublayer(m, to, s, a, i, n);
+        take_sublayer(m, to, s, a, i, zero_model_kept_rows(m, n));
     a->qkv = take(c, n, m->qkv_width, e);
     a->qk = g->qk_norm ? take(c, n, (H + KV) * D, e) : NULL;
     a->rstd_q = g->qk_norm ? take(c, n, H, f) : NULL;
@@ -106,7 +106,7 @@ static void take_layer(zero_model_t *m, const carves_t *to, const zero_model_sta
 static void take_stack(zero_model_t *m, zero_model_stack_t *s, const carves_t *to, int64_t n)
 {
     const int64_t C = m->config.width, begin = first_layer(m, s), last = s->first + s->layers,
-                  end = m->part.end < last ? m->part.end : last;
+                  end = m->part.end < last ? m->part.end : last, own = zero_model_kept_rows(m, n);
     const bool offload = m->options.offload_activations, untrained = m->options.untrained;
     const size_t e = m->element, f = sizeof(float);
 
@@ -117,16 +117,17 @@ static void take_stack(zero_model_t *m, zero_model_stack_t *s, const carves_t *t
         s->x[at] = received || sent      ? NULL
                    : untrained && at > 0 ? s->x[0]
                    : offload && at >= 2  ? s->x[at - 2]
-                                         : take(to->kept, n, C, e);
+                                         : take(to->kept, own, C, e);
     }
     for (int64_t l = 0; offload && l < s->layers - 1; l++) /* the last layer's input stays in x */
-        m->kept[s->first + l] = take(to->host, n, C, e);
+        m->kept[s->first + l] = take(to->host, own, C, e);
     for (int64_t l = begin; l < end; l++)
         take_layer(m, to, s, l, n);
-    s->mean = m->config.norm == ZERO_MODEL_LAYER_NORM ? take(to->kept, n, 1, f) : NULL;
-    s->rstd = take(to->kept, n, 1, f);
+    s->mean = m->config.norm == ZERO_MODEL_LAYER_NORM ? take(to->kept, own, 1, f) : NULL;
+    s->rstd = take(to->kept, own, 1, f);
     s->tokens = take(to->host, m->places, n, sizeof(int32_t));
-    s->ranges = m->options.packed || s->encoder ? take(to->host, m->places, 2 * n, sizeof(int32_t)) : NULL;
+    s->ranges = zero_model_lists(m) || s->encoder ? take(to->host, m->places, 2 * n, sizeof(int32_t)) : NULL;
+    s->counted = m->tensor > 1 && zero_model_adds_positions(m) ? take(to->host, n, 1, sizeof(int32_t)) : NULL;
 }
 
 /* The encoder, and what the decoder needs for it. rows: of the decoder. */
@@ -139,14 +140,14 @@ static void take_encoder(zero_model_t *m, const carves_t *to, int64_t rows)
     take_stack(m, &m->encoder, to, sources);
     m->encoder.out = take(to->kept, sources, C, e);
     m->encoder.dout = trained ? take(to->shared, sources, C, e) : NULL;
-    m->dkv = trained ? take(to->shared, sources, 2 * m->config.kv_heads * m->config.head_dim, e) : NULL;
+    m->dkv = trained ? take(to->shared, sources, 2 * m->own.kv_heads * m->config.head_dim, e) : NULL;
     m->cross_ranges = take(to->host, m->places, 2 * rows, sizeof(int32_t));
 }
 
 /* Moves the addresses in the host's memory to those of a micro-step. */
 static void move_to(zero_model_t *m, int64_t micro)
 {
-    const int64_t rows = m->options.micro_batch * m->options.seq_len, sources = m->options.micro_batch * m->encoder.T;
+    const int64_t rows = m->options.micro_batch * m->decoder.T, sources = m->options.micro_batch * m->encoder.T;
 
     m->decoder.tokens += micro * rows;
     m->targets += micro * rows;
@@ -165,10 +166,10 @@ static void move_to(zero_model_t *m, int64_t micro)
 bool zero_model_layout(zero_model_t *m, zero_model_memory_t at[ZERO_REGIONS], int64_t micro)
 {
     const zero_model_options_t *o = &m->options;
-    const zero_model_config_t *g = &m->config;
+    const zero_model_config_t *g = &m->own;
     const int64_t C = g->width, F = g->hidden, Q = m->qkv_width, A = g->heads * g->head_dim;
-    const int64_t rows = o->micro_batch * o->seq_len, sources = o->micro_batch * m->encoder.T,
-                  both = rows > sources ? rows : sources;
+    const int64_t rows = o->micro_batch * m->decoder.T, sources = o->micro_batch * m->encoder.T,
+                  both = rows > sources ? rows : sources, own = zero_model_kept_rows(m, both);
     const int64_t weight = zero_model_gathered(m, false), bias = zero_model_gathered(m, true),
                   low = zero_model_adapters_width(m), waves = zero_model_longest(m);
     const size_t e = m->element, f = sizeof(float);
@@ -182,11 +183,23 @@ bool zero_model_layout(zero_model_t *m, zero_model_memory_t at[ZERO_REGIONS], in
         take_encoder(m, &to, rows);
     take_stack(m, &m->decoder, &to, rows);
     m->logits = head ? take(&c, m->head_rows, m->logits_ld, e) : NULL;
-    m->dhead = head && m->head_sums ? take(&c, m->config.vocab, C, f) : NULL;
+    m->dhead = head && m->head_sums ? take(&c, g->vocab, C, f) : NULL;
     m->dx_sums = head && m->head_tiles->count > 0 && !o->untrained ? take(&c, m->head_rows, C, f) : NULL;
-    m->dx = o->untrained ? NULL : take(&c, both, C, e);
+    m->dx = o->untrained ? NULL : take(&c, own, C, e);
     m->narrow = take(&c, both, C > A ? C : A, e);
-    m->decoder.out = m->decoder.dout = whole ? m->narrow : head ? take(&k, rows, C, e) : NULL;
+    m->decoder.out = m->decoder.dout = whole ? m->narrow : head ? take(&k, zero_model_kept_rows(m, rows), C, e) : NULL;
+    if (m->context > 1) {
+        const int64_t n = 2 * g->kv_heads * g->head_dim, all = m->context * rows;
+
+        m->kv_parts = take(&c, all, n, e);
+        m->kv = take(&c, all, n, e);
+        m->dkv = o->untrained ? NULL : take(&c, all, n, e);
+        m->row_of = take(&h, all, 1, sizeof(int32_t));
+        m->row = take(&h, rows, 1, sizeof(int32_t));
+    }
+    m->whole = m->spreads ? take(&c, both, C, e) : NULL;
+    m->stats = head && m->tensor > 1 ? take(&c, m->tensor * m->head_rows, 3, f) : NULL;
+    m->all_logits = head && m->tensor > 1 && o->sample_len > 0 ? take(&c, m->tensor, g->vocab, e) : NULL;
     m->wide = o->untrained ? NULL : take(&c, both, F > Q ? F : Q, e);
     m->dqk = g->qk_norm && !o->untrained ? take(&c, rows, Q - g->kv_heads * g->head_dim, e) : NULL;
     m->low = low > 0 ? take(&c, rows, low, e) : NULL;
@@ -195,7 +208,7 @@ bool zero_model_layout(zero_model_t *m, zero_model_memory_t at[ZERO_REGIONS], in
     m->weight = weight > 0 ? take(&c, 1, weight, e) : NULL;
     m->bias = bias > 0 ? take(&c, 1, bias, e) : NULL;
     m->targets = take(&h, m->places, rows, sizeof(int32_t));
-    m->positions_in = o->packed ? take(&h, m->places, rows, sizeof(int32_t)) : NULL;
+    m->positions_in = zero_model_lists(m) ? take(&h, m->places, rows, sizeof(int32_t)) : NULL;
     m->losses = take(&h, m->places, rows, f);
     m->sampled = o->sample_len > 0 ? take(&h, m->config.vocab, 1, e) : NULL;
     m->sample_positions = o->sample_len > 0 ? take(&h, rows, 1, sizeof(int32_t)) : NULL;

@@ -82,7 +82,9 @@ static zero_status_t check_options(const zero_model_config_t *c, const zero_mode
                          "%" PRId64 " rows of logits at once, %" PRId64
                          " tokens of the vocabulary: use 0 (chosen by size) or more",
                          o->head_rows, o->head_columns);
-    return ZERO_OK;
+    const zero_status_t status = zero_model_check_context(c, o, error);
+
+    return status == ZERO_OK ? zero_model_check_tensor(c, o, error) : status;
 }
 
 /* Splits total into parts of at most `most` and returns the length of a part; all have about equal length. */
@@ -102,7 +104,7 @@ static int64_t round_up(int64_t x, int64_t unit)
 static void head_shape(zero_model_t *m)
 {
     const zero_nn_sizes_t *sizes = zero_nn_sizes(m->nn);
-    const int64_t rows = m->options.micro_batch * m->options.seq_len, V = m->config.vocab;
+    const int64_t rows = m->options.micro_batch * m->decoder.T, V = m->own.vocab;
     int64_t most_rows = m->options.head_rows, most_columns = m->options.head_columns;
 
     m->logits_ld = round_up(V, sizes->columns);
@@ -134,7 +136,7 @@ static void init_stack(zero_model_t *m, zero_model_stack_t *s, bool encoder)
     s->encoder = encoder;
     s->first = encoder ? 0 : m->encoder.layers;
     s->layers = encoder ? c->encoder_layers : c->layers;
-    s->T = encoder ? m->options.source_len : m->options.seq_len;
+    s->T = encoder ? m->options.source_len : m->options.seq_len / m->context;
     s->sublayers[s->sublayer_count++] = ZERO_SUBLAYER_ATTENTION;
     if (!encoder && c->encoder_layers > 0)
         s->sublayers[s->sublayer_count++] = ZERO_SUBLAYER_CROSS;
@@ -159,7 +161,7 @@ static void name_params(zero_model_t *m)
                                                      [ZERO_PLACE_HEAD] = &m->head};
 
         memcpy(p->name, t.name, sizeof t.name);
-        p->count = t.count;
+        p->count = p->own = t.count;
         p->id = -1;
         if (at[t.place])
             *at[t.place] = p;
@@ -194,7 +196,7 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
     /* A CPU call has finished when it returns, so it needs only one place. So do packed batches: the layers' calls,
      * which are repeated as they are, read where the documents begin; likewise where a source ends. */
     m->places = options->backend == NULL || strcmp(options->backend, "cuda") != 0 || options->micro_steps < 1 ||
-                        options->packed || config->encoder_layers > 0
+                        options->packed || options->context > 1 || config->encoder_layers > 0
                     ? 1
                     : options->micro_steps;
     if (m->places > PLACES_MOST)
@@ -203,8 +205,9 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
         m->places = options->micro_steps > 0 ? options->micro_steps : 1;
     m->element = zero_dtype_size(options->dtype);
     m->family = zero_family_find(config->family);
-    m->qkv_width = (config->heads + 2 * config->kv_heads) * config->head_dim;
-    m->up_width = config->gated ? 2 * config->hidden : config->hidden;
+    zero_model_init_tensor(m);
+    m->qkv_width = (m->own.heads + 2 * m->own.kv_heads) * config->head_dim;
+    m->up_width = config->gated ? 2 * m->own.hidden : m->own.hidden;
     m->base_count = zero_model_tensor_count(config);
     m->layer_adapters = zero_model_adapter_count(config, &options->lora) / (int)config->layers;
     m->param_count = m->base_count + (int)config->layers * m->layer_adapters;
@@ -224,7 +227,7 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
         goto memory;
     if ((status = zero_model_cut(m, error)) != ZERO_OK)
         goto fail;
-    zero_model_linears(config, m->linears);
+    zero_model_linears(&m->own, m->linears);
     zero_model_lora_linears(&options->lora, m->linears);
     if (config->rope.theta > 0)
         zero_model_frequencies(&config->rope, config->head_dim, m->frequencies);
@@ -322,6 +325,7 @@ static zero_status_t add_units(zero_model_t *m, zero_error_t *error)
         desc.dtype = m->options.dtype;
         desc.trainable = t.adapter != ZERO_ADAPTER_NONE || !zero_model_is_frozen(m);
         desc.decay_scale = t.ndim >= 2 ? 1 : 0;
+        zero_model_split(m, &t, &desc);
         desc.elementwise =
             t.place == ZERO_PLACE_EMBEDDING || t.place == ZERO_PLACE_POSITIONS || t.place == ZERO_PLACE_HEAD;
         status = tiles ? zero_model_tiles_add(m, tiles, name, &desc)
@@ -368,7 +372,7 @@ static zero_status_t dry_run(zero_model_t *m, zero_error_t *error)
 /* Computes the bytes of the keys and values of a sample and of its source. Returns false on overflow. */
 static bool cache_size(zero_model_t *m)
 {
-    const zero_model_config_t *c = &m->config;
+    const zero_model_config_t *c = &m->own;
     const int64_t sources = m->options.sample_len > 0 ? m->encoder.T : 0;
     uint64_t rows, bytes;
 
@@ -391,6 +395,8 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
                          " tokens need more bytes than a 64-bit number can hold: use a smaller micro-batch",
                          m->options.micro_batch, m->options.seq_len);
     m->engine = engine;
+    if ((status = zero_model_join(m, error)) != ZERO_OK)
+        return status;
     if (!cache_size(m))
         return zero_fail(error, ZERO_ERR_MEMORY,
                          "keys and values of samples of %" PRId64
@@ -406,7 +412,11 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
     if (status == ZERO_OK && m->options.eval)
         status = zero_pass_add(engine, "eval", ZERO_PASS_EVAL, &m->eval);
     if (status == ZERO_OK && m->options.sample_len > 0)
-        status = zero_pass_add(engine, "sample", m->chunk_count > 0 ? ZERO_PASS_EVAL : ZERO_PASS_ANY_ORDER, &m->sample);
+        status =
+            zero_pass_add(engine, "sample", m->chunk_count > 0 || m->tensor > 1 ? ZERO_PASS_EVAL : ZERO_PASS_ANY_ORDER,
+                          &m->sample[0]);
+    if (status == ZERO_OK && m->tensor > 1 && zero_model_append(m, m->options.sample_len, 0).rows > 1)
+        status = zero_pass_add(engine, "prompt", ZERO_PASS_EVAL, &m->sample[1]);
     if (status != ZERO_OK)
         return zero_model_engine_error(m, status, error);
     status = dry_run(m, error);
@@ -449,6 +459,12 @@ static void make_waves(zero_model_t *m)
     zero_nn_copy(m->nn, m->waves, m->host_waves, (uint64_t)(T * C) * m->element);
 }
 
+static void count_rows(zero_model_t *m, zero_model_stack_t *s)
+{
+    for (int64_t i = 0; s->counted != NULL && i < m->options.micro_batch * s->T; i++)
+        s->counted[i] = (int32_t)(i % s->T);
+}
+
 zero_status_t zero_model_prepare(zero_model_t *m, zero_error_t *error)
 {
     if (!zero_model_linears_fit(m))
@@ -457,6 +473,9 @@ zero_status_t zero_model_prepare(zero_model_t *m, zero_error_t *error)
                          "not begin at the next multiple of 128 elements");
     if (m->waves != NULL)
         make_waves(m);
+    count_rows(m, &m->encoder);
+    count_rows(m, &m->decoder);
+    zero_model_list_rows(m);
     return ZERO_OK;
 }
 
@@ -488,6 +507,9 @@ zero_status_t zero_model_bind(zero_model_t *m, zero_error_t *error)
         }
         m->params[i].data = zero_param_data(m->engine, m->params[i].id);
         m->params[i].grad = zero_param_grad(m->engine, m->params[i].id);
+        zero_status_t status = zero_model_find_part(m, &m->params[i], error);
+        if (status != ZERO_OK)
+            return status;
     }
     zero_model_bind_muon(m);
     m->bound = true;

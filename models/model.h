@@ -122,12 +122,19 @@ typedef struct zero_model_options {
     const int32_t *chunk_of; /* by layer, the encoder's first: its chunk; zero_model_map fills one. Copied */
     int64_t tile_bytes;      /* embeddings and heads of more bytes are divided into tiles of about these, which are
                              gathered and dropped one after the other; 0: never */
-    const char *choices;     /* algorithms for products on a GPU (zero_nn_set_choices); NULL: none */
-    bool measure;            /* measure the products that choices lacks */
-    bool packed;             /* batches have starts */
-    zero_lora_t lora;        /* adapters */
-    bool muon;               /* the engine's rule is ZERO_RULE_MUON: reserve the memory of zero_model_matrix */
-    zero_log_fn log;         /* receives warnings of kernels/nn; NULL: none */
+    int context; /* ranks that have parts of the same sequences, as config.mesh.context of the engine; 0: 1. seq_len is
+                    a multiple of twice their number. Batches have whole sequences, of which the model takes its part */
+    int tensor;  /* ranks that compute each layer together, as config.mesh.tensor of the engine; 0 or 1:
+                                none */
+    bool whole_rows;     /* with tensor above 1: these ranks compute norms, residual sums and the like of all rows,
+                                each of them the same; false: each computes 1 / tensor of the rows (sequence
+                                parallelism), which takes less memory and no more communication */
+    const char *choices; /* algorithms for products on a GPU (zero_nn_set_choices); NULL: none */
+    bool measure;        /* measure the products that choices lacks */
+    bool packed;         /* batches have starts */
+    zero_lora_t lora;    /* adapters */
+    bool muon;           /* the engine's rule is ZERO_RULE_MUON: reserve the memory of zero_model_matrix */
+    zero_log_fn log;     /* receives warnings of kernels/nn; NULL: none */
     void *log_ctx;
 } zero_model_options_t;
 
@@ -225,7 +232,8 @@ typedef struct zero_model_batch {
  * order in fp64; these sums are added in order. Gradients are those of the sum, times options.grad_factor and the
  * engine's loss scale (zero_loss_scale). The engine's grad_scale makes them a mean, or zero_step_weight if the targets
  * that count differ in number. If this call or one of the next two fails, the engine may be in the middle of a pass:
- * end it with zero_abort. */
+ * end it with zero_abort. Of the ranks that compute layers together (options.tensor), which have the same batch, the
+ * first has the sum, and the others 0; so in the next two. */
 zero_status_t zero_model_train(zero_model_t *model, const zero_model_batch_t *batch, uint32_t flags, double *loss_sum,
                                zero_error_t *error);
 /* Of a model in chunks: runs all micro-steps of a step, batches[options.micro_steps]. *loss_sum is that of the step on

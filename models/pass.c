@@ -4,15 +4,7 @@
  * run cannot disagree. */
 #include "models/decoder.h"
 
-#include <math.h>
-
-/* One run of a pass. After the first error it acquires nothing more. */
-typedef struct zero_model_run {
-    zero_model_t *m;
-    zero_pass_t pass;
-    zero_status_t status;
-    zero_error_t *error;
-} run_t;
+typedef zero_model_run_t run_t;
 
 static run_t begin(zero_model_t *m, zero_pass_t pass, uint32_t flags, zero_error_t *error)
 {
@@ -23,13 +15,14 @@ static run_t begin(zero_model_t *m, zero_pass_t pass, uint32_t flags, zero_error
     return r;
 }
 
-/* Returns true if the unit may be used; the caller must then call done(). */
-static bool use(run_t *r, zero_unit_t unit, uint32_t flags)
+bool zero_model_use(run_t *r, zero_unit_t unit, uint32_t flags)
 {
     zero_model_t *m = r->m;
 
     if (r->status != ZERO_OK)
         return false;
+    m->running = r->pass;
+    m->declares = m->dry && flags != 0;
     if (!m->dry)
         r->status = zero_model_engine_error(m, zero_acquire(m->engine, unit), r->error);
     else if (flags != 0)
@@ -37,11 +30,14 @@ static bool use(run_t *r, zero_unit_t unit, uint32_t flags)
     return r->status == ZERO_OK;
 }
 
-static void done(run_t *r, zero_unit_t unit)
+void zero_model_done(run_t *r, zero_unit_t unit)
 {
     zero_model_t *m = r->m;
 
     r->status = zero_nn_status(m->nn, r->error);
+    if (r->status == ZERO_OK)
+        r->status = zero_model_engine_error(m, m->exchanged, r->error);
+    m->exchanged = ZERO_OK;
     if (r->status == ZERO_OK && !m->dry)
         r->status = zero_model_engine_error(m, zero_release(m->engine, unit), r->error);
 }
@@ -56,7 +52,9 @@ static zero_status_t end(run_t *r)
 /* ---- layers ----------------------------------------------------------------------------------------------------- */
 
 /* A layer makes the same calls in every pass of a kind: addresses of parameters, gradients and activations are
- * constant. So these calls go through zero_nn_repeat. Calls that read tokens or targets do not. */
+ * constant. So these calls go through zero_nn_repeat. Calls that read tokens or targets do not; nor do those of chunks,
+ * because activations of micro-steps have different addresses, and of ranks that have parts of a layer, because
+ * collectives are between them. */
 typedef struct zero_model_layer_call {
     zero_model_t *m;
     int64_t l;
@@ -65,19 +63,19 @@ typedef struct zero_model_layer_call {
 
 enum { TRAIN_FORWARD = 0, TRAIN_BACKWARD, EVAL_FORWARD, SAMPLE_FORWARD, KINDS };
 
-static void repeat(zero_model_t *m, int64_t l, int kind, void (*calls)(void *ctx))
+static void repeat(layer_call_t *call, int kind, void (*calls)(void *ctx))
 {
-    layer_call_t call = {m, l, NULL};
+    zero_model_t *m = call->m;
 
-    if (m->chunk_count > 0) /* activations of micro-steps have different addresses */
-        calls(&call);
+    if (m->chunk_count > 0 || m->tensor > 1 || m->context > 1)
+        calls(call);
     else
-        zero_nn_repeat(m->nn, (int)(l * KINDS + kind), calls, &call);
+        zero_nn_repeat(m->nn, (int)(call->l * KINDS + kind), calls, call);
 }
 
 static uint64_t kept_bytes(const zero_model_t *m, const zero_model_stack_t *s)
 {
-    return (uint64_t)(m->options.micro_batch * s->T * m->config.width) * m->element;
+    return (uint64_t)(zero_model_own_rows(m, m->options.micro_batch * s->T) * m->config.width) * m->element;
 }
 
 static void train_forward(void *ctx)
@@ -119,7 +117,7 @@ static void eval_forward(void *ctx)
 static zero_model_cache_t cache_of(const zero_model_t *m, int64_t l)
 {
     const zero_model_stack_t *s = &m->decoder;
-    const int64_t length = m->options.sample_len, width = m->config.kv_heads * m->config.head_dim,
+    const int64_t length = m->options.sample_len, width = m->own.kv_heads * m->config.head_dim,
                   at = 2 * zero_model_cache_index(m, l) * length * width, cross = 2 * s->layers * length * width;
 
     return (zero_model_cache_t){.length = length,
@@ -146,162 +144,28 @@ static void sample_forward(void *ctx)
     zero_model_layer_forward(m, call->l, &a, x, x, 1, call->append->rows);
 }
 
-/* ---- the ends --------------------------------------------------------------------------------------------------- */
-
-/* x (rows, C) *= sqrt(C), if the model scales embeddings. */
-static void scale_embedding(zero_model_t *m, void *x, int64_t rows)
-{
-    const int64_t C = m->config.width;
-
-    if (m->config.scaled_embedding)
-        zero_nn_scale(m->nn, x, x, sqrt((double)C), rows * C, m->options.dtype);
-}
-
-/* Positions that are added to embeddings: learned, or sinusoidal ones, which are divided by the scale that follows.
- * NULL: the model has none, or this is a dry run. */
-static const void *added_positions(const zero_model_t *m)
-{
-    return m->config.sinusoidal ? m->waves : zero_model_weight(m->positions);
-}
-
-static bool has_positions(const zero_model_t *m)
-{
-    return m->config.sinusoidal || m->positions != NULL;
-}
-
-/* Looks up added positions `at` as it does tokens. */
-static void embed_at(zero_model_t *m, const zero_model_stack_t *s, const int32_t *tokens, const int32_t *at, int64_t B,
-                     int64_t T)
-{
-    const int64_t C = m->config.width;
-    const zero_dtype_t dtype = m->options.dtype;
-
-    zero_nn_embedding_forward(m->nn, s->x[0], tokens, s->embed->data, NULL, B, T, C, dtype);
-    if (has_positions(m)) {
-        zero_nn_embedding_forward(m->nn, m->narrow, at, added_positions(m), NULL, B, T, C, dtype);
-        zero_nn_add(m->nn, s->x[0], s->x[0], m->narrow, B * T * C, dtype);
-    }
-}
-
-/* The positions of tokens. listed: those in at, which is NULL in dry mode; else each sequence begins with the first. */
-typedef struct places {
-    bool listed;
-    const int32_t *at;
-} places_t;
-
-/* The same with tiles. What is added is copied to m->narrow first, because the unit of positions is not held. */
-static void embed_tiles(run_t *r, const zero_model_stack_t *s, const int32_t *tokens, places_t places, int64_t B,
-                        int64_t T, uint32_t flags)
-{
-    zero_model_t *m = r->m;
-    const int64_t C = m->config.width;
-    const zero_dtype_t dtype = m->options.dtype;
-    const bool own = m->positions != NULL, added = has_positions(m);
-
-    if (added && (!own || use(r, m->positions_unit, flags))) {
-        if (B > 0 && places.listed)
-            zero_nn_embedding_forward(m->nn, m->narrow, places.at, added_positions(m), NULL, B, T, C, dtype);
-        else if (B > 0)
-            zero_nn_copy(m->nn, m->narrow, added_positions(m), (uint64_t)(T * C) * m->element);
-        if (own)
-            done(r, m->positions_unit);
-    }
-    for (int i = 0; i < s->tiles.count; i++) {
-        const zero_model_tile_t *tile = &s->tiles.list[i];
-
-        if (!use(r, tile->unit, flags))
-            return;
-        if (B > 0)
-            zero_nn_embedding_forward_tile(m->nn, s->x[0], tokens, tile->data,
-                                           added && !places.listed ? m->narrow : NULL, tile->rows, B, T, C, dtype);
-        done(r, tile->unit);
-    }
-    if (B > 0 && added && places.listed)
-        zero_nn_add(m->nn, s->x[0], s->x[0], m->narrow, B * T * C, dtype);
-}
-
-/* Uses the embedding, for B sequences of tokens. */
-static void embed(run_t *r, const zero_model_stack_t *s, const int32_t *tokens, places_t places, int64_t B, int64_t T,
-                  uint32_t flags)
-{
-    zero_model_t *m = r->m;
-
-    if (s->tiles.count > 0)
-        embed_tiles(r, s, tokens, places, B, T, flags);
-    else if (use(r, s->embed_unit, flags)) {
-        if (B > 0 && places.listed)
-            embed_at(m, s, tokens, places.at, B, T);
-        else if (B > 0)
-            zero_nn_embedding_forward(m->nn, s->x[0], tokens, s->embed->data, added_positions(m), B, T, m->config.width,
-                                      m->options.dtype);
-        done(r, s->embed_unit);
-    }
-    if (B > 0 && r->status == ZERO_OK)
-        scale_embedding(m, s->x[0], B * T);
-}
-
-/* Positions begin anew with each document. */
-static void positions_backward(zero_model_t *m, const zero_model_stack_t *s)
-{
-    zero_nn_embedding_backward(m->nn, m->positions->grad, NULL, m->dx, m->positions_in, m->options.micro_batch, s->T,
-                               m->config.width, m->config.positions, m->options.dtype);
-}
-
-static void embed_backward(run_t *r, const zero_model_stack_t *s, const int32_t *tokens)
-{
-    zero_model_t *m = r->m;
-    const zero_model_config_t *c = &m->config;
-    const int64_t B = m->options.micro_batch, V = s->encoder ? c->source_vocab : c->vocab;
-    const bool learned = m->positions != NULL, anew = m->options.packed && learned;
-
-    if (r->status == ZERO_OK)
-        scale_embedding(m, m->dx, B * s->T);
-    if (s->tiles.count == 0 && use(r, s->embed_unit, ZERO_GRAD)) {
-        zero_nn_embedding_backward(m->nn, s->embed->grad, anew ? NULL : zero_model_grad(m->positions), m->dx, tokens, B,
-                                   s->T, c->width, V, m->options.dtype);
-        if (anew)
-            positions_backward(m, s);
-        done(r, s->embed_unit);
-        return;
-    }
-    for (int i = 0; i < s->tiles.count; i++) {
-        const zero_model_tile_t *tile = &s->tiles.list[i];
-
-        if (!use(r, tile->unit, ZERO_GRAD))
-            return;
-        zero_nn_embedding_backward_tile(m->nn, tile->grad, NULL, m->dx, tokens, tile->rows, B, s->T, c->width, V,
-                                        m->options.dtype);
-        done(r, tile->unit);
-    }
-    if (learned && use(r, m->positions_unit, ZERO_GRAD)) {
-        if (anew)
-            positions_backward(m, s);
-        else
-            zero_nn_embedding_backward_tile(m->nn, NULL, m->positions->grad, m->dx, tokens, (zero_nn_tile_t){0, 0}, B,
-                                            s->T, c->width, V, m->options.dtype);
-        done(r, m->positions_unit);
-    }
-}
-
 /* ---- the head --------------------------------------------------------------------------------------------------- */
 
-/* Uses the head, or all of its tiles, for logits of x (rows, C), which go to m->logits. */
+/* Uses the head, or all of its tiles, for logits of x (rows, C), which go to m->logits. If ranks have parts of the
+ * vocabulary, those of all ranks go to m->all_logits, and there is only one row. */
 static void logits(run_t *r, const void *x, int64_t rows, uint32_t flags)
 {
     zero_model_t *m = r->m;
 
-    if (m->head_tiles->count == 0 && use(r, m->head_unit, flags)) {
+    if (m->head_tiles->count == 0 && zero_model_use(r, m->head_unit, flags)) {
         zero_model_head_logits(m, NULL, x, rows);
-        done(r, m->head_unit);
+        zero_model_exchange(m, ZERO_AXIS_TENSOR, ZERO_COLLECTIVE_GATHER, m->logits, m->all_logits, m->own.vocab,
+                            m->options.dtype);
+        zero_model_done(r, m->head_unit);
     }
     for (int i = 0; i < m->head_tiles->count; i++) {
         const zero_model_tile_t *tile = &m->head_tiles->list[i];
 
-        if (!use(r, tile->unit, flags))
+        if (!zero_model_use(r, tile->unit, flags))
             return;
         if (rows > 0)
             zero_model_head_logits(m, tile, x, rows);
-        done(r, tile->unit);
+        zero_model_done(r, tile->unit);
     }
 }
 
@@ -314,9 +178,13 @@ static void head(run_t *r, float *losses, const int32_t *targets, int64_t B, flo
     const int64_t all = m->options.micro_batch * m->decoder.T, C = m->config.width;
     const uint32_t flags = scale > 0 && !zero_model_is_frozen(m) ? ZERO_READ | ZERO_GRAD : ZERO_READ;
 
-    if (m->head_tiles->count == 0 && use(r, m->head_unit, flags)) {
-        zero_model_head(m, losses, targets, B * m->decoder.T, scale);
-        done(r, m->head_unit);
+    if (m->head_tiles->count == 0 && zero_model_use(r, m->head_unit, flags)) {
+        void *x = zero_model_gather(m, m->decoder.out, B * m->decoder.T);
+
+        zero_model_head(m, x, losses, targets, B * m->decoder.T, scale);
+        if (scale > 0)
+            zero_model_reduce(m, m->decoder.dout, x, B * m->decoder.T);
+        zero_model_done(r, m->head_unit);
     }
     for (int64_t at = 0; at < all && m->head_tiles->count > 0; at += m->head_rows) {
         const int64_t most = all - at < m->head_rows ? all - at : m->head_rows, n = B > 0 ? most : 0;
@@ -330,26 +198,49 @@ static void head(run_t *r, float *losses, const int32_t *targets, int64_t B, flo
         for (int i = m->head_tiles->count - 1; i >= 0 && scale > 0; i--) {
             const zero_model_tile_t *tile = &m->head_tiles->list[i];
 
-            if (!use(r, tile->unit, flags & ZERO_GRAD ? flags | ZERO_REDUCE : flags))
+            if (!zero_model_use(r, tile->unit, flags & ZERO_GRAD ? flags | ZERO_REDUCE : flags))
                 return;
             zero_model_head_tile(m, tile, x, n);
-            done(r, tile->unit);
+            zero_model_done(r, tile->unit);
         }
     }
 }
 
 /* ---- stacks ----------------------------------------------------------------------------------------------------- */
 
-/* The arguments of a stack's norm of x (rows, C). */
+/* The arguments of a stack's norm of x (rows, C), of which this rank has its own rows. */
 static zero_nn_norm_t last_norm(const zero_model_t *m, const zero_model_stack_t *s, const void *x, int64_t rows)
 {
-    zero_nn_norm_t norm = zero_model_norm(m, s->norm_w, s->norm_b, s->mean, s->rstd, rows);
+    zero_nn_norm_t norm = zero_model_norm(m, s->norm_w, s->norm_b, s->mean, s->rstd, zero_model_own_rows(m, rows));
 
     norm.x = x;
-    norm.y = s->out;
+    norm.y = s->encoder ? zero_model_part(m, s->out, rows) : s->out;
     norm.dy = s->dout;
     norm.dx = m->dx;
     return norm;
+}
+
+/* Runs it forward. The output of an encoder's becomes whole: all layers of the decoder read it. */
+static void last_norm_forward(zero_model_t *m, const zero_model_stack_t *s, const void *x, int64_t rows)
+{
+    const zero_nn_norm_t norm = last_norm(m, s, x, rows);
+
+    zero_nn_norm_forward(m->nn, &norm);
+    if (s->encoder && m->spread)
+        zero_model_exchange(m, ZERO_AXIS_TENSOR, ZERO_COLLECTIVE_GATHER, norm.y, s->out, norm.rows * norm.C,
+                            m->options.dtype);
+}
+
+/* Runs it backward. Each rank has a part of a sum of the gradient of an encoder's output. */
+static void last_norm_backward(zero_model_t *m, const zero_model_stack_t *s, int64_t rows)
+{
+    zero_nn_norm_t norm = last_norm(m, s, s->x[s->layers], rows);
+
+    if (s->encoder && m->tensor > 1) {
+        norm.dy = m->narrow;
+        zero_model_reduce(m, m->narrow, s->dout, rows);
+    }
+    zero_nn_norm_backward(m->nn, &norm);
 }
 
 /* Whether m->part has a layer. */
@@ -364,19 +255,16 @@ static void forward(run_t *r, const zero_model_stack_t *s, const int32_t *tokens
     zero_model_t *m = r->m;
 
     if (zero_model_begins(m, s))
-        embed(r, s, tokens, (places_t){m->options.packed, m->positions_in}, B, s->T, ZERO_READ);
+        zero_model_embed(r, s, tokens, (zero_model_places_t){zero_model_lists(m), m->positions_in}, B, s->T, ZERO_READ);
     for (int64_t l = s->first; l < s->first + s->layers; l++)
-        if (has(m, l) && use(r, m->units[l], ZERO_READ)) {
+        if (has(m, l) && zero_model_use(r, m->units[l], ZERO_READ)) {
             if (B > 0)
-                repeat(m, l, kind, kind == TRAIN_FORWARD ? train_forward : eval_forward);
-            done(r, m->units[l]);
+                repeat(&(layer_call_t){m, l, NULL}, kind, kind == TRAIN_FORWARD ? train_forward : eval_forward);
+            zero_model_done(r, m->units[l]);
         }
-    if (zero_model_ends(m, s) && use(r, s->norm_unit, ZERO_READ)) {
-        const void *x = kind == TRAIN_FORWARD ? s->x[s->layers] : zero_model_stream(m, s);
-        const zero_nn_norm_t norm = last_norm(m, s, x, B * s->T);
-
-        zero_nn_norm_forward(m->nn, &norm);
-        done(r, s->norm_unit);
+    if (zero_model_ends(m, s) && zero_model_use(r, s->norm_unit, ZERO_READ)) {
+        last_norm_forward(m, s, kind == TRAIN_FORWARD ? s->x[s->layers] : zero_model_stream(m, s), B * s->T);
+        zero_model_done(r, s->norm_unit);
     }
 }
 
@@ -386,19 +274,17 @@ static void backward(run_t *r, const zero_model_stack_t *s, const int32_t *token
     zero_model_t *m = r->m;
     const bool frozen = zero_model_is_frozen(m); /* but for the layers' adapters */
 
-    if (zero_model_ends(m, s) && use(r, s->norm_unit, frozen ? ZERO_READ : ZERO_READ | ZERO_GRAD)) {
-        const zero_nn_norm_t norm = last_norm(m, s, s->x[s->layers], m->options.micro_batch * s->T);
-
-        zero_nn_norm_backward(m->nn, &norm);
-        done(r, s->norm_unit);
+    if (zero_model_ends(m, s) && zero_model_use(r, s->norm_unit, frozen ? ZERO_READ : ZERO_READ | ZERO_GRAD)) {
+        last_norm_backward(m, s, m->options.micro_batch * s->T);
+        zero_model_done(r, s->norm_unit);
     }
     for (int64_t l = s->first + s->layers - 1; l >= s->first; l--)
-        if (has(m, l) && use(r, m->units[l], ZERO_READ | ZERO_GRAD)) {
-            repeat(m, l, TRAIN_BACKWARD, train_backward);
-            done(r, m->units[l]);
+        if (has(m, l) && zero_model_use(r, m->units[l], ZERO_READ | ZERO_GRAD)) {
+            repeat(&(layer_call_t){m, l, NULL}, TRAIN_BACKWARD, train_backward);
+            zero_model_done(r, m->units[l]);
         }
     if (!frozen && zero_model_begins(m, s))
-        embed_backward(r, s, tokens);
+        zero_model_embed_backward(r, s, tokens);
 }
 
 /* ---- tasks ------------------------------------------------------------------------------------------------------ */
@@ -529,8 +415,9 @@ zero_status_t zero_model_pass_eval(zero_model_t *m, const int32_t *tokens, const
     if (m->chunk_count > 0)
         return run_tasks(m, m->eval, &(work_t){false, m->dry, 0, NULL}, error);
 
-    /* A rank without sequences takes part in the gathers and computes nothing. */
-    const int64_t B = rows > 0 ? m->options.micro_batch : 0;
+    /* A rank without sequences takes part in the gathers and computes nothing; with others that have parts of each
+     * layer, it computes with padding. */
+    const int64_t B = rows > 0 || m->tensor > 1 || m->context > 1 ? m->options.micro_batch : 0;
     run_t r = begin(m, m->eval, 0, error);
 
     if (m->encoder.layers > 0)
@@ -544,24 +431,22 @@ zero_status_t zero_model_pass_eval(zero_model_t *m, const int32_t *tokens, const
 zero_status_t zero_model_pass_encode(zero_model_t *m, zero_error_t *error)
 {
     const zero_model_stack_t *s = &m->encoder, *d = &m->decoder;
-    run_t r = begin(m, m->sample, 0, error);
+    run_t r = begin(m, m->sample[0], 0, error);
 
-    embed(&r, s, s->tokens, (places_t){false, NULL}, 1, s->T, 0);
+    zero_model_embed(&r, s, s->tokens, (zero_model_places_t){false, NULL}, 1, s->T, 0);
     for (int64_t l = s->first; l < s->first + s->layers; l++)
-        if (use(&r, m->units[l], 0)) {
+        if (zero_model_use(&r, m->units[l], 0)) {
             zero_model_layer_forward(m, l, &m->layers[s->first], s->x[0], s->x[0], 1, s->T);
-            done(&r, m->units[l]);
+            zero_model_done(&r, m->units[l]);
         }
-    if (use(&r, s->norm_unit, 0)) {
-        const zero_nn_norm_t norm = last_norm(m, s, s->x[0], s->T);
-
-        zero_nn_norm_forward(m->nn, &norm);
-        done(&r, s->norm_unit);
+    if (zero_model_use(&r, s->norm_unit, 0)) {
+        last_norm_forward(m, s, s->x[0], s->T);
+        zero_model_done(&r, s->norm_unit);
     }
     for (int64_t l = d->first; l < d->first + d->layers; l++)
-        if (use(&r, m->units[l], 0)) {
+        if (zero_model_use(&r, m->units[l], 0)) {
             zero_model_linear(m, l, ZERO_LINEAR_CROSS_KV, cache_of(m, l).cross_kv, s->out, s->T);
-            done(&r, m->units[l]);
+            zero_model_done(&r, m->units[l]);
         }
     return end(&r);
 }
@@ -575,42 +460,46 @@ static void sample_part(run_t *r, const zero_model_append_t *append, uint32_t fl
     const bool ends = append->last && zero_model_ends(m, s);
 
     if (zero_model_begins(m, s))
-        embed(r, s, s->tokens, (places_t){true, m->sample_positions}, 1, append->rows, flags);
+        zero_model_embed(r, s, s->tokens, (zero_model_places_t){true, m->sample_positions}, 1, append->rows, flags);
     for (int64_t l = s->first; l < s->first + s->layers; l++)
-        if (has(m, l) && use(r, m->units[l], flags)) {
+        if (has(m, l) && zero_model_use(r, m->units[l], flags)) {
             layer_call_t call = {m, l, append};
 
             /* Prompts differ in length, so only the calls for a single token are the same each time. */
-            if (append->rows == 1 && m->chunk_count == 0)
-                zero_nn_repeat(m->nn, (int)(l * KINDS + SAMPLE_FORWARD), sample_forward, &call);
+            if (append->rows == 1)
+                repeat(&call, SAMPLE_FORWARD, sample_forward);
             else
                 sample_forward(&call);
-            done(r, m->units[l]);
+            zero_model_done(r, m->units[l]);
         }
-    if (ends && use(r, s->norm_unit, flags)) {
+    if (ends && zero_model_use(r, s->norm_unit, flags)) {
         void *x = zero_model_at(m, zero_model_stream(m, s), (append->n - 1) * c->width);
-        const zero_nn_norm_t norm = last_norm(m, s, x, 1);
-
-        zero_nn_norm_forward(m->nn, &norm);
-        done(r, s->norm_unit);
+        last_norm_forward(m, s, x, 1);
+        zero_model_done(r, s->norm_unit);
     }
     if (ends)
         logits(r, m->decoder.out, 1, flags);
     if (ends && r->status == ZERO_OK)
-        zero_nn_copy(m->nn, m->sampled, m->logits, (uint64_t)c->vocab * m->element);
+        zero_nn_copy(m->nn, m->sampled, m->tensor > 1 ? m->all_logits : m->logits, (uint64_t)c->vocab * m->element);
 }
 
 zero_status_t zero_model_pass_sample(zero_model_t *m, const zero_model_append_t *append, zero_error_t *error)
 {
-    if (m->chunk_count > 0) {
-        const work_t work = {false, m->dry && !m->samples, 0, append};
+    /* Calls with different numbers of rows have different collectives. */
+    const int many = m->tensor > 1 && append->rows > 1;
+    const bool declares = m->dry && (m->chunk_count > 0 || m->tensor > 1) && !m->samples[many];
+    zero_status_t status;
 
-        m->samples = true;
-        return run_tasks(m, m->sample, &work, error);
+    m->samples[many] = true;
+    m->spread = false; /* a few rows */
+    if (m->chunk_count > 0)
+        status = run_tasks(m, m->sample[many], &(work_t){false, declares, 0, append}, error);
+    else {
+        run_t r = begin(m, m->sample[many], 0, error);
+
+        sample_part(&r, append, declares ? ZERO_READ : 0);
+        status = end(&r);
     }
-
-    run_t r = begin(m, m->sample, 0, error);
-
-    sample_part(&r, append, 0);
-    return end(&r);
+    m->spread = m->spreads;
+    return status;
 }

@@ -188,13 +188,21 @@ int32_t *model_read_tokens(int64_t *count)
 
 /* ---- one rank --------------------------------------------------------------------------------------------------- */
 
+/* Ranks that need different data. */
+static int64_t data_of(const model_case_t *c)
+{
+    return c->world / (c->tensor > 1 ? c->tensor : 1) / (c->context > 1 ? c->context : 1) / (c->pipe > 1 ? c->pipe : 1);
+}
+
 static zero_status_t declare(model_rank_t *r, const model_case_t *c, const zero_bootstrap_t *bootstrap)
 {
     const model_golden_t *g = c->golden;
+    const int64_t data = data_of(c);
     zero_model_options_t options = {.micro_batch = c->micro_batch,
                                     .seq_len = g->seq_len,
                                     .source_len = g->source_len,
-                                    .sample_len = r->config.positions,
+                                    .sample_len = c->tensor > 1 && g->source_len > 0 ? 0 : r->config.positions,
+                                    .micro_steps = g->batch / (c->micro_batch * data),
                                     .dtype = g->dtype,
                                     .recompute = c->recompute,
                                     .offload_activations = c->offload_activations,
@@ -203,6 +211,10 @@ static zero_status_t declare(model_rank_t *r, const model_case_t *c, const zero_
                                     .eval = true,
                                     .packed = c->packed,
                                     .untrained = c->untrained,
+                                    .chunks = c->pipe > 1 ? c->pipe : 0,
+                                    .tensor = c->tensor,
+                                    .context = c->context,
+                                    .whole_rows = c->whole_rows,
                                     .head_rows = c->head_rows,
                                     .head_columns = c->head_columns,
                                     .tile_bytes = c->tile_bytes};
@@ -233,7 +245,10 @@ static zero_status_t declare(model_rank_t *r, const model_case_t *c, const zero_
     config.device = r->device;
     config.window = c->window;
     config.reduce = c->reduce;
-    config.micro_steps = (int)(g->batch / (c->world * c->micro_batch));
+    config.micro_steps = (int)(g->batch / (data * c->micro_batch));
+    config.mesh.tensor = c->tensor > 1 ? c->tensor : 1;
+    config.mesh.context = c->context > 1 ? c->context : 1;
+    config.mesh.pipe = c->pipe > 1 ? c->pipe : 1;
     config.persist_bytes = c->persist_bytes;
     config.clip = g->clip;
     if (g->source_len == 0) /* else targets are counted in each step */
@@ -260,12 +275,16 @@ int model_rank_open(model_rank_t *r, const model_case_t *c, const zero_bootstrap
     zero_status_t status;
 
     memset(r, 0, sizeof *r);
-    status = zero_model_read_config(&r->config, model_path(c->folder), &r->error);
+    status = c->config ? ZERO_OK : zero_model_read_config(&r->config, model_path(c->folder), &r->error);
+    if (c->config)
+        r->config = *c->config;
     if (status == ZERO_OK)
         status = declare(r, c, bootstrap);
-    if (status == ZERO_OK)
+    if (status == ZERO_OK && c->config)
+        status = zero_model_init(r->model, 1, &r->error);
+    else if (status == ZERO_OK)
         status = zero_model_load(r->model, model_path(c->folder), &r->error);
-    if (status == ZERO_OK && c->golden->rank > 0)
+    if (status == ZERO_OK && c->golden->rank > 0 && !c->config)
         status = zero_model_load_adapters(r->model, model_path(c->golden->adapters), &r->error);
     if (status != ZERO_OK)
         fprintf(stderr, "rank %d: %s: %s\n", bootstrap->rank, zero_status_name(status), r->error.text);
@@ -325,27 +344,34 @@ void model_fill_rows(model_rows_t *r, const model_case_t *c, const int32_t *toke
     }
 }
 
+/* Whether the targets of a rank count: one of those with the same data. */
+static bool counts(const model_rank_t *r)
+{
+    return zero_axis_index(r->engine, ZERO_AXIS_TENSOR) == 0 && zero_axis_index(r->engine, ZERO_AXIS_CONTEXT) == 0 &&
+           zero_pipe_index(r->engine) == 0;
+}
+
 double model_rank_eval(model_rank_t *r, const model_case_t *c, const int32_t *tokens, int64_t count)
 {
     const model_golden_t *g = c->golden;
-    const int64_t B = c->micro_batch, rank = zero_comm_rank(r->comm);
+    const int64_t B = c->micro_batch, rank = zero_data_index(r->engine), data = data_of(c);
     const int64_t all = g->source_len > 0 ? g->example_count : (count - 1) / g->seq_len;
     double sums[2] = {0}; /* of losses; targets */
 
-    for (int64_t first = rank * B; first - rank * B < all && !isnan(sums[0]); first += c->world * B) {
+    for (int64_t first = rank * B; first - rank * B < all && !isnan(sums[0]); first += data * B) {
         const int64_t left = all - first, n = left < 0 ? 0 : left < B ? left : B;
         model_rows_t rows;
         double loss = 0;
 
         model_fill_rows(&rows, c, tokens, count, first, n);
         if (zero_model_eval(r->model, &rows.batch, n, &loss, &r->error) != ZERO_OK) {
-            fprintf(stderr, "rank %d: evaluation: %s\n", (int)rank, r->error.text);
+            fprintf(stderr, "rank %d: evaluation: %s\n", zero_comm_rank(r->comm), r->error.text);
             zero_abort(r->engine, r->error.text);
             loss = NAN;
         }
         free(rows.memory);
         sums[0] += loss;
-        sums[1] += (double)rows.counted;
+        sums[1] += counts(r) ? (double)rows.counted : 0;
     }
     if (!isnan(sums[0]) && zero_sum(r->engine, sums, 2) != ZERO_OK)
         return NAN;
@@ -357,29 +383,38 @@ static int step(model_rank_t *r, const model_case_t *c, const int32_t *tokens, i
                 double *norm)
 {
     const model_golden_t *g = c->golden;
-    const int64_t mine = g->batch / c->world, rank = zero_comm_rank(r->comm);
+    const int64_t mine = g->batch / data_of(c), rank = zero_data_index(r->engine), micros = mine / c->micro_batch;
+    model_rows_t *rows = calloc((size_t)micros, sizeof *rows);
+    zero_model_batch_t *batches = calloc((size_t)micros, sizeof *batches);
     zero_stats_t stats = {.size = sizeof stats};
     double sum = 0, part = 0, counted = 0;
     zero_status_t status = ZERO_OK;
 
-    for (int64_t j = 0; j < mine && status == ZERO_OK; j += c->micro_batch) {
-        model_rows_t rows;
-
-        model_fill_rows(&rows, c, tokens, count, s * g->batch + rank * mine + j, c->micro_batch);
-        status = zero_model_train(r->model, &rows.batch, j + c->micro_batch == mine ? ZERO_LAST : 0, &part, &r->error);
-        free(rows.memory);
-        sum += part;
-        counted += (double)rows.counted;
+    need(rows && batches, "memory");
+    for (int64_t j = 0; j < micros; j++) {
+        model_fill_rows(&rows[j], c, tokens, count, s * g->batch + rank * mine + j * c->micro_batch, c->micro_batch);
+        batches[j] = rows[j].batch;
+        counted += counts(r) ? (double)rows[j].counted : 0;
     }
+    if (c->pipe > 1)
+        status = zero_model_train_step(r->model, batches, &sum, &r->error);
+    for (int64_t j = 0; j < micros && c->pipe <= 1 && status == ZERO_OK; j++) {
+        status = zero_model_train(r->model, &batches[j], j + 1 == micros ? ZERO_LAST : 0, &part, &r->error);
+        sum += part;
+    }
+    for (int64_t j = 0; j < micros; j++)
+        free(rows[j].memory);
+    free(rows);
+    free(batches);
     if (status != ZERO_OK) {
-        fprintf(stderr, "rank %d, step %d: %s\n", (int)rank, s + 1, r->error.text);
+        fprintf(stderr, "rank %d, step %d: %s\n", zero_comm_rank(r->comm), s + 1, r->error.text);
         zero_abort(r->engine, r->error.text);
         return -1;
     }
     if ((g->source_len > 0 && zero_step_weight(r->engine, counted) != ZERO_OK) ||
         zero_step(r->engine, g->rates[s]) != ZERO_OK || zero_step_stats(r->engine, &stats) != ZERO_OK ||
         zero_sum(r->engine, &sum, 1) != ZERO_OK) {
-        fprintf(stderr, "rank %d, step %d: %s\n", (int)rank, s + 1, zero_last_error(r->engine));
+        fprintf(stderr, "rank %d, step %d: %s\n", zero_comm_rank(r->comm), s + 1, zero_last_error(r->engine));
         return -1;
     }
     *loss = sum / (g->source_len > 0 ? stats.weight : (double)(g->batch * g->seq_len));
@@ -421,6 +456,8 @@ static int rank_main(int rank, int world, const zero_bootstrap_t *bootstrap, voi
     model_rank_t r;
     int result = model_rank_open(&r, c, bootstrap);
 
+    for (int64_t i = 0; c->config && i < count; i++)
+        tokens[i] %= (int32_t)c->config->vocab;
     (void)world;
     if (result != 0)
         goto end;

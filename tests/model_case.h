@@ -35,8 +35,11 @@ typedef struct model_golden {
 /* The settings of a run. */
 typedef struct model_case {
     const model_golden_t *golden;
-    const char *folder; /* below tests/golden */
+    const char *folder;                /* below tests/golden */
+    const zero_model_config_t *config; /* instead of the folder: a model with initial values from a seed */
     int world, stage, window, threads;
+    int tensor, context, pipe; /* config.mesh; 0: 1. With stages of a pipeline, the model is in as many chunks */
+    bool whole_rows;           /* no sequence parallelism */
     int64_t micro_batch, head_rows, head_columns, tile_bytes, persist_bytes;
     zero_reduce_t reduce;
     zero_recompute_t recompute;

@@ -254,7 +254,7 @@ START_TEST(calls_of_a_micro_step)
           0, 1, 0);
     COUNT("a layer forward", zero_model_layer_forward(m, 0, &m->layers[0], m->decoder.x[0], m->decoder.x[1], B, T), 4,
           CALLS[_i].forward, 0);
-    COUNT("the head", zero_model_head(m, m->losses, m->targets, ROWS, true), 6, 1, 0);
+    COUNT("the head", zero_model_head(m, m->decoder.out, m->losses, m->targets, ROWS, true), 6, 1, 0);
     COUNT("a layer backward", zero_model_layer_backward(m, 0), 8, CALLS[_i].backward, 0);
     /* It sorts by two bytes of a token, with three launches each. */
     COUNT("the embedding backward",

@@ -140,6 +140,47 @@ START_TEST(test_stages)
 }
 END_TEST
 
+/* Ranks that compute layers together have the same logits, which are those of one rank. */
+static const struct {
+    const char *run;
+    int tensor, pipe, world;
+    bool whole_rows, untrained;
+} tensors[] = {
+    {"cosine", 5, 1, 5, true, false}, {"llama", 2, 1, 2, false, false}, {"mistral", 2, 1, 4, false, true},
+    {"qwen2", 2, 2, 4, false, false}, {"qwen3", 2, 1, 2, true, false},
+};
+enum { TENSORS = sizeof tensors / sizeof *tensors };
+
+START_TEST(test_tensor)
+{
+    model_case_t c = case_of(tensors[_i].run, 1);
+    trial_t *base = trial_of(&c, 1e-5);
+
+    try(base, NULL);
+    c.micro_batch = 2; /* so that ranks can divide its rows */
+    c.tensor = tensors[_i].tensor;
+    c.pipe = tensors[_i].pipe;
+    c.world = tensors[_i].world;
+    c.whole_rows = tensors[_i].whole_rows;
+    c.untrained = tensors[_i].untrained;
+    for (int stage = 0; stage < (c.pipe > 1 ? 2 : STAGES); stage += 1) {
+        trial_t *t = trial_of(&c, 1e-5);
+        const int last = c.world - c.world / c.pipe; /* the first rank of the last stage */
+
+        t->c.stage = stage;
+        ck_assert_int_eq(ranks_run(c.world, 120, sample_rank, t), 0);
+        for (int r = last; r < c.world; r++) {
+            ck_assert_mem_eq(t->grown[r], t->grown[last], sizeof t->grown[r]);
+            for (int n = 0; n < TOKENS; n++)
+                ck_assert_msg(close_to(t->grown[r][n], base->grown[0][n], 1e-5), "%s, rank %d, %d tokens: other logits",
+                              c.folder, r, n + 1);
+        }
+        ranks_unshare(t, sizeof *t);
+    }
+    ranks_unshare(base, sizeof *base);
+}
+END_TEST
+
 /* Other kernels and dtypes: plain C, several threads, 16 bits, adapters. */
 static const struct {
     const char *run, *backend;
@@ -269,6 +310,7 @@ int main(void)
 
     tcase_set_timeout(tc, 600);
     tcase_add_loop_test(tc, test_stages, 0, RUNS);
+    tcase_add_loop_test(tc, test_tensor, 0, TENSORS);
     tcase_add_loop_test(tc, test_kernels, 0, OTHERS);
     tcase_add_test(tc, test_order);
     tcase_add_test(tc, test_untrained);
