@@ -95,12 +95,33 @@ START_TEST(threads_are_those_of_the_cores)
 }
 END_TEST
 
+START_TEST(machines_of_groups)
+{
+    const uint64_t one[] = {7, 7, 7, 7}, two[] = {7, 7, 9, 9}, odd[] = {7, 9, 7, 9, 9, 9, 9, 5, 5, 4, 3, 2};
+    zero_comm_t *comm = NULL;
+    zero_error_t e;
+    int most = 0;
+    ck_assert_int_eq(cores_spread(one, 4, 4), 1);
+    ck_assert_int_eq(cores_spread(two, 4, 2), 1);
+    ck_assert_int_eq(cores_spread(two, 4, 4), 2);
+    ck_assert_int_eq(cores_spread(odd, 12, 1), 1);
+    ck_assert_int_eq(cores_spread(odd, 12, 2), 2);
+    ck_assert_int_eq(cores_spread(odd, 8, 4), 2);
+    ck_assert_int_eq(cores_spread(odd, 12, 4), 4);
+    ck_assert_int_eq(zero_comm_self(&comm, &e), ZERO_OK);
+    ck_assert_int_eq(cores_machines(comm, 1, &most, &e), ZERO_OK);
+    ck_assert_int_eq(most, 1);
+    zero_comm_destroy(comm);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("cores");
     TCase *c = tcase_create("cores");
     tcase_add_loop_test(c, quotas_of_control_groups, 0, (int)(sizeof quotas / sizeof quotas[0]));
     tcase_add_test(c, threads_are_those_of_the_cores);
+    tcase_add_test(c, machines_of_groups);
     suite_add_tcase(suite, c);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

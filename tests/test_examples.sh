@@ -111,6 +111,25 @@ if build pipeline.c; then
     [ "$have_mpi" = no ] || try 4 ./pipeline 2
 fi
 
+# The losses of one rank, to rounding, where two or four compute each layer together. Two groups have other samples.
+if build tensor.c; then
+    try 1 ./tensor
+    mv out tensor.1
+    [ "$have_mpi" = no ] || try 2 ./tensor 1
+    mv out tensor.2
+    for shape in "2 2 1" "4 4 1" "4 2 2"; do
+        # shellcheck disable=SC2086
+        set -- $shape
+        [ "$have_mpi" = yes ] || continue
+        for whole in 0 1; do
+            try "$1" ./tensor "$2" $whole
+            paste "tensor.$3" out | awk '{ d = $4 - $8; if (d > 1e-5 * $4 || d < -1e-5 * $4) exit 1; n++ }
+                END { exit n != 150 }' ||
+                { fail "tensor $2 $whole on $1 ranks: other losses"; paste "tensor.$3" out | tail -n 3; }
+        done
+    done
+fi
+
 if [ "$have_mpi" = yes ] && build two_models.c; then
     for n in 2 3 4; do try $n ./two_models; done
 fi

@@ -11,7 +11,7 @@ skip() { echo "test_gpu: $*"; exit 77; }
 [ -e /dev/nvidiactl ] || skip "there is no NVIDIA GPU here"
 status=0
 for program in test_cuda_flat test_cuda_update test_cuda_nn test_cuda_nn_rows test_cuda_nn_model test_cuda_nn_bias \
-    test_cuda_nn_decoder test_cuda_nn_half test_cuda_nn_attention test_nccl_one; do
+    test_cuda_nn_decoder test_cuda_nn_half test_cuda_nn_entropy test_cuda_nn_attention test_nccl_one; do
     [ -x "$top/tests/$program" ] || continue
     # One process for all tests of a program, because each process creates a CUDA context and cuDNN's plans again.
     CK_FORK=no ZERO_PLUGIN_PATH="$top/.libs" "$top/tests/$program" || [ $? -eq 77 ] || status=1

@@ -254,6 +254,11 @@ sets '{"zero_optimization": {"stage": 2, "offload_optimizer": {"pin_memory": tru
 says '{"sparse_attention": {"mode": "dense"}, "tensor_parallel": {"tp_overlap_comm": true},
     "pipeline": {"stages": "auto"}}' \
     "mode\":\"dense\"} no effect: off"
+says '{"tensor_parallel": {"autotp_size": 0, "preset_model": "llama", "partition_config": {"layer_specs": []}}}' \
+    "tensor_parallel.preset_model \"llama\" no effect: the model's family"
+for size in 0 1 '"auto"'; do
+    sets '{"tensor_parallel": {"autotp_size": '"$size"'}}' tensor 1
+done
 sets '{"pipeline": {"stages": 2, "partition": "uniform", "seed_layers": false, "activation_checkpoint_interval": 0,
     "pipe_partitioned": true, "grad_partitioned": true, "use_reentrant": true}}' \
     pipe 2 --steps 1
@@ -384,7 +389,10 @@ bad '{"compression_training": {"layer_reduction": {"enabled": true}}}' "compress
 bad '{"compression_training": {"weight_quantization": {"shared_parameters": {"enabled": true}}}}' \
     "zero_train"
 bad '{"amp": {"enabled": true}}' "bf16"
-bad '{"tensor_parallel": {"autotp_size": 2}}' "stage 3"
+bad '{"tensor_parallel": {"autotp_size": 3}}' "tensor_parallel.autotp_size --tensor 3 2"
+bad '{"tensor_parallel": {"autotp_size": -1}}' "tensor_parallel.autotp_size --tensor 1"
+bad '{"tensor_parallel": {"tp_size": 2}}' "tensor_parallel.tp_size"
+bad '{"sequence_parallel": "off"}' "sequence_parallel --sequence-parallel --tensor"
 bad '{"sparse_attention": {"mode": "fixed"}}' "sparse_attention fixed"
 bad '{"zero_optimization": {"zenflow": {"topk_ratio": 0.1}}}' "zenflow null"
 

@@ -67,6 +67,12 @@ on_both "adapters of a qwen2" --model "$golden/qwen2" --lora-rank 8 --lora-targe
 on_both "adapters of a gpt2" --model "$golden/gpt2" --lora-rank 3 --lora-targets all-linear --data "$golden/gpt2.bin"
 on_both "an encoder and a decoder" --model numbers-seq2seq --recompute=selective
 on_both "an embedding in tiles" --model "$golden/llama" --tile 4K --data "$golden/gpt2.bin"
+for name in tensor-gpt2 tensor-qwen3; do
+    for sequence in on off; do
+        ZERO_EMULATOR=threads on_both "$name, two ranks in a layer, $sequence" --model "$golden/$name" --tensor 2 \
+            --sequence-parallel $sequence --data "$golden/gpt2.bin"
+    done
+done
 on_both "two replicas" --model "$golden/llama" --replicas 2 --data "$golden/gpt2.bin"
 sed 's/"vocab_size": 97/"vocab_size": 256/' "$golden/qwen3/config.json" >bytes.json
 echo "one, two, three and a few more words" >first.txt
@@ -116,6 +122,7 @@ if [ -e "$plugins/libnccl_emulator.so" ]; then
     same_bits "two replicas over NCCL" --replicas 2
     # A pipeline of two GPUs: its streams wait for each other, so each has a thread.
     ZERO_EMULATOR=threads on_both "two stages over NCCL" --pipe 2
+    ZERO_EMULATOR=threads on_both "two ranks in a layer over NCCL" --tensor 2
     # shellcheck disable=SC2086
     ZERO_EMULATOR_DEVICES=1 run 2 $small --ranks 2 --steps 1 --device cuda --pipe 2
     names err NCCL 2 config.mesh.pipe || fail "stages that share a GPU: $(cat err)"

@@ -101,7 +101,7 @@ equal "bytes between replicas" "$(values moved.log bytes_gathered_replica)" "$(v
 # No network is crossed by more than that: between two groups of one rank, all bytes are between replicas.
 mesh moved.log 4 --stage 3
 equal "4 replicas: gathered" "$(values moved.log bytes_gathered)" "$(values moved.log bytes_gathered_replica)"
-grep -q '"event":"start".*"mesh":{"pipe":1,"replica":4,"shard":1}' moved.log || fail "the log has no mesh"
+grep -q '"event":"start".*"mesh":{"pipe":1,"replica":4,"shard":1,"context":1,"tensor":1}' moved.log || fail "the log has no mesh"
 
 # ---- nodes -----------------------------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ for options in "" "--dtype bf16 --offload optimizer" "--recompute --optimizer mu
     equal "nodes, $options: bytes that were saved" \
         $(($(values base.log bytes_gathered) - $(values near.log bytes_gathered))) $((3 * inside / 2))
 done
-grep -q '"mesh":{"pipe":1,"replica":1,"shard":4,"node":2}' near.log || fail "the log has no node"
+grep -q '"mesh":{"pipe":1,"replica":1,"shard":4,"context":1,"tensor":1,"node":2}' near.log || fail "the log has no node"
 mesh base.log 2 --stage 3 --node 2
 equal "a replica that is one node: gathered inside" "$(values base.log bytes_gathered_node)" 0
 

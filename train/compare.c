@@ -9,7 +9,7 @@
 /* What a rank receives from others. */
 static uint64_t received(const zero_traffic_t *t)
 {
-    return t->gathered + t->reduced + t->activations_received + t->gradients_received;
+    return t->gathered + t->reduced + t->activations_received + t->gradients_received + t->collected;
 }
 
 /* Runs the steps of one stage on an open run. */

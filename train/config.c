@@ -238,10 +238,8 @@ static bool is_off(const json_t *section, const char *by)
     const char *name;
     if (json_object_size(section) == 0)
         return true;
-    if (by != NULL && strcmp(by, "mode") == 0) /* of sparse_attention, whose default is sparse */
+    if (by != NULL) /* "mode" of sparse_attention, whose default is sparse */
         return json_is_string(value) && strcmp(json_string_value(value), "dense") == 0;
-    if (by != NULL)
-        return value == NULL || (json_is_integer(value) && json_integer_value(value) <= 1);
     if (value != NULL)
         return json_is_false(value) || json_is_null(value) ||
                (json_is_string(value) && strcmp(json_string_value(value), "auto") == 0);

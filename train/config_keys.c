@@ -9,6 +9,7 @@
 #define FLAT "no effect: each layer's gradients are one buffer, reduced at once"
 #define RINGS "no effect: buffers follow from the plan"
 #define SAVES "no effect: of checkpoints alone"
+#define SPLIT "no effect: the model's family says how its layers are divided"
 #define TORCH "no effect: of PyTorch's modules alone"
 #define ADAM1 "OneBitAdam", NULL
 #define CYCLE "OneCycle", NULL
@@ -244,7 +245,14 @@ const config_key_t config_keys[] = {
     {"csv_monitor", KEY_OBJECT, KEY_OFF, "use \"log\": \"FILE\"", NULL},
     {"autotuning", KEY_OBJECT, KEY_OFF, "--plan says what fits", NULL},
     {"elasticity", KEY_OBJECT, KEY_OFF, "start again with other --ranks", NULL},
-    {"tensor_parallel", KEY_OBJECT, KEY_OFF, "use \"stage\": 3", "autotp_size"},
+    {"tensor_parallel", KEY_OBJECT, KEY_SECTION, NULL, NULL},
+    {"tensor_parallel.autotp_size", KEY_WHOLE, KEY_RELATED, NULL, NULL},
+    {"tensor_parallel.tp_overlap_comm", KEY_BOOL, KEY_IDLE, "no effect: nothing hides collectives inside a layer",
+     NULL},
+    {"tensor_parallel.preset_model", KEY_TEXT, KEY_IDLE, SPLIT, NULL},
+    {"tensor_parallel.partition_config", KEY_OBJECT, KEY_IDLE, SPLIT, NULL},
+    {"tensor_parallel.keep_module_on_host", KEY_BOOL, KEY_IDLE, TORCH, NULL},
+    {"tensor_parallel.replace_with_kernel_inject", KEY_BOOL, KEY_IDLE, TORCH, NULL},
     {"expert_parallel", KEY_OBJECT, KEY_OFF, "models here have no experts", NULL},
     {"pipeline", KEY_OBJECT, KEY_SECTION, NULL, NULL},
     {"pipeline.stages", KEY_WHOLE, KEY_OPTION, "pipe", NULL},

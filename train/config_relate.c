@@ -113,6 +113,19 @@ static zero_status_t relate_codecs(config_t *c, zero_error_t *error)
     return ZERO_OK;
 }
 
+/* ---- tensor parallelism ----------------------------------------------------------------------------------------- */
+
+/* 0 is off, as 1 is. */
+static zero_status_t relate_tensor(config_t *c, zero_error_t *error)
+{
+    config_row_t *row = config_row(c, "tensor_parallel.autotp_size");
+    char text[32];
+    if (row == NULL)
+        return ZERO_OK;
+    snprintf(text, sizeof text, "%.0f", number(row) == 0 ? 1 : number(row));
+    return config_assign(c, row, "tensor", text, error);
+}
+
 /* ---- optimizer, schedule ---------------------------------------------------------------------------------------- */
 
 /* Handles keys below prefix of optimizers or schedulers that zero_train lacks: they have no effect if the command line
@@ -345,6 +358,7 @@ zero_status_t config_relate(config_t *config, zero_error_t *error)
     CONFIG_TRY(config_relate_precision(config, error));
     CONFIG_TRY(relate_offload(config, error));
     CONFIG_TRY(relate_codecs(config, error));
+    CONFIG_TRY(relate_tensor(config, error));
     CONFIG_TRY(relate_optimizer(config, error));
     CONFIG_TRY(relate_schedule(config, error));
     return relate_batch(config, error);

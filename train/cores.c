@@ -102,3 +102,33 @@ zero_status_t cores_neighbours(zero_comm_t *comm, int *threads, int *local, zero
         *threads = threads_of(on_cores, on_quota);
     return status;
 }
+
+int cores_spread(const uint64_t *machines, int world, int group)
+{
+    int most = 0;
+    for (int first = 0; first < world; first += group) {
+        int count = 0;
+        for (int r = first; r < first + group; r++) {
+            int before = first;
+            while (before < r && machines[before] != machines[r])
+                before++;
+            count += before == r;
+        }
+        most = count > most ? count : most;
+    }
+    return most;
+}
+
+zero_status_t cores_machines(zero_comm_t *comm, int group, int *most, zero_error_t *error)
+{
+    const int world = zero_comm_size(comm);
+    const uint64_t own = machine();
+    uint64_t *all = calloc((size_t)world, sizeof *all);
+    if (all == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the machines of %d ranks", world);
+    zero_status_t status = zero_comm_exchange(comm, &own, all, sizeof own, error);
+    if (status == ZERO_OK)
+        *most = cores_spread(all, world, group);
+    free(all);
+    return status;
+}

@@ -16,5 +16,9 @@ zero_status_t cores_check(int64_t threads, zero_error_t *error);
 /* Threads of this rank: cores and quota, divided by the ranks that share them. local: this rank's index among the ranks
  * of its machine. Collective. */
 zero_status_t cores_neighbours(zero_comm_t *comm, int *threads, int *local, zero_error_t *error);
+/* Divides the ranks into groups of consecutive ones. *most: the most machines that a group is on. Collective. */
+zero_status_t cores_machines(zero_comm_t *comm, int group, int *most, zero_error_t *error);
+/* The same for the machine of each rank. group divides world. */
+int cores_spread(const uint64_t *machines, int world, int group);
 
 #endif

@@ -11,9 +11,9 @@
 #include <xxhash.h>
 
 typedef struct owned {
-    int64_t begin, end;   /* the elements of a parameter that this rank owns: one range */
+    int64_t begin, end;   /* the elements of a parameter that this rank owns, or the first range of them */
+    bool torn;            /* others follow elsewhere */
     XXH64_state_t *state; /* NULL: only record the range */
-    bool torn;
 } owned_t;
 
 static int take(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values)
@@ -22,11 +22,9 @@ static int take(void *ctx, zero_param_t param, int64_t begin, int64_t count, con
     (void)param;
     if (owned->begin == owned->end)
         owned->begin = owned->end = begin;
-    if (owned->end != begin) {
-        owned->torn = true;
-        return -1;
-    }
-    owned->end += count;
+    owned->torn = owned->torn || owned->end != begin;
+    if (!owned->torn)
+        owned->end += count;
     if (owned->state != NULL)
         XXH64_update(owned->state, values, (size_t)count * sizeof *values);
     return 0;
@@ -53,13 +51,31 @@ typedef struct row {
 
 static zero_status_t read_owned(run_t *run, const row_t *row, owned_t *owned, zero_error_t *error)
 {
-    owned->begin = owned->end = 0;
-    zero_status_t status =
+    const zero_status_t status =
         zero_param_read(run->engine, row->id, zero_model_param_state(run->model, row->index), take, owned);
-    if (owned->torn)
-        return zero_fail(error, ZERO_ERR_SYSTEM, "parameter %s is not one range on rank %d",
-                         zero_param_name(run->engine, row->id), run->rank);
     return status == ZERO_OK ? status : run_engine_error(run, status, error);
+}
+
+/* Adds a whole parameter to the state of one rank, which gathers it. Collective. */
+static zero_status_t add_whole(run_t *run, const row_t *row, int rank, XXH64_state_t *state, zero_error_t *error)
+{
+    const size_t bytes = (size_t)zero_param_elements(run->engine, row->id) * sizeof(float);
+    float *values = run->rank == rank ? malloc(bytes) : NULL;
+    zero_status_t status = ZERO_OK;
+    if (run->rank == rank && values == NULL)
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for the hash of parameter %s: %zu bytes",
+                           zero_param_name(run->engine, row->id), bytes);
+    status = zero_comm_agree(run->place.comm, status, NULL, error);
+    if (status != ZERO_OK)
+        goto end;
+    status = zero_param_get(run->engine, row->id, zero_model_param_state(run->model, row->index), ZERO_FP32, values);
+    if (status != ZERO_OK)
+        status = run_engine_error(run, status, error);
+    else if (values != NULL)
+        XXH64_update(state, values, bytes);
+end:
+    free(values);
+    return status;
 }
 
 /* The parameters by name, each with its tiles in order. NULL: no memory. */
@@ -86,7 +102,7 @@ zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error)
     int count, world = zero_comm_size(run->place.comm), turn = 0;
     row_t *rows = list(run, &count);
     struct {
-        int64_t begin, end;
+        int64_t begin, end, torn;
     } *own = calloc((size_t)count + 1, sizeof *own), *all = calloc((size_t)world * (size_t)count + 1, sizeof *all);
     XXH64_state_t state = {0}, *states = calloc((size_t)world, sizeof *states);
     zero_status_t status = ZERO_OK;
@@ -101,14 +117,20 @@ zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error)
         status = read_owned(run, &rows[i], &owned, error);
         own[i].begin = owned.begin;
         own[i].end = owned.end;
+        own[i].torn = owned.torn;
     }
     if (status == ZERO_OK)
         status = zero_comm_exchange(run->place.comm, own, all, (size_t)count * sizeof *own, error);
 
     /* The rank whose turn it is holds the state. All ranks walk the same table, so all know when the state moves on. */
     XXH64_reset(&state, 0);
-    for (int i = 0; i < count && status == ZERO_OK; i++)
-        for (int64_t next = 0, elements = zero_param_elements(run->engine, rows[i].id);
+    for (int i = 0; i < count && status == ZERO_OK; i++) {
+        bool torn = false;
+        for (int r = 0; r < world; r++)
+            torn = torn || all[r * count + i].torn;
+        if (torn)
+            status = add_whole(run, &rows[i], turn, &state, error);
+        for (int64_t next = 0, elements = torn ? 0 : zero_param_elements(run->engine, rows[i].id);
              next < elements && status == ZERO_OK;) {
             int owner = 0;
             while (owner < world && !(all[owner * count + i].begin == next && all[owner * count + i].end > next))
@@ -128,6 +150,7 @@ zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error)
                 status = read_owned(run, &rows[i], &owned, error);
             next = all[owner * count + i].end;
         }
+    }
     if (status == ZERO_OK)
         status = zero_comm_exchange(run->place.comm, &state, states, sizeof state, error);
     if (status == ZERO_OK)

@@ -3,6 +3,7 @@
 #include "train/adapters.h"
 #include "train/cores.h"
 #include "train/job_data.h"
+#include "train/mesh.h"
 #include "train/numbers.h"
 #include "train/resume.h"
 #include "train/stages.h"
@@ -88,20 +89,12 @@ static usual_t usual_of(const job_t *job)
 
 /* ---- batches ---------------------------------------------------------------------------------------------------- */
 
-/* The largest divisor of n that is at most most. */
-static int64_t divisor(int64_t n, int64_t most)
-{
-    int64_t d = n < most ? n : most;
-    while (n % d != 0)
-        d--;
-    return d;
-}
-
 static zero_status_t resolve_batch(job_t *job, const usual_t *usual, zero_error_t *error)
 {
     options_t *o = &job->o;
     int64_t world = job->copies, unit;
     const bool all = o->micro_batch > 0 && o->accumulation > 0;
+    char ranks[64];
     if (__builtin_mul_overflow(world * (o->micro_batch > 0 ? o->micro_batch : 1),
                                o->accumulation > 0 ? o->accumulation : 1, &unit))
         return zero_fail(error, ZERO_ERR_ARG,
@@ -113,9 +106,9 @@ static zero_status_t resolve_batch(job_t *job, const usual_t *usual, zero_error_
         return zero_fail(
             error, ZERO_ERR_ARG,
             "--config '%s': train_batch_size (--batch) is %lld, but train_micro_batch_size_per_gpu (--micro-batch) "
-            "%lld x gradient_accumulation_steps %lld x %lld ranks is %lld: use %lld, or remove one of the three",
+            "%lld x gradient_accumulation_steps %lld x %lld %s is %lld: use %lld, or remove one of the three",
             o->config, (long long)o->batch, (long long)o->micro_batch, (long long)o->accumulation, (long long)world,
-            (long long)unit, (long long)unit);
+            mesh_units(o, world, "", ranks, sizeof ranks), (long long)unit, (long long)unit);
     if (o->batch % unit != 0) {
         int64_t below = o->batch / unit * unit, above = below + unit;
         char parts[64] = "", nearest[64];
@@ -125,14 +118,14 @@ static zero_status_t resolve_batch(job_t *job, const usual_t *usual, zero_error_
             snprintf(parts, sizeof parts, " x gradient_accumulation_steps %lld", (long long)o->accumulation);
         int n = below > 0 ? snprintf(nearest, sizeof nearest, "%lld or ", (long long)below) : 0;
         snprintf(nearest + n, sizeof nearest - (size_t)n, "%lld", (long long)above);
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "--batch is %lld, but must be a multiple of %lld (%lld rank%s%s%s): use %s",
-                         (long long)o->batch, (long long)unit, (long long)world, world == 1 ? "" : "s",
-                         o->pipe > 1 ? " of a stage" : "", parts, nearest);
+        return zero_fail(error, ZERO_ERR_ARG, "--batch is %lld, but must be a multiple of %lld (%lld %s%s): use %s",
+                         (long long)o->batch, (long long)unit, (long long)world,
+                         mesh_units(o, world, o->pipe > 1 ? " of a stage" : "", ranks, sizeof ranks), parts, nearest);
     }
     job->local = o->batch / world;
     if (o->micro_batch < 0)
-        o->micro_batch = o->accumulation > 0 ? job->local / o->accumulation : divisor(job->local, usual->micro_batch);
+        o->micro_batch =
+            o->accumulation > 0 ? job->local / o->accumulation : mesh_divisor(job->local, usual->micro_batch);
     job->micro_steps = (int)(job->local / o->micro_batch);
     return ZERO_OK;
 }
@@ -327,69 +320,6 @@ static zero_status_t resolve_device(options_t *o, zero_error_t *error)
     return ZERO_OK;
 }
 
-/* The error of a number that must divide n. what: n for a person. */
-static zero_status_t divides(const char *option, int64_t value, int64_t n, const char *what, zero_error_t *error)
-{
-    int64_t below = divisor(n, value), above = value;
-    if (n % value == 0)
-        return ZERO_OK;
-    while (above < n && n % above != 0)
-        above++;
-    return above > n
-               ? zero_fail(error, ZERO_ERR_ARG, "--%s is %lld, but there are %lld %s: use --%s %lld or less", option,
-                           (long long)value, (long long)n, what, option, (long long)n)
-               : zero_fail(error, ZERO_ERR_ARG, "--%s is %lld, but must divide the %lld %s: use --%s %lld or %lld",
-                           option, (long long)value, (long long)n, what, option, (long long)below, (long long)above);
-}
-
-static zero_status_t check_mesh(const options_t *o, int world, zero_error_t *error)
-{
-    zero_status_t status = divides("pipe", o->pipe, world, "ranks", error);
-    if (status != ZERO_OK)
-        return status;
-    const int64_t ranks = world / o->pipe;
-    status = divides("replicas", o->replicas, ranks, o->pipe > 1 ? "ranks of a stage" : "ranks", error);
-    if (status != ZERO_OK || o->node < 0)
-        return status;
-    if (o->stage < 3 && !o->compare_stages)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "--node is %lld, but --stage %lld gathers no parameters in the backward pass: use --stage 3",
-                         (long long)o->node, (long long)o->stage);
-    if (o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "--node is %lld, but --offload moves the parameters off the device: use --offload optimizer",
-                         (long long)o->node);
-    return divides("node", o->node, ranks / o->replicas,
-                   o->replicas > 1 ? "ranks of a replica"
-                   : o->pipe > 1   ? "ranks of a stage"
-                                   : "ranks",
-                   error);
-}
-
-/* Where there is one rank, or one shard, codecs have no effect. */
-static zero_status_t check_codecs(const options_t *o, int world, zero_error_t *error)
-{
-    const char *names[] = {"none", "int8", "int4"}, *gather = names[o->gather_codec], *reduce = names[o->reduce_codec];
-    const bool gathers = o->gather_codec != ZERO_CODEC_NONE && world > o->pipe * o->replicas;
-    if (gathers && o->compare_stages)
-        return zero_fail(
-            error, ZERO_ERR_ARG,
-            "--gather-codec is %s, which rounds the parameters of stage 3 alone, but --compare-stages wants "
-            "the same results of all stages: remove one of the two",
-            gather);
-    if (gathers && o->stage < 3)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "--gather-codec is %s, but --stage %lld gathers no parameters for the layers that use them: "
-                         "use --stage 3, or --gather-codec none",
-                         gather, (long long)o->stage);
-    if (o->reduce_codec != ZERO_CODEC_NONE && o->reduce_dtype != ZERO_FP32 && world > 1)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "--reduce-codec is %s, but --reduce-dtype is %s: gradients are sent as codes or in a dtype; "
-                         "remove one of the two",
-                         reduce, zero_dtype_name((zero_dtype_t)o->reduce_dtype));
-    return ZERO_OK;
-}
-
 zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zero_error_t *error)
 {
     options_t *o = &job->o;
@@ -405,10 +335,7 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
     o->ranks = world;
     if (o->stage < 0)
         o->stage = o->pipe > 1 ? 1 : 3;
-    if ((status = check_mesh(o, world, error)) != ZERO_OK || (status = check_codecs(o, world, error)) != ZERO_OK)
-        return status;
-    job->copies = world / (int)o->pipe;
-    if ((status = stages_check(o, error)) != ZERO_OK)
+    if ((status = mesh_check(job, error)) != ZERO_OK || (status = stages_check(o, error)) != ZERO_OK)
         return status;
     if (o->threads < 0)
         o->threads = threads;
@@ -426,7 +353,8 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
     const bool tiny = strcmp(o->model, "tiny") == 0 && !job->folder;
     const usual_t usual = usual_of(job);
     if ((status = resolve_batch(job, &usual, error)) != ZERO_OK ||
-        (status = resolve_lengths(job, &usual, error)) != ZERO_OK || (status = stages_resolve(job, error)) != ZERO_OK ||
+        (status = resolve_lengths(job, &usual, error)) != ZERO_OK ||
+        (status = mesh_check_rows(job, error)) != ZERO_OK || (status = stages_resolve(job, error)) != ZERO_OK ||
         (status = resolve_rates(job, &usual, error)) != ZERO_OK ||
         (status = trace_range(o, job->first, &first, &last, error)) != ZERO_OK)
         return status;

@@ -35,9 +35,10 @@ typedef struct job {
     bool untrained;              /* the run only samples: nothing is trained, saved or exported */
     bool numbers;                /* samples are numbers of the built-in corpus */
     int64_t sample_len;          /* tokens of a sample, with those that it begins with; 0: no samples */
-    int copies;                  /* ranks that work on different data: those of a stage of the pipeline */
-    int32_t *chunk_of;           /* by layer, an encoder's first: its chunk of the pipeline; NULL: there is none */
-    int64_t local;               /* sequences of a step on this rank, in micro_steps of o.micro_batch */
+    int stage_ranks;             /* ranks of a stage of the pipeline */
+    int copies; /* ranks that work on different data: those of a stage; groups of them with --tensor or --context */
+    int32_t *chunk_of; /* by layer, an encoder's first: its chunk of the pipeline; NULL: there is none */
+    int64_t local;     /* sequences of a step on this rank, in micro_steps of o.micro_batch */
     int micro_steps;
     schedule_t schedule;
     int64_t save_steps;            /* --save-every in steps; 0: not in steps */

@@ -183,7 +183,7 @@ static zero_status_t resolve_numbers(job_t *job, zero_error_t *error)
                          "--sample is %lld, but --seq-len %lld has room for %lld words: use --sample %lld or less",
                          (long long)o->sample, (long long)o->seq_len, (long long)most, (long long)most);
     if (o->sample < 0)
-        o->sample = o->compare_stages || o->pipe > 1 ? 0 : most;
+        o->sample = o->compare_stages || o->pipe > 1 || o->tensor > 1 ? 0 : most;
     job->eval = o->eval_every > 0;
     job->sample_len = o->sample > 0 ? 1 + o->sample : 0;
     job->untrained = only_samples(job);

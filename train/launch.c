@@ -313,18 +313,40 @@ static void describe(int status, char *out, size_t size)
         snprintf(out, size, "ended with status %d", WEXITSTATUS(status));
 }
 
+/* The place of a rank in the mesh, as ", stage 1, shard 0, tensor 3": the numbers that tell it from others. Where ranks
+ * are only shards, its rank says the same. */
+static void place_of(const launch_plan_t *plan, int rank, char *text, size_t size)
+{
+    const int local = rank % (plan->world / plan->pipe) / plan->tensor / plan->context,
+              shards = plan->world / plan->pipe / plan->replicas / plan->tensor / plan->context;
+    const struct {
+        const char *name;
+        int index, count;
+    } axes[] = {{"stage", rank / (plan->world / plan->pipe), plan->pipe},
+                {"replica", local / shards, plan->replicas},
+                {"shard", local % shards, shards},
+                {"context", rank / plan->tensor % plan->context, plan->context},
+                {"tensor", rank % plan->tensor, plan->tensor}};
+    size_t at = 0;
+    text[0] = '\0';
+    if (plan->pipe == 1 && plan->tensor == 1 && plan->context == 1)
+        return;
+    for (size_t i = 0; i < sizeof axes / sizeof axes[0] && at < size; i++)
+        if (axes[i].count > 1)
+            at += (size_t)snprintf(text + at, size - at, ", %s %d", axes[i].name, axes[i].index);
+}
+
 static int tell_vanished(const parent_t *p, int code)
 {
     const board_place_t *place = &p->board->place[p->vanished];
     const bool joined = state_of(p, p->vanished) >= STATE_JOINED;
-    char how[64] = "exited unexpectedly", when[48] = "while the ranks met", why[128] = "", stage[32] = "";
+    char how[64] = "exited unexpectedly", when[48] = "while the ranks met", why[128] = "", where[96];
     struct rlimit room;
     if (code > 128 && code < 128 + 65)
         snprintf(how, sizeof how, "was killed by signal %d (%s)", code - 128, strsignal(code - 128));
     if (joined)
         snprintf(when, sizeof when, "after step %lld", (long long)atomic_load(&place->step));
-    if (p->plan->pipe > 1)
-        snprintf(stage, sizeof stage, ", stage %d", p->vanished / (p->plan->world / p->plan->pipe));
+    place_of(p->plan, p->vanished, where, sizeof where);
     if (code == 128 + SIGKILL)
         snprintf(why, sizeof why, " (where nobody killed it, memory ran out: look at the system's log)");
     else if (getrlimit(RLIMIT_AS, &room) == 0 &&
@@ -332,7 +354,7 @@ static int tell_vanished(const parent_t *p, int code)
         snprintf(why, sizeof why, " (a process may have %llu KiB of address space here: raise ulimit -v)",
                  (unsigned long long)room.rlim_cur / 1024);
     complain("rank %d (process %d%s) %s %s, and the other ranks were stopped%s", p->vanished,
-             (int)atomic_load(&place->process), stage, how, when, why);
+             (int)atomic_load(&place->process), where, how, when, why);
     if (!joined)
         show_said(p);
     return 1;

@@ -26,9 +26,9 @@ launch_kind_t launch_detect(int *rank, int *world);
 
 typedef struct launch_plan {
     int world;
-    int pipe;           /* the number of stages; 1: no pipeline */
-    int threads;        /* of a rank: OMP_NUM_THREADS, unless the environment sets it */
-    int cores;          /* shared by the ranks */
+    int pipe, replicas, context, tensor; /* how ranks are divided */
+    int threads;                         /* of a rank: OMP_NUM_THREADS, unless the environment sets it */
+    int cores;                           /* shared by the ranks */
     double timeout_s;   /* the longest time for a rank to start, and for output to wait for its reader */
     char *const *argv;  /* of this program */
     const char *prompt; /* a text for rank 0 (launch_prompt), of prompt_bytes; NULL: none */

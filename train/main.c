@@ -357,6 +357,9 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
         print_config(job);
     launch_plan_t plan = {.world = world,
                           .pipe = (int)job->o.pipe,
+                          .replicas = (int)job->o.replicas,
+                          .context = (int)job->o.context,
+                          .tensor = (int)job->o.tensor,
                           .threads = (int)job->o.threads,
                           .cores = cores_here(),
                           .timeout_s = (double)job->o.timeout,

@@ -39,6 +39,17 @@ const option_t options_table[] = {
      "layers of each stage (with --chunks, of each chunk): even divides them by cost; FILE is JSON, "
      "{\"0\": [0, 1], \"1\": [2, 3, 4], ...}",
      true},
+    {"tensor", SHARDING, OPTION_WHOLE, FIELD(tensor), 1, 1 << 20, 1, NULL, "N", "1",
+     "tensor parallelism: each N consecutive ranks compute every layer together, on the same data; each has a part of "
+     "its heads and of its MLP, and they exchange activations inside the layer",
+     true},
+    {"sequence-parallel", SHARDING, OPTION_CHOICE, FIELD(sequence_parallel), 0, 0, UNSET, "off|on", "on|off",
+     "on, with --tensor above 1",
+     "on: between these parts, each of the N ranks keeps a part of the rows; off: all rows", true},
+    {"context", SHARDING, OPTION_WHOLE, FIELD(context), 1, 1 << 20, 1, NULL, "N", "1",
+     "context parallelism: each N consecutive ranks (with --tensor: groups of them) have parts of the same sequences, "
+     "and exchange the keys and values of attention; for sequences that one rank cannot hold",
+     true},
     {"node", SHARDING, OPTION_WHOLE, FIELD(node), 2, 1 << 20, UNSET, NULL, "N", "none",
      "with stage 3, the ranks of a node of N keep all parameters between them from the forward pass, and the backward "
      "pass gathers inside the node",

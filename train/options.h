@@ -32,8 +32,8 @@ typedef struct scale {
  * empty (lists). */
 typedef struct options {
     /* sharding */
-    int64_t stage, ranks, replicas, pipe, pipe_schedule, chunks, node, threads, window, tile, device, reduce,
-        reduce_dtype, timeout;
+    int64_t stage, ranks, replicas, pipe, pipe_schedule, chunks, tensor, sequence_parallel, context, node, threads,
+        window, tile, device, reduce, reduce_dtype, timeout;
     int64_t gather_codec, reduce_codec; /* zero_codec_t */
     const char *tune, *device_map;
     /* model */

@@ -73,6 +73,10 @@ void report_head(const job_t *job, const char *gpu)
         printf("stages 0 to 3");
     else
         printf("stage %lld", (long long)o->stage);
+    if (o->tensor > 1)
+        printf(", layers over %lld ranks", (long long)o->tensor);
+    if (o->context > 1)
+        printf(", sequences over %lld", (long long)o->context);
     if (o->replicas > 1)
         printf(", %lld replicas", (long long)o->replicas);
     printf(", %s; %lld step%s of %lld sequences of %lld tokens\n", zero_dtype_name((zero_dtype_t)o->dtype),

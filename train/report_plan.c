@@ -128,6 +128,7 @@ static void table_of_traffic(const stage_plan_t *plans, int64_t count)
                 {"  gradients of activations", offsetof(zero_traffic_t, gradients_received)},
                 {"  gathered", offsetof(zero_traffic_t, gathered)},
                 {"  reduced", offsetof(zero_traffic_t, reduced)},
+                {"  collected inside layers", offsetof(zero_traffic_t, collected)},
                 {"    gathered from replicas", offsetof(zero_traffic_t, replica_gathered)},
                 {"    reduced from replicas", offsetof(zero_traffic_t, replica_reduced)},
                 {"    gathered inside a node", offsetof(zero_traffic_t, node_gathered)},
@@ -193,8 +194,8 @@ static void print_codecs(const job_t *job)
 {
     static const char *const names[] = {"as they are", "as int8 codes", "as int4 codes"};
     const options_t *o = &job->o;
-    const int64_t gather = job->copies > o->replicas ? o->gather_codec : ZERO_CODEC_NONE,
-                  reduce = job->copies > 1 ? o->reduce_codec : ZERO_CODEC_NONE;
+    const int64_t gather = job->copies * o->context > o->replicas ? o->gather_codec : ZERO_CODEC_NONE,
+                  reduce = job->stage_ranks > 1 ? o->reduce_codec : ZERO_CODEC_NONE;
     if (gather != ZERO_CODEC_NONE || reduce != ZERO_CODEC_NONE)
         printf("layers gather parameters %s, and gradients are reduced %s (lossy)\n", names[gather], names[reduce]);
 }
@@ -205,6 +206,13 @@ static void print_traffic(const job_t *job, const zero_traffic_t *t)
            (unsigned long long)(t->gathered + t->reduced), (unsigned long long)t->gathered,
            (unsigned long long)t->reduced, job->micro_steps, job->micro_steps == 1 ? "" : "s");
     print_codecs(job);
+    if (job->o.context > 1)
+        printf("and %llu bytes of activations inside layers, from the ranks with other parts of the sequences%s\n",
+               (unsigned long long)t->collected, job->o.tensor > 1 ? " or of the layers" : "");
+    else if (job->o.tensor > 1)
+        printf("and %llu bytes of activations inside layers, from the other %s that %s with it\n",
+               (unsigned long long)t->collected, job->o.tensor > 2 ? "ranks" : "rank",
+               job->o.tensor > 2 ? "compute" : "computes");
     if (job->o.replicas > 1)
         printf("%llu of them from other replicas: %llu gathered, %llu reduced; %lld replicas of %lld ranks\n",
                (unsigned long long)(t->replica_gathered + t->replica_reduced), (unsigned long long)t->replica_gathered,
@@ -221,8 +229,8 @@ static void print_ranks(const job_t *job, const stage_plan_t *plans)
     const double gib = 1024.0 * 1024.0 * 1024.0;
     uint64_t memory = 0, all = 0;
     for (int64_t p = 0; p < job->o.pipe; p++) {
-        memory += report_in_memory(&plans[p].memory) * (uint64_t)job->copies;
-        all += report_total(&plans[p].memory) * (uint64_t)job->copies;
+        memory += report_in_memory(&plans[p].memory) * (uint64_t)job->stage_ranks;
+        all += report_total(&plans[p].memory) * (uint64_t)job->stage_ranks;
     }
     printf("all %d rank%s: %.3f GiB", job->world, job->world == 1 ? "" : "s", (double)memory / gib);
     if (all > memory)
@@ -239,9 +247,9 @@ zero_status_t report_plan(const run_t *run, zero_error_t *error)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the forecast of %lld stages", (long long)job->o.pipe);
     for (int p = 0; p < job->o.pipe && status == ZERO_OK; p++) {
         plans[p].memory.size = sizeof plans[p].memory;
-        if ((status = zero_forecast_at(run->engine, p * job->copies, &plans[p].memory)) != ZERO_OK ||
-            (status = zero_forecast_traffic_at(run->engine, p * job->copies, job->micro_steps, &plans[p].traffic)) !=
-                ZERO_OK)
+        if ((status = zero_forecast_at(run->engine, p * job->stage_ranks, &plans[p].memory)) != ZERO_OK ||
+            (status = zero_forecast_traffic_at(run->engine, p * job->stage_ranks, job->micro_steps,
+                                               &plans[p].traffic)) != ZERO_OK)
             run_engine_error(run, status, error);
     }
     if (status == ZERO_OK) {

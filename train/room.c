@@ -123,10 +123,10 @@ static zero_status_t add_stages(const run_t *run, needs_t *needs, zero_error_t *
     uint64_t all = 0;
     zero_status_t status = ZERO_OK;
     for (int p = 0; p < run->job->o.pipe; p++) {
-        if ((status = zero_forecast_at(run->engine, p * run->job->copies, &forecast)) != ZERO_OK)
+        if ((status = zero_forecast_at(run->engine, p * run->job->stage_ranks, &forecast)) != ZERO_OK)
             return run_engine_error(run, status, error);
         const uint64_t rank = report_in_memory(&forecast) + OUTSIDE;
-        all += rank * (uint64_t)run->job->copies;
+        all += rank * (uint64_t)run->job->stage_ranks;
         if (rank > needs->rank) {
             needs->rank = rank;
             needs->kinds = forecast;
@@ -174,8 +174,8 @@ static bool fits(const options_t *given, uint64_t world, uint64_t memory)
 static int largest(const options_t *given, uint64_t most, uint64_t memory)
 {
     uint64_t low = 0, high = most;
-    if (given->batch > 0 || given->replicas > 1 ||
-        given->pipe > 1) { /* plan only for divisors: the others fail at once */
+    if (given->batch > 0 || given->replicas > 1 || given->pipe > 1 || given->tensor > 1 ||
+        given->context > 1) { /* plan only for divisors: the others fail at once */
         while (high > 0 && !fits(given, high, memory))
             high--;
         return (int)high;

@@ -69,14 +69,28 @@ static int orthogonalize(void *ctx, const zero_matrix_args_t *args)
 
 static zero_status_t commit(run_t *run, zero_error_t *error)
 {
+    const options_t *o = &run->job->o;
     zero_status_t status = zero_commit(run->engine);
-    return status == ZERO_OK ? ZERO_OK : run_engine_error(run, status, error);
+    if (status == ZERO_OK)
+        return ZERO_OK;
+    run_engine_error(run, status, error);
+    if (o->tensor > 1 && o->optimizer == ZERO_RULE_ADAMW8 && status == ZERO_ERR_UNSUPPORTED) {
+        const zero_error_t why = *error;
+        zero_fail_from(error, status, &why, "--optimizer adamw8bit with --tensor %lld: %s", (long long)o->tensor,
+                       why.text);
+    }
+    return status;
 }
 
 static zero_status_t declare_model(run_t *run, const zero_model_options_t *options, zero_error_t *error)
 {
-    zero_status_t status = zero_model_create(&run->model, &run->job->model, options, error);
-    return status == ZERO_OK ? zero_model_declare(run->model, run->engine, error) : status;
+    zero_error_t why;
+    zero_status_t status = zero_model_create(&run->model, &run->job->model, options, &why);
+    if (status == ZERO_OK)
+        return zero_model_declare(run->model, run->engine, error);
+    return run->job->o.tensor > 1
+               ? zero_fail_from(error, status, &why, "--tensor %lld: %s", (long long)run->job->o.tensor, why.text)
+               : zero_pass(error, status, &why);
 }
 
 /* Declares the model with the choices of --tune: rank 0 reads them, measures the missing ones and shares all. A plan
@@ -162,6 +176,8 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
     config.plan_world = run->place.comm == NULL ? run->job->world : 0;
     config.mesh.pipe = (int32_t)o->pipe;
     config.schedule = (zero_schedule_t)o->pipe_schedule; /* the choices have the same order */
+    config.mesh.tensor = (int32_t)o->tensor;
+    config.mesh.context = (int32_t)o->context;
     config.mesh.replicas = (int32_t)o->replicas;
     config.mesh.node = o->node > 0 && stage == 3 ? (int32_t)o->node : 0;
     config.window = (int)o->window;
@@ -205,6 +221,9 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
                                     .tile_bytes = o->tile,
                                     .chunks = o->pipe > 1 ? (int)(o->pipe * o->chunks) : 0,
                                     .chunk_of = run->job->chunk_of,
+                                    .tensor = (int)o->tensor,
+                                    .context = (int)o->context,
+                                    .whole_rows = o->sequence_parallel == 0,
                                     .packed = o->pack != 0,
                                     .lora = run->job->lora,
                                     .muon = config.rule == ZERO_RULE_MUON,
@@ -252,7 +271,9 @@ zero_status_t run_open(run_t *run, const job_t *job, const place_t *place, int s
     if (status != ZERO_OK)
         return status;
     run->part = zero_data_index(run->engine);
-    run->counts = zero_pipe_index(run->engine) + 1 == zero_pipe_size(run->engine);
+    run->counts = zero_pipe_index(run->engine) + 1 == zero_pipe_size(run->engine) &&
+                  zero_axis_index(run->engine, ZERO_AXIS_TENSOR) == 0;
+    run->counts_tokens = run->counts && zero_axis_index(run->engine, ZERO_AXIS_CONTEXT) == 0;
     run->batches = calloc(micros, sizeof *run->batches);
     run->tokens = calloc(tokens, sizeof *run->tokens);
     run->targets = calloc(tokens, sizeof *run->targets);
@@ -351,7 +372,8 @@ static zero_status_t read_micro(run_t *run, int64_t s, int m, int64_t to, counts
     return status;
 }
 
-/* Runs the micro-steps of step s. *sum: of the losses of this rank's targets. */
+/* Runs the micro-steps of step s. *sum: of the losses of this rank's targets. Of the ranks that work on the same data,
+ * one counts them. */
 static zero_status_t run_micros(run_t *run, int64_t s, counts_t *counts, double *sum, zero_error_t *error)
 {
     const job_t *job = run->job;
@@ -372,13 +394,15 @@ static zero_status_t run_micros(run_t *run, int64_t s, counts_t *counts, double 
         trace_program(run->trace, "micro-step", begin);
         *sum += micro;
     }
-    if (status != ZERO_OK || job->o.pipe == 1)
-        return status;
-    uint64_t begin = trace_now(run->trace);
-    status = zero_model_train_step(run->model, run->batches, sum, error);
-    trace_program(run->trace, "micro-steps", begin);
-    if (!run->counts) /* the last stage counts what all stages work on */
+    if (status == ZERO_OK && job->o.pipe > 1) {
+        uint64_t begin = trace_now(run->trace);
+        status = zero_model_train_step(run->model, run->batches, sum, error);
+        trace_program(run->trace, "micro-steps", begin);
+    }
+    if (!run->counts_tokens)
         *counts = (counts_t){0};
+    if (!run->counts)
+        *sum = 0;
     return status;
 }
 
@@ -505,7 +529,8 @@ zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)
                 return status;
             sums[0] += micro;
         }
-    sums[1] = run->counts ? counts.targets : 0;
+    sums[0] = run->counts ? sums[0] : 0;
+    sums[1] = run->counts_tokens ? counts.targets : 0;
     if ((status = zero_sum(run->engine, sums, 2)) != ZERO_OK)
         return run_engine_error(run, status, error);
     *loss = sums[0] / sums[1];

@@ -15,7 +15,9 @@ typedef struct run {
     zero_engine_t *engine;
     zero_model_t *model;
     int part;                           /* this rank's place among those with different data */
-    bool counts;                        /* it has the losses: it is of the last stage of a pipeline, or there is none */
+    bool counts;                        /* it has the losses, as the first of the ranks of the last stage that work on
+                                           the same data; others add 0 */
+    bool counts_tokens;                 /* the same, of tokens: ranks with parts of the same sequences read the same */
     zero_model_batch_t *batches;        /* of a pipeline: (micro_steps) */
     int32_t *tokens, *targets, *starts; /* (micro_batch, T); of a pipeline for each micro-step of a step */
     int32_t *source, *source_lengths;   /* of numbers: (micro_batch, digits), (micro_batch); likewise */
@@ -67,8 +69,9 @@ zero_status_t run_memory(run_t *run, zero_memory_t *forecast, zero_memory_t *mea
                          zero_error_t *error);
 
 /* XXH64 (seed 0) of the fp32 master weights and of frozen parameters, in order of names, elements in order. The hash is
- * the same for all stages and world sizes with the same training. Only the state of the hash travels between ranks:
- * each rank adds the elements that it owns. Collective. */
+ * the same for all meshes, stages and world sizes with the same values. Only the state of the hash travels between
+ * ranks: each rank adds the elements that it owns. Parameters of which a rank owns several ranges are gathered instead,
+ * one at a time. Collective. */
 zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error);
 
 /* What sampling took: tokens of all samples, without prompts; seconds, with the prompts. */

@@ -102,7 +102,7 @@ static int32_t pick(sampler_t *s)
  * machines get the same tokens. */
 static zero_status_t extend(sampler_t *s, int64_t *n, int64_t most, int32_t stop, zero_error_t *error)
 {
-    const int chooser = s->run->job->world - s->run->job->copies;
+    const int chooser = s->run->job->world - s->run->job->stage_ranks;
     for (int64_t i = 0, past = 0; i < most; i++) {
         zero_status_t status = zero_model_logits(s->run->model, s->tokens + past, *n - past, past, s->logits, error);
         int32_t token = status == ZERO_OK ? pick(s) : 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/train.h"
+#include "train/cores.h"
 #include "train/progress.h"
 #include "train/report.h"
 #include "train/save.h"
@@ -47,6 +48,8 @@ zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *
     }
     log_whole(session->log, "replica", job->o.replicas);
     log_whole(session->log, "shard", job->copies / job->o.replicas);
+    log_whole(session->log, "context", job->o.context);
+    log_whole(session->log, "tensor", job->o.tensor);
     if (job->o.node > 0)
         log_whole(session->log, "node", job->o.node);
     log_close_object(session->log);
@@ -269,6 +272,7 @@ static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t
     log_bytes(session->log, "bytes_gathered_replica", t->last.stats.traffic.replica_gathered);
     log_bytes(session->log, "bytes_reduced_replica", t->last.stats.traffic.replica_reduced);
     log_bytes(session->log, "bytes_gathered_node", t->last.stats.traffic.node_gathered);
+    log_bytes(session->log, "bytes_collected", t->last.stats.traffic.collected);
     log_bytes(session->log, "bytes_activations_received", (uint64_t)links[0]);
     log_bytes(session->log, "bytes_gradients_received", (uint64_t)links[1]);
     log_bytes(session->log, "bytes_to_host", t->last.stats.traffic.to_host);
@@ -306,6 +310,27 @@ static void per_step(run_t *run, const totals_t *t)
     report_tiers(&each, "moved");
 }
 
+/* Warns if the ranks that compute a layer together are on several machines. Collective. */
+static zero_status_t check_spread(const session_t *session, const run_t *run, zero_error_t *error)
+{
+    const job_t *job = session->job;
+    zero_traffic_t traffic;
+    int machines = 1;
+    if (job->o.tensor == 1)
+        return ZERO_OK;
+    zero_status_t status = cores_machines(session->place.comm, (int)job->o.tensor, &machines, error);
+    if (status != ZERO_OK || machines == 1 || run->rank != 0 || job->o.quiet)
+        return status;
+    if ((status = zero_forecast_traffic(run->engine, job->micro_steps, &traffic)) != ZERO_OK)
+        return run_engine_error(run, status, error);
+    fprintf(stderr,
+            "zero_train: warning: the %lld ranks that compute a layer together (--tensor) are on %d machines, and each "
+            "of them receives %s bytes of activations a step from the others: put them on one machine, or use a "
+            "smaller --tensor\n",
+            (long long)job->o.tensor, machines, report_digits(traffic.collected).text);
+    return ZERO_OK;
+}
+
 zero_status_t train(session_t *session, zero_error_t *error)
 {
     const job_t *job = session->job;
@@ -323,6 +348,8 @@ zero_status_t train(session_t *session, zero_error_t *error)
         report_data(job);
     }
     zero_status_t status = run_open(&run, job, &session->place, (int)job->o.stage, error);
+    if (status == ZERO_OK)
+        status = check_spread(session, &run, error);
     if (status == ZERO_OK)
         status = save_open(session, &run, &progress, error);
     if (status == ZERO_OK && (status = zero_step_stats(run.engine, &t.last.stats)) != ZERO_OK)

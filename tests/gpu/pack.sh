@@ -13,7 +13,7 @@ out=$1 source=$(cd "$(dirname "$0")/../.." && pwd)
     { echo "$out is there and was not made by this script: name another folder" >&2; exit 2; }
 programs='tests/test_cuda_flat tests/test_cuda_update tests/test_cuda_nn tests/test_cuda_nn_rows
     tests/test_cuda_nn_model tests/test_cuda_nn_bias tests/test_cuda_nn_decoder tests/test_cuda_nn_half
-    tests/test_cuda_nn_attention tests/test_nccl_one bench/cuda bench/exposed'
+    tests/test_cuda_nn_entropy tests/test_cuda_nn_attention tests/test_nccl_one bench/cuda bench/exposed'
 # shellcheck disable=SC2086 # a list of words on purpose
 make -s zero_train $programs
 rm -rf "$out"

@@ -156,7 +156,8 @@ def program(name, timeout=560, **env):
 
 def kernels():
     for name in ("test_cuda_flat", "test_cuda_update", "test_cuda_nn", "test_cuda_nn_rows", "test_cuda_nn_model",
-                 "test_cuda_nn_bias", "test_cuda_nn_decoder", "test_cuda_nn_half", "test_cuda_nn_attention"):
+                 "test_cuda_nn_bias", "test_cuda_nn_decoder", "test_cuda_nn_half", "test_cuda_nn_entropy",
+                 "test_cuda_nn_attention"):
         item("kernels", name, lambda name=name: program(name))
 
 
@@ -302,7 +303,7 @@ def sanitizer(check):
             return False, text + "\ncompute-sanitizer ended without a summary", {}
         return passed, text, {"summary": summary.group(0)}
     for name in ("test_cuda_flat", "test_cuda_update", "test_cuda_nn_rows", "test_cuda_nn_bias",
-                 "test_cuda_nn_decoder", "test_cuda_nn_half", "test_cuda_nn_attention"):
+                 "test_cuda_nn_decoder", "test_cuda_nn_half", "test_cuda_nn_entropy", "test_cuda_nn_attention"):
         item(check, "%s %s" % (check, name), lambda name=name: work(name))
 
 
