@@ -7,9 +7,10 @@
 #                 [--stages "3 0"] [--rounds 2] [--lora-rank N] [--options '--pipe 2 --micro-batch 1']
 #                 [--train ./zero_train] [--peer 'COMMAND'] ...
 #
-# A peer is any command that does the same work and whose last line is JSON with "tok_s" and "peak_rss_gb". An example
-# is bench/peer_torch.py (PyTorch's FSDP2 over gloo), for pipelines bench/peer_pipe.py. --peer may be repeated. The
-# programs alternate in each round, since machines drift. --options are further ones of zero_train.
+# A peer is any command that does the same work and whose last line is JSON with "tok_s" and "peak_rss_gb". Examples are
+# bench/peer_torch.py (PyTorch's FSDP2 over gloo), for pipelines bench/peer_pipe.py, and for tensor parallelism
+# (--stages 1 --options '--tensor 2 --micro-batch 4') bench/peer_tensor.py. --peer may be repeated. The programs
+# alternate in each round, since machines drift. --options are further ones of zero_train.
 set -euo pipefail
 model=gpt2 dtype=fp32 ranks=2 threads=1 batch=4 seq=256 steps=8 stages="3 0" rounds=2 train=./zero_train options=()
 peers=() lora=()
