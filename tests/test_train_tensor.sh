@@ -33,7 +33,8 @@ done
 mesh_run base.log 2
 mesh_run other.log 4 --tensor 2
 near "2 groups" 1e-5 "$(numbers other.log)" "$(numbers base.log)"
-grep -q '"mesh":{"pipe":1,"replica":1,"shard":2,"context":1,"tensor":2}' other.log || fail "no mesh: $(head -1 other.log)"
+grep -q '"mesh":{"pipe":1,"replica":1,"shard":2,"context":1,"tensor":2}' other.log ||
+    fail "no mesh: $(head -1 other.log)"
 
 # An encoder and a decoder.
 numbers="--model numbers-seq2seq --seq-len 16 --batch 8 --micro-batch 4"
