@@ -108,7 +108,8 @@ for options in "--pipe 2" "--pipe 2 --pipe-schedule interleaved --dtype bf16"; d
 done
 # 4 micro-steps of a rank, 3 links, 16 x 64 elements of 2 bytes, 2 ranks, 3 steps
 equal "bytes of activations" "$(values moved.log bytes_activations_received)" $((4 * 3 * 16 * 64 * 2 * 2 * 3))
-grep -q '"mesh":{"pipe":2,"schedule":"interleaved","chunks":2,"replica":1,"shard":2,"context":1,"tensor":1}' moved.log ||
+grep -q '"mesh":{"pipe":2,"schedule":"interleaved","chunks":2,"replica":1,"shard":2,"context":1,"tensor":1}' \
+    moved.log ||
     fail "no mesh"
 # idle SHARE LAYERS ARGUMENTS...: what --plan says
 idle()

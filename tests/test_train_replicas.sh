@@ -101,7 +101,8 @@ equal "bytes between replicas" "$(values moved.log bytes_gathered_replica)" "$(v
 # No network is crossed by more than that: between two groups of one rank, all bytes are between replicas.
 mesh moved.log 4 --stage 3
 equal "4 replicas: gathered" "$(values moved.log bytes_gathered)" "$(values moved.log bytes_gathered_replica)"
-grep -q '"event":"start".*"mesh":{"pipe":1,"replica":4,"shard":1,"context":1,"tensor":1}' moved.log || fail "the log has no mesh"
+grep -q '"event":"start".*"mesh":{"pipe":1,"replica":4,"shard":1,"context":1,"tensor":1}' moved.log ||
+    fail "the log has no mesh"
 
 # ---- nodes -----------------------------------------------------------------------------------------------------------
 
