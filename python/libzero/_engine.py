@@ -3,6 +3,7 @@
 
 import math
 import os
+import sys
 
 import torch
 
@@ -26,7 +27,7 @@ def communicator():
 class Engine:
     def __init__(self, settings):
         """settings: members of zero_config_t, and "stage"; a row's tier as "optimizer.tier"."""
-        self.closed = True
+        self.closed, self.comm = True, None
         self.comm = communicator()
         self.rank, self.world = lib.zero_comm_rank(self.comm), lib.zero_comm_size(self.comm)
         options = initialized("zero_device_options_t", lib.zero_device_options_init_size)
@@ -51,14 +52,27 @@ class Engine:
         self.handle = handle[0]
         self.closed = False
 
+    def commit(self):
+        self(lib.zero_commit)
+        self.leave()
+
+    def leave(self):
+        """Destroys the communicator, of which a committed engine has its own duplicates. Collective, so it happens here
+        and not when Python collects garbage."""
+        if self.comm is not None:
+            ffi.release(self.comm)
+            self.comm = None
+
     def close(self):
         """Collective, unless the engine has failed."""
         if not self.closed:
             self.closed = True
             lib.zero_destroy(self.handle)
+        self.leave()
 
     def __del__(self):
-        self.close()
+        if not sys.is_finalizing():  # otherwise the end of the process frees all, and tells the other ranks
+            self.close()
 
     def __call__(self, function, *arguments):
         """Calls function(engine, arguments...) and raises its failure."""

@@ -104,9 +104,10 @@ class Hooks:
                 call = Call(site)
                 self.driver.acquire(site, False)
                 stack.append(call)
+                if self.training:  # also without gradients now: a checkpoint may recompute the call with them
+                    self.calls.append(call)
                 if not self.training or not torch.is_grad_enabled():
                     return None
-                self.calls.append(call)
             leaves, spec = pytree.tree_flatten((args, kwargs))
             places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
             if not places:

@@ -55,7 +55,8 @@ class Optimizer(torch.optim.Optimizer):
 
     @staticmethod
     def _others(group):
-        return {name: value for name, value in group.items() if name not in ("params", "lr", "initial_lr")}
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in group.items()
+                if name not in ("params", "lr", "initial_lr")}
 
     def _scale(self, i):
         return self._first[i] / self._first[0] if self._first[0] else 1.0

@@ -42,8 +42,9 @@ class Runner:
                 engine(lib.zero_use_add, number, unit.id, flags)
                 of[id(visit)].append((unit, flags))
             self.passes[training] = (number, order, [of[id(v)] for v in order])
-        self.open = None
-        self.last = True
+        self.open = None  # whether the open pass trains
+        self.last = True  # of the step's micro-steps
+        self.held = []    # (visit, its units and flags)
 
     def begin(self, training):
         if self.open is not None:
@@ -53,10 +54,9 @@ class Runner:
         self.engine(lib.zero_micro_begin, number, lib.ZERO_LAST if training and self.last else 0)
         self.open = training
         self.next = 0
-        self.held = []
 
     def end(self):
-        for visit, units in reversed(self.held):
+        for _, units in reversed(self.held):
             self.drop(units)
         self.held = []
         if self.open is not None:
@@ -112,7 +112,7 @@ class Sharded:
         self.sites, self.units = sites_of(model, policy)
         self.names = {id(p): name for unit in self.units for name, p in unit.params.items()}
         self.inspect(weights)
-        self.hooks = Hooks(model, self.sites)
+        self.hooks, self.engine = Hooks(model, self.sites), None
         try:
             visits = record(model, self.hooks, example, loss) if example is not None else registered(self.sites)
             groups = self.groups(optimizer)
@@ -122,13 +122,16 @@ class Sharded:
             self.runner = Runner(self, visits, self.engine)
             if self.engine.world > 1 and weights is None:
                 self.compare()
-            self.engine(lib.zero_commit)
+            self.engine.commit()
             self.move(model, weights, groups)
         except BaseException:
             self.hooks.remove()
+            if self.engine:
+                self.engine.close()
             raise
         self.hooks.driver = self.runner
         self.optimizer = Optimizer(self, groups, optimizer.defaults) if optimizer else None
+        self.state_rank = None  # the rank whose state_dict gets values; None: every rank's
         self.hooks.removers.append(model.register_state_dict_post_hook(
             lambda module, state, prefix, _: self.gathered_state(module, state, prefix)))
 
@@ -162,9 +165,8 @@ class Sharded:
                 if param.requires_grad and id(param) not in given:
                     raise Error(f"parameter '{name}' is trainable, but the optimizer does not have it: freeze it with "
                                 "requires_grad_(False) before shard(), or add it to the optimizer")
-        if stray := next((p for group in optimizer.param_groups for p in group["params"] if id(p) not in self.names),
-                         None):
-            raise Error(f"the optimizer has a parameter of shape {tuple(stray.shape)} that the model does not have")
+        for param in (p for group in optimizer.param_groups for p in group["params"] if id(p) not in self.names):
+            raise Error(f"the optimizer has a parameter of shape {tuple(param.shape)} that the model does not have")
         if optimizer.state:
             raise Error("the optimizer has made steps already: shard the model before the first one")
         return [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in optimizer.param_groups]
@@ -250,17 +252,15 @@ class Sharded:
         self.engine(lib.zero_step, rate)
 
     def gathered_state(self, module, state, prefix):
-        """A state_dict has whole tensors of its own."""
+        """Puts whole tensors, which the caller owns, into a state_dict."""
         whole = {}
-        for name, found in self.model_parameters(module, prefix):
-            if name in state:
-                if found not in whole:
-                    whole[found] = self.engine.get(self.ids[found], "param", self.views[found])
-                state[name] = whole[found]
-
-    def model_parameters(self, module, prefix):
+        wanted = self.state_rank in (None, self.engine.rank)
         for name, param in module.named_parameters(prefix=prefix.rstrip("."), remove_duplicate=False):
-            yield name, self.names[id(param)]
+            if name in state:
+                found = self.names[id(param)]
+                if found not in whole:
+                    whole[found] = self.engine.get(self.ids[found], "param", self.views[found], wanted)
+                state[name] = whole[found]
 
 
 def bytes_of(tensor):
@@ -377,15 +377,14 @@ def state_dict(model, rank=0):
     """Returns the whole model's state_dict on one rank (None: on every rank), and None on the others. Collective.
     model.state_dict() does the same on every rank."""
     owner = sharded(model)
-    wanted = rank is None or owner.engine.rank == rank
-    whole = {name: owner.engine.get(number, "param", owner.views[name], wanted) for name, number in owner.ids.items()}
-    if not wanted:
-        return None
-    result = {name: whole[found] for name, found in owner.model_parameters(model, "")}
-    persistent = {name: buffer for name, buffer in model.named_buffers(remove_duplicate=False)
-                  if name.rpartition(".")[2] not in
-                  model.get_submodule(name.rpartition(".")[0])._non_persistent_buffers_set}
-    return {**result, **persistent}
+    if rank is not None and not 0 <= rank < owner.engine.world:
+        raise Error(f"rank is {rank}, but must be 0 to {owner.engine.world - 1}, or None")
+    owner.state_rank = rank
+    try:
+        state = model.state_dict()
+    finally:
+        owner.state_rank = None
+    return state if rank in (None, owner.engine.rank) else None
 
 
 def save(model, folder, extra=None, keep=0):
