@@ -95,6 +95,13 @@ class Optimizer(torch.optim.Optimizer):
         """Steps that were skipped because the norm was not finite."""
         return self._sharded.engine.stats().skipped
 
+    @property
+    def seconds(self):
+        """This rank's seconds in the library so far: in collectives, in kernels that reduce and update, and in all."""
+        stats = self._sharded.engine.stats()
+        return {"comm_seconds": stats.comm_seconds, "kernel_seconds": stats.kernel_seconds,
+                "total_seconds": stats.total_seconds}
+
     def state_dict(self):
         """Groups only. libzero.save() has the moments."""
         return {"state": {}, "param_groups": [{n: v for n, v in g.items() if n != "params"} for g in self.param_groups]}
