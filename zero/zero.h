@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* zero.h - libzero: sharded data-parallel training (ZeRO). This is the only installed header.
+/* zero.h - libzero: sharded data-parallel training (ZeRO). The installed header; zero.hpp adds C++.
  *
  * A small program: it fits y = 3 x - 1 on one rank. Declarations of variables, and checks of the
  * statuses, are left out.

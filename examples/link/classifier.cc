@@ -1,101 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* classifier.cc - libzero from C++17: handles that free themselves, exceptions instead of statuses, and scopes that
- * hold units. A network with a hidden layer learns which of three rings around the origin contains a point.
+/* classifier.cc - libzero from C++17 with zero.hpp: handles that free themselves, exceptions instead of statuses, and
+ * scopes that hold units. A network with a hidden layer learns which of three rings around the origin contains a point.
  *
  *   c++ -std=c++17 -O2 classifier.cc -o classifier $(pkg-config --cflags --libs zero)
  *   mpiexec -n 2 ./classifier */
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <memory>
 #include <stdexcept>
-#include <string>
 #include <vector>
-#include <zero/zero.h>
-
-/* ---- the wrapper: a C++ program would keep it in a header ------------------------------------------------------- */
-
-namespace zero
-{
-
-struct failure : std::runtime_error {
-    zero_status_t status;
-    failure(zero_status_t s, const char *sentence) : std::runtime_error(sentence), status(s) {}
-};
-
-struct destroyer {
-    void operator()(zero_comm_t *comm) const
-    {
-        zero_comm_destroy(comm);
-    }
-    void operator()(zero_device_t *device) const
-    {
-        zero_device_destroy(device);
-    }
-    void operator()(zero_engine_t *engine) const
-    {
-        zero_destroy(engine);
-    }
-};
-template <typename T> using handle = std::unique_ptr<T, destroyer>;
-
-/* make(zero_device_cpu, nullptr) calls zero_device_cpu(&handle, nullptr, &error). */
-template <typename T, typename... Parameters, typename... Arguments>
-handle<T> make(zero_status_t (*create)(T **, Parameters...), Arguments... arguments)
-{
-    T *made = nullptr;
-    zero_error_t error = {};
-    if (zero_status_t status = create(&made, arguments..., &error); status != ZERO_OK)
-        throw failure(status, error.text);
-    return handle<T>(made);
-}
-
-class engine
-{
-    handle<zero_engine_t> owned;
-
-  public:
-    explicit engine(const zero_config_t &config) : owned(make(zero_create, &config)) {}
-
-    /* e(zero_step, 0.1) calls zero_step(engine, 0.1) and throws if it fails. */
-    template <typename... Parameters, typename... Arguments>
-    void operator()(zero_status_t (*call)(zero_engine_t *, Parameters...), Arguments... arguments) const
-    {
-        if (zero_status_t status = call(owned.get(), arguments...); status != ZERO_OK)
-            throw failure(status, zero_last_error(owned.get()));
-    }
-    const float *data(zero_param_t param) const
-    {
-        return static_cast<const float *>(zero_param_data(owned.get(), param));
-    }
-    float *grad(zero_param_t param) const
-    {
-        return static_cast<float *>(zero_param_grad(owned.get(), param));
-    }
-};
-
-/* Holds a unit until the end of the scope. If an exception ends the scope, destroying the engine releases the unit. */
-class held
-{
-    const engine &e;
-    zero_unit_t unit;
-    int exceptions = std::uncaught_exceptions();
-
-  public:
-    held(const engine &of, zero_unit_t which) : e(of), unit(which)
-    {
-        e(zero_acquire, unit);
-    }
-    held(const held &) = delete;
-    held &operator=(const held &) = delete;
-    ~held() noexcept(false)
-    {
-        if (std::uncaught_exceptions() == exceptions)
-            e(zero_release, unit);
-    }
-};
-
-} // namespace zero
+#include <zero/zero.hpp>
 
 /* ---- the trainer ------------------------------------------------------------------------------------------------ */
 

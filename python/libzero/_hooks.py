@@ -45,9 +45,7 @@ class Hooks:
         self.accumulated = set()
         self.training = self.backward = False
         self.depth = 0
-        self.removers = [
-            model.register_forward_pre_hook(self.root_begins, prepend=True),
-            model.register_forward_hook(self.root_ends, always_call=True)]
+        self.removers = []
         self.trainable = [p for p in model.parameters() if p.requires_grad]
         self.watch(self.trainable)
         for site in sites:
@@ -56,6 +54,10 @@ class Hooks:
             self.removers += [
                 site.module.register_forward_pre_hook(self.before(site, stack), prepend=True, with_kwargs=True),
                 site.module.register_forward_hook(self.after(site, stack), always_call=True)]
+        # The model may be a site itself: its pass begins first and ends last.
+        self.removers += [
+            model.register_forward_pre_hook(self.root_begins, prepend=True),
+            model.register_forward_hook(self.root_ends, always_call=True)]
 
     def watch(self, params):
         self.removers += [p.register_post_accumulate_grad_hook(self.accumulates) for p in params]

@@ -203,6 +203,22 @@ class Training(Case):
         self.assertIsNone(optimizer)
         self.equal([plain(batches(1)[0]).item()], [model(batches(1)[0]).item()])
 
+    def test_two_models_in_one_loss(self):
+        def losses(shard):
+            pair = [make(kind=torch.nn.Linear, seed=s, in_features=8, out_features=8) for s in (1, 2)]
+            pair = [shard(*with_optimizer(model, torch.optim.SGD, lr=0.1)) for model in pair]
+            found = []
+            for i in range(STEPS):
+                x = torch.linspace(-1, 1, 8 * 3).view(3, 8) + i
+                loss = pair[1][0](pair[0][0](x).tanh()).square().mean()
+                loss.backward()
+                for _, optimizer in pair:
+                    optimizer.step()
+                    optimizer.zero_grad()
+                found.append(loss.item())
+            return found
+        self.equal(losses(lambda model, optimizer: (model, optimizer)), losses(self.shard))
+
     def test_save_and_load(self):
         folder = self.folder()
         data = batches(2 * STEPS)
