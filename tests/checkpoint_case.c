@@ -73,6 +73,52 @@ zero_status_t case_write(zero_writer_t *writer, const checkpoint_case_t *c, int 
     return status;
 }
 
+/* Bytes [begin, end) of the part of a rank, which is runs of run bytes. */
+static zero_status_t write_runs(zero_writer_t *writer, int k, int t, uint64_t begin, uint64_t end, uint64_t run,
+                                int rank, int64_t step, zero_error_t *error)
+{
+    zero_status_t status = ZERO_OK;
+    unsigned char *memory = malloc((size_t)(end - begin) + 1);
+    if (!memory)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory");
+    for (uint64_t at = begin; at < end; at++)
+        memory[at - begin] = case_byte(k, t, step, (at / run * CASE_PARTS + (uint64_t)rank) * run + at % run);
+    for (uint64_t at = begin, n; at < end && status == ZERO_OK; at += n) {
+        const uint64_t offset = (at / run * CASE_PARTS + (uint64_t)rank) * run + at % run,
+                       count = at % run == 0 && end - at >= run ? (end - at) / run : 1,
+                       bytes = run - at % run < end - at ? run - at % run : end - at;
+        n = count * bytes;
+        status =
+            zero_writer_write_runs(writer, k, t, offset, bytes, count, CASE_PARTS * run, memory + (at - begin), error);
+    }
+    free(memory);
+    return status;
+}
+
+zero_status_t case_write_part(zero_writer_t *writer, const checkpoint_case_t *c, int rank, int64_t step,
+                              zero_error_t *error)
+{
+    static const int64_t runs[CASE_TENSORS] = {55, 13}; /* elements; 0: not divided */
+    zero_status_t status = ZERO_OK;
+    for (int k = 0; k < CASE_LAYOUTS; k++)
+        for (int t = 0; t < CASE_TENSORS && status == ZERO_OK; t++) {
+            const zero_tensor_entry_t *entry = &c->layouts[k].tensors[t];
+            const uint64_t size = zero_tensor_bits(entry->info.dtype) / 8, run = (uint64_t)runs[t] * size,
+                           part = entry->bytes / CASE_PARTS;
+            unsigned char whole[64];
+            if (run > 0) {
+                status = write_runs(writer, k, t, 0, part / run / 3 * run + 3, run, rank, step, error);
+                if (status == ZERO_OK)
+                    status = write_runs(writer, k, t, part / run / 3 * run + 3, part, run, rank, step, error);
+            } else if (rank == 0) {
+                for (uint64_t at = 0; at < entry->bytes; at++)
+                    whole[at] = case_byte(k, t, step, at);
+                status = zero_writer_write(writer, k, t, 0, entry->bytes, whole, error);
+            }
+        }
+    return status;
+}
+
 zero_status_t case_manifest(zero_manifest_t *manifest, const checkpoint_case_t *c, int64_t step,
                             const zero_piece_t *pieces, uint64_t count, zero_error_t *error)
 {
@@ -88,15 +134,19 @@ zero_status_t case_manifest(zero_manifest_t *manifest, const checkpoint_case_t *
                              : status;
 }
 
-zero_status_t case_save(const checkpoint_case_t *c, const char *folder, int64_t step, zero_error_t *error)
+static zero_status_t save(const checkpoint_case_t *c, const char *folder, int64_t step, bool parts, zero_error_t *error)
 {
     zero_writer_t *writer;
     zero_manifest_t manifest = {0};
     uint64_t count;
     zero_status_t status = zero_writer_make(&writer, folder, c->layouts, CASE_LAYOUTS, error);
-    if (status == ZERO_OK && (status = zero_writer_create(writer, error)) == ZERO_OK &&
-        (status = case_write(writer, c, 0, 1, step, error)) == ZERO_OK &&
-        (status = zero_writer_sync(writer, error)) == ZERO_OK) {
+    if (status == ZERO_OK)
+        status = zero_writer_create(writer, error);
+    if (status == ZERO_OK && !parts)
+        status = case_write(writer, c, 0, 1, step, error);
+    for (int rank = 0; parts && rank < CASE_PARTS && status == ZERO_OK; rank++)
+        status = case_write_part(writer, c, rank, step, error);
+    if (status == ZERO_OK && (status = zero_writer_sync(writer, error)) == ZERO_OK) {
         const zero_piece_t *pieces = zero_writer_pieces(writer, &count);
         if ((status = case_manifest(&manifest, c, step, pieces, count, error)) == ZERO_OK)
             status = zero_manifest_write(&manifest, folder, error);
@@ -104,4 +154,14 @@ zero_status_t case_save(const checkpoint_case_t *c, const char *folder, int64_t 
     }
     zero_writer_destroy(writer);
     return status;
+}
+
+zero_status_t case_save(const checkpoint_case_t *c, const char *folder, int64_t step, zero_error_t *error)
+{
+    return save(c, folder, step, false, error);
+}
+
+zero_status_t case_save_parts(const checkpoint_case_t *c, const char *folder, int64_t step, zero_error_t *error)
+{
+    return save(c, folder, step, true, error);
 }

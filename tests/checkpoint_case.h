@@ -26,11 +26,18 @@ unsigned char case_byte(int layout, int tensor, int64_t step, uint64_t at);
 zero_status_t case_write(zero_writer_t *writer, const checkpoint_case_t *c, int rank, int world, int64_t step,
                          zero_error_t *error);
 
+/* Writes the part of every tensor that is rank's of CASE_PARTS, which divide its rows, in two calls that cut a run.
+ * Rank 0 alone writes what cannot be divided so. */
+enum { CASE_PARTS = 5 };
+zero_status_t case_write_part(zero_writer_t *writer, const checkpoint_case_t *c, int rank, int64_t step,
+                              zero_error_t *error);
+
 /* The manifest of the case's step, from the pieces of all ranks; to be cleared. */
 zero_status_t case_manifest(zero_manifest_t *manifest, const checkpoint_case_t *c, int64_t step,
                             const zero_piece_t *pieces, uint64_t count, zero_error_t *error);
 
-/* A whole checkpoint of one rank in a folder that does not exist yet. */
+/* A whole checkpoint of one rank, or of CASE_PARTS, in a folder that does not exist yet. */
 zero_status_t case_save(const checkpoint_case_t *c, const char *folder, int64_t step, zero_error_t *error);
+zero_status_t case_save_parts(const checkpoint_case_t *c, const char *folder, int64_t step, zero_error_t *error);
 
 #endif

@@ -7,6 +7,7 @@
 #include "zero/checkpoint/checkpoint.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,15 +34,20 @@ static void refused(const char *path, zero_status_t status, zero_reason_t reason
     EXPECT_ERROR(&why, status, reason, -1, names);
 }
 
-/* A step, in the scratch folder. */
-static checkpoint_case_t saved(int64_t step, uint64_t file_bytes)
+/* A step, in the scratch folder. parts: by ranks that have parts of rows. */
+static checkpoint_case_t saved_by(bool parts, int64_t step, uint64_t file_bytes)
 {
     checkpoint_case_t c;
     char name[32];
     snprintf(name, sizeof name, "step-%lld", (long long)step);
     case_make(&c, file_bytes, false);
-    OK(case_save(&c, at(name), step, &why));
+    OK(parts ? case_save_parts(&c, at(name), step, &why) : case_save(&c, at(name), step, &why));
     return c;
+}
+
+static checkpoint_case_t saved(int64_t step, uint64_t file_bytes)
+{
+    return saved_by(false, step, file_bytes);
 }
 
 /* How many bytes of a range are not those of the case; a byte behind the range must stay. */
@@ -82,8 +88,8 @@ static uint64_t wrong_bytes(const zero_checkpoint_t *checkpoint, const checkpoin
 
 START_TEST(test_read)
 {
-    checkpoint_case_t c = saved(4, _i == 0 ? 0 : 5000);
-    zero_checkpoint_t *checkpoint = opened(_i == 0 ? at("step-4") : scratch);
+    checkpoint_case_t c = saved_by(_i / 2 == 1, 4, _i % 2 == 0 ? 0 : 5000);
+    zero_checkpoint_t *checkpoint = opened(_i % 2 == 0 ? at("step-4") : scratch);
     zero_checkpoint_info_t info = {.size = sizeof info};
     ck_assert_int_eq(zero_checkpoint_info(checkpoint, &info), ZERO_OK);
     ck_assert_str_eq(info.path, at("step-4"));
@@ -218,6 +224,106 @@ START_TEST(test_flipped_bits)
 }
 END_TEST
 
+/* A flipped bit in any rank's part of the rows: whatever of its window is read, its piece is named. Another window of
+ * the tensor is good. */
+START_TEST(test_flipped_runs)
+{
+    checkpoint_case_t c = saved_by(true, 4, 0);
+    const char *path = at("step-4/master.safetensors");
+    zero_checkpoint_t *checkpoint = opened(scratch);
+    const zero_manifest_t *manifest = zero_checkpoint_manifest(checkpoint);
+    const zero_tensor_entry_t *entry = zero_checkpoint_find(checkpoint, ZERO_STATE_MASTER, "embedding");
+    const zero_piece_t *window = &manifest->pieces[manifest->files[1].first];
+    while (window->count == 1)
+        window++;
+    const uint64_t begin = window->offset, bytes = zero_window_bytes(window);
+    ck_assert_uint_eq(begin, entry->offset);
+    ck_assert(zero_window_pieces(window) == CASE_PARTS && bytes % 4 == 0);
+    for (int part = 0; part < CASE_PARTS; part++) {
+        const zero_piece_t *piece = &window[part];
+        for (uint32_t run = 0; run < piece->count; run += piece->count - 1) {
+            const uint64_t bad = piece->offset + (uint64_t)run * piece->stride + (run ? piece->bytes - 1 : 0);
+            const int64_t firsts[] = {0, (int64_t)(bytes / 8), (int64_t)(bytes / 4) - 1};
+            char names[200], out[64];
+            snprintf(names, sizeof names, "'embedding' step-4/master.safetensors %llu %u %u %u",
+                     (unsigned long long)piece->offset, piece->count, piece->bytes, piece->stride);
+            flip(path, bad);
+            for (int k = 0; k < 3; k++) {
+                zero_ahead_t *ahead;
+                const void *found;
+                why.text[0] = '\0';
+                ck_assert_int_eq(zero_checkpoint_read(checkpoint, entry, firsts[k], 1, out, &why), ZERO_ERR_FORMAT);
+                EXPECT_NAMES(why.text, names);
+                OK(zero_ahead_make(&ahead, checkpoint, 64, &why));
+                OK(zero_ahead_add(ahead, entry, firsts[k], 16, &why));
+                ck_assert_int_eq(zero_ahead_next(ahead, &found, &why), ZERO_ERR_FORMAT);
+                EXPECT_NAMES(why.text, names);
+                zero_ahead_destroy(ahead);
+            }
+            const int64_t next = (int64_t)(bytes / 4);
+            ck_assert_uint_eq(wrong_bytes(checkpoint, &c, 1, 0, 4, next, entry->info.count - next), 0);
+            flip(path, bad);
+        }
+    }
+    ck_assert_uint_eq(wrong_bytes(checkpoint, &c, 1, 0, 4, 0, entry->info.count), 0);
+    zero_checkpoint_close(checkpoint);
+    case_clear(&c);
+}
+END_TEST
+
+/* Whoever reads as much as fits reads each window once, if it has room for a window. */
+START_TEST(test_fit)
+{
+    checkpoint_case_t c = saved_by(_i == 1, 4, 0);
+    zero_checkpoint_t *checkpoint = opened(scratch);
+    const zero_manifest_t *manifest = zero_checkpoint_manifest(checkpoint);
+    for (int k = 0; k < CASE_LAYOUTS; k++)
+        for (int64_t most = 400; most < 400000; most = most * 3 + 1) {
+            const zero_tensor_entry_t *entry = zero_checkpoint_find(checkpoint, c.states[k], "embedding");
+            const uint64_t size = zero_tensor_bits(entry->info.dtype) / 8;
+            int64_t first = 0, fit;
+            for (; first < entry->info.count; first += fit) {
+                fit = zero_checkpoint_fit(checkpoint, entry, first, most);
+                ck_assert(fit >= 1 && fit <= most);
+                const uint64_t begin = entry->offset + (uint64_t)first * size;
+                uint64_t end = 0; /* the last end of a window in reach */
+                for (uint64_t n = 0; n < manifest->piece_count; n += zero_window_pieces(&manifest->pieces[n])) {
+                    const zero_piece_t *window = &manifest->pieces[n];
+                    const uint64_t behind = window->offset + zero_window_bytes(window);
+                    if ((int)window->file == entry->file && behind > begin && behind <= begin + (uint64_t)most * size &&
+                        behind <= entry->offset + entry->bytes)
+                        end = behind;
+                }
+                ck_assert_int_eq(fit, end >= begin + size ? (int64_t)((end - begin) / size) : most);
+            }
+            ck_assert_int_eq(first, entry->info.count);
+        }
+    zero_checkpoint_close(checkpoint);
+    case_clear(&c);
+}
+END_TEST
+
+/* Version 1 of the format differs in nothing else than that it has no runs. */
+START_TEST(test_old_version)
+{
+    checkpoint_case_t c = saved(4, 0);
+    size_t bytes;
+    char *text = read_whole(at("step-4/manifest.json"), &bytes), *version = strstr(text, "\"version\":2"), hash[17];
+    ck_assert_ptr_nonnull(version);
+    version[10] = '1';
+    snprintf(hash, sizeof hash, "%016" PRIx64, (uint64_t)XXH3_64bits(text, bytes - 30));
+    memcpy(text + bytes - 19, hash, 16);
+    write_whole(at("step-4/manifest.json"), text, bytes);
+    free(text);
+    zero_checkpoint_t *checkpoint = opened(scratch);
+    for (int k = 0; k < CASE_LAYOUTS; k++)
+        for (int t = 0; t < CASE_TENSORS; t++)
+            ck_assert_uint_eq(wrong_bytes(checkpoint, &c, k, t, 4, 0, c.layouts[k].tensors[t].info.count), 0);
+    zero_checkpoint_close(checkpoint);
+    case_clear(&c);
+}
+END_TEST
+
 START_TEST(test_not_whole)
 {
     checkpoint_case_t c = saved(4, 0);
@@ -326,9 +432,12 @@ Suite *checkpoint_reader_suite(void)
     Suite *suite = suite_create("reader");
     TCase *tests = tcase_create("reader");
     tcase_add_checked_fixture(tests, scratch_make, scratch_remove);
-    tcase_add_loop_test(tests, test_read, 0, 2);
+    tcase_add_loop_test(tests, test_read, 0, 4);
+    tcase_add_loop_test(tests, test_fit, 0, 2);
     tcase_add_test(tests, test_threads);
     tcase_add_test(tests, test_flipped_bits);
+    tcase_add_test(tests, test_flipped_runs);
+    tcase_add_test(tests, test_old_version);
     tcase_add_test(tests, test_not_whole);
     tcase_add_test(tests, test_newest_whole);
     tcase_add_loop_test(tests, test_not_consistent, 0, 6);

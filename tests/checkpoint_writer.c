@@ -50,17 +50,23 @@ static void check_files(const checkpoint_case_t *c, const char *folder, int64_t 
         }
 }
 
-/* Each piece has the hash of what lies there. */
+/* Each piece has the hash of what lies there, and is within limits. */
 static void check_pieces(const zero_manifest_t *manifest, const char *folder)
 {
-    char buffer[ZERO_PIECE_BYTES];
+    static char buffer[ZERO_PIECE_BYTES];
     for (uint64_t k = 0; k < manifest->piece_count; k++) {
         const zero_piece_t *piece = &manifest->pieces[k];
         char path[600];
         snprintf(path, sizeof path, "%s/%s", folder, manifest->files[piece->file].name);
         int fd = open(path, O_RDONLY);
-        ck_assert_int_eq(pread(fd, buffer, piece->bytes, (off_t)piece->offset), piece->bytes);
-        ck_assert(XXH3_64bits(buffer, piece->bytes) == piece->hash);
+        ck_assert(piece->bytes > 0 && piece->count > 0 && zero_window_bytes(piece) <= ZERO_WINDOW_BYTES);
+        ck_assert_uint_le((uint64_t)piece->bytes * piece->count, ZERO_PIECE_BYTES);
+        ck_assert(piece->count > 1 || piece->stride == piece->bytes);
+        for (uint32_t r = 0; r < piece->count; r++)
+            ck_assert_int_eq(pread(fd, buffer + (size_t)r * piece->bytes, piece->bytes,
+                                   (off_t)(piece->offset + (uint64_t)r * piece->stride)),
+                             piece->bytes);
+        ck_assert(XXH3_64bits(buffer, (size_t)piece->bytes * piece->count) == piece->hash);
         close(fd);
     }
 }
@@ -101,8 +107,6 @@ START_TEST(test_ranks)
     ck_assert_int_eq(open_files(), before);
     zero_piece_t *pieces = gather(writers, WORLD, &count);
     OK(case_manifest(&manifest, &c, 7, pieces, count, &why));
-    for (uint64_t k = 0; k < count; k++)
-        ck_assert(pieces[k].bytes > 0 && pieces[k].bytes <= ZERO_PIECE_BYTES);
     check_files(&c, folder, 7);
     check_pieces(&manifest, folder);
     zero_manifest_clear(&manifest);
@@ -121,6 +125,109 @@ START_TEST(test_ranks)
     for (int r = 0; r < WORLD; r++)
         zero_writer_destroy(writers[r]);
     case_clear(&c);
+}
+END_TEST
+
+/* Ranks that have parts of rows write the same files, with few pieces. */
+START_TEST(test_parts)
+{
+    static const uint64_t limits[] = {0, 5000};
+    zero_writer_t *writers[CASE_PARTS];
+    checkpoint_case_t c;
+    uint64_t count, runs = 0;
+    zero_manifest_t manifest;
+    const char *folder = at("step-7");
+    case_make(&c, limits[_i], false);
+    for (int r = 0; r < CASE_PARTS; r++)
+        OK(zero_writer_make(&writers[r], folder, c.layouts, CASE_LAYOUTS, &why));
+    OK(zero_writer_create(writers[1], &why));
+    for (int r = CASE_PARTS - 1; r >= 0; r--)
+        OK(case_write_part(writers[r], &c, r, 7, &why));
+    for (int r = 0; r < CASE_PARTS; r++)
+        OK(zero_writer_sync(writers[r], &why));
+    zero_piece_t *pieces = gather(writers, CASE_PARTS, &count);
+    OK(case_manifest(&manifest, &c, 7, pieces, count, &why));
+    check_files(&c, folder, 7);
+    check_pieces(&manifest, folder);
+    for (uint64_t k = 0; k < count; k++)
+        runs += pieces[k].count;
+    ck_assert_uint_gt(runs, 3 * 5000);
+    ck_assert_uint_lt(count, 150);
+    zero_manifest_clear(&manifest);
+    /* what one rank writes otherwise than the rest, or not at all, is found */
+    uint64_t k = 0;
+    while (pieces[k].count == 1)
+        k++;
+    const zero_piece_t good = pieces[k];
+    const zero_piece_t bad[] = {
+        {good.file, good.bytes, good.count - 1, good.stride, good.offset, good.hash},
+        {good.file, good.bytes, good.count + 1, good.stride, good.offset, good.hash},
+        {good.file, good.bytes, good.count, good.stride - good.bytes, good.offset, good.hash},
+        {good.file, good.bytes, good.count, good.stride + good.bytes, good.offset, good.hash},
+        {good.file, good.bytes / 2, good.count, good.stride, good.offset, good.hash},
+        {good.file, good.bytes, good.count, good.stride, good.offset + 1, good.hash},
+        {good.file, good.bytes, good.count, good.stride, good.offset + good.stride, good.hash},
+        {good.file, good.bytes, 1, good.bytes, good.offset, good.hash},
+    };
+    for (size_t n = 0; n < sizeof bad / sizeof bad[0]; n++) {
+        pieces[k] = bad[n];
+        ck_assert_int_eq(case_manifest(&manifest, &c, 7, pieces, count, &why), ZERO_ERR_PLAN);
+        EXPECT_NAMES(why.text, c.layouts[0].files[0].name);
+        zero_manifest_clear(&manifest);
+    }
+    pieces[k] = pieces[count - 1];
+    ck_assert_int_eq(case_manifest(&manifest, &c, 7, pieces, count - 1, &why), ZERO_ERR_PLAN);
+    zero_manifest_clear(&manifest);
+    free(pieces);
+    for (int r = 0; r < CASE_PARTS; r++)
+        zero_writer_destroy(writers[r]);
+    case_clear(&c);
+}
+END_TEST
+
+/* A window has at most 2^20 elements, a piece at most ZERO_PIECE_BYTES; runs of which no two fit are pieces alone. */
+START_TEST(test_windows)
+{
+    static const struct {
+        const char *dtype;
+        uint64_t bytes, stride, count, pieces, most; /* of a tensor with one rank's runs; the longest piece, in runs */
+    } rows[] = {{"U8", 1000, 4000, 1000, 4, 262},   {"F32", 1000, 4000, 3000, 3, 1048},
+                {"BF16", 1000, 4000, 1048, 2, 524}, {"F32", 1000, 8000, 1000, 2, 524},
+                {"F32", 600000, 1200000, 3, 3, 1},  {"F32", 600000, 1200000, 1, 1, 1},
+                {"U8", 600000, 1200000, 2, 2, 1},   {"F32", 4, 8, 3, 1, 3}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const uint64_t bytes = rows[i].bytes, stride = rows[i].stride, count = rows[i].count;
+        const int64_t size = zero_tensor_bits(rows[i].dtype) / 8;
+        const zero_tensor_info_t info = tensor("t", rows[i].dtype, (int64_t)(count * stride) / size, -1, -1);
+        zero_layout_t layout;
+        zero_writer_t *writer;
+        zero_manifest_t manifest = {0};
+        const zero_state_t state = ZERO_STATE_PARAM;
+        uint64_t found, longest = 0;
+        char folder[32];
+        snprintf(folder, sizeof folder, "w%zu", i);
+        char *memory = malloc((size_t)(count * bytes));
+        for (uint64_t k = 0; k < count * bytes; k++)
+            memory[k] = (char)(k * 31 >> 3);
+        OK(zero_layout_make(&layout, "w", &info, 1, 0, &why));
+        OK(zero_writer_make(&writer, at(folder), &layout, 1, &why));
+        OK(zero_writer_create(writer, &why));
+        for (uint64_t place = 0; place < stride / bytes; place++)
+            OK(zero_writer_write_runs(writer, 0, 0, place * bytes, bytes, count, stride, memory, &why));
+        const zero_piece_t *pieces = zero_writer_pieces(writer, &found);
+        for (uint64_t k = 0; k < found; k++)
+            longest = pieces[k].count > longest ? pieces[k].count : longest;
+        ck_assert_uint_eq(longest, rows[i].most);
+        ck_assert_uint_eq(found, 1 + rows[i].pieces * (stride / bytes) +
+                                     (rows[i].most == 1 ? (count * stride - 1) / ZERO_PIECE_BYTES : 0));
+        OK(zero_manifest_begin(&manifest, 1, 1, "sgd", NULL, NULL, 0, &why));
+        OK(zero_manifest_files(&manifest, &layout, &state, 1, pieces, found, &why));
+        check_pieces(&manifest, at(folder));
+        zero_manifest_clear(&manifest);
+        zero_writer_destroy(writer);
+        zero_layout_clear(&layout);
+        free(memory);
+    }
 }
 END_TEST
 
@@ -246,6 +353,12 @@ START_TEST(test_writer_refused)
     ck_assert_int_eq(zero_writer_write(writer, 0, CASE_TENSORS, 0, 0, "", &why), ZERO_ERR_ARG);
     ck_assert_int_eq(zero_writer_write(writer, CASE_LAYOUTS, 0, 0, 0, "", &why), ZERO_ERR_ARG);
     OK(zero_writer_write(writer, 0, 1, bytes, 0, NULL, &why));
+    static const uint64_t runs[][3] = {{0, 2, 8}, {8, 0, 8}, {8, 2, 0}, {8, 2, 12}, {8, UINT64_MAX, UINT64_MAX - 7}};
+    for (size_t k = 0; k < sizeof runs / sizeof runs[0]; k++)
+        ck_assert_int_eq(zero_writer_write_runs(writer, 0, 1, 0, runs[k][0], runs[k][1], runs[k][2], "", &why),
+                         ZERO_ERR_ARG);
+    ck_assert_int_eq(zero_writer_write_runs(writer, 0, 1, bytes - 23, 8, 2, 16, "", &why), ZERO_ERR_ARG);
+    EXPECT_NAMES(why.text, "'layer.0.weight' 4290");
     zero_writer_destroy(writer);
     /* a limit on sizes shows when the files are made, before anything is written */
     struct rlimit limit = {100000, RLIM_INFINITY};
@@ -266,6 +379,8 @@ Suite *checkpoint_writer_suite(void)
     TCase *tests = tcase_create("writer");
     tcase_add_checked_fixture(tests, scratch_make, scratch_remove);
     tcase_add_loop_test(tests, test_ranks, 0, 3);
+    tcase_add_loop_test(tests, test_parts, 0, 2);
+    tcase_add_test(tests, test_windows);
     tcase_add_test(tests, test_many_files);
     tcase_add_loop_test(tests, test_direct, 0, 2);
     tcase_add_test(tests, test_writer_refused);

@@ -43,10 +43,18 @@ static void check(const zero_manifest_t *m)
         const zero_manifest_file_t *file = &m->files[f];
         need(is_plain(file->name) && zero_checkpoint_state_name(file->state) && file->first == first);
         need(first + file->count <= m->piece_count);
-        for (uint64_t k = first; k < first + file->count; k++) {
-            need(m->pieces[k].file == (uint32_t)f && m->pieces[k].offset == end);
-            need(m->pieces[k].bytes > 0 && m->pieces[k].bytes <= ZERO_PIECE_BYTES);
-            end += m->pieces[k].bytes;
+        for (uint64_t k = first; k < first + file->count;) {
+            const zero_piece_t *window = &m->pieces[k];
+            need(window->bytes > 0 && window->count > 0 && window->stride % window->bytes == 0);
+            need((uint64_t)window->bytes * window->count <= ZERO_PIECE_BYTES);
+            need(zero_window_bytes(window) <= ZERO_WINDOW_BYTES);
+            need(window->count > 1 ? window->stride > window->bytes : window->stride == window->bytes);
+            for (uint64_t at = 0; at < window->stride; at += window->bytes, k++) {
+                const zero_piece_t *piece = &m->pieces[k];
+                need(k < first + file->count && piece->file == (uint32_t)f && piece->offset == end + at);
+                need(piece->bytes == window->bytes && piece->count == window->count && piece->stride == window->stride);
+            }
+            end += zero_window_bytes(window);
         }
         need(end == file->bytes);
         first += file->count;
@@ -94,7 +102,7 @@ static void repair(uint8_t *data, size_t size)
 }
 
 #define HEAD(step)                                                                                \
-    "{\"format\":\"" ZERO_MANIFEST_FORMAT "\",\"version\":1,\"library\":\"0.1.0\",\"step\":" step \
+    "{\"format\":\"" ZERO_MANIFEST_FORMAT "\",\"version\":2,\"library\":\"0.1.0\",\"step\":" step \
     ",\"applied\":3,\"optimizer\":\"adamw\",\"params\":["
 #define PARAM "{\"name\":\"w\",\"dtype\":\"bf16\",\"shape\":[2,3],\"trainable\":true}"
 #define PARAM2 ",{\"name\":\"b\",\"dtype\":\"fp32\",\"shape\":[],\"trainable\":false}"
@@ -102,6 +110,10 @@ static void repair(uint8_t *data, size_t size)
     "{\"name\":\"a\",\"state\":\"parameters\",\"bytes\":14,\"blocks\":[[0,4,\"0123456789abcdef\"]," \
     "[4,10,\"00000000ffffffff\"]]}"
 #define FILE2 ",{\"name\":\"b\",\"state\":\"moment2\",\"bytes\":0,\"blocks\":[]}"
+#define FILE3                                                                                        \
+    ",{\"name\":\"c\",\"state\":\"master\",\"bytes\":31,\"blocks\":[[0,4,\"0123456789abcdef\",3,8]," \
+    "[4,4,\"00000000ffffffff\",3,8],[24,1,\"0123456789abcdef\"],[25,1,\"0123456789abcdef\",2,3],"    \
+    "[26,1,\"0123456789abcdef\",2,3],[27,1,\"0123456789abcdef\",2,3]]}"
 #define TAIL ",\n\"check\":\"0000000000000000\"}\n"
 #define SEED(text)            \
     {                         \
@@ -109,7 +121,8 @@ static void repair(uint8_t *data, size_t size)
     }
 
 static const fuzz_seed_t seeds[] = {
-    SEED(HEAD("3") PARAM PARAM2 "],\"files\":[" FILE1 FILE2 "],\"about\":{\"a\":[1,2.5]},\"caller\":\"00ff10\"" TAIL),
+    SEED(HEAD("3") PARAM PARAM2 "],\"files\":[" FILE1 FILE2 FILE3
+                                "],\"about\":{\"a\":[1,2.5]},\"caller\":\"00ff10\"" TAIL),
     SEED(HEAD("9223372036854775807") "],\"files\":[" FILE1 "],\"caller\":\"\"" TAIL),
     SEED(HEAD("3") PARAM "],\"files\":[],\"caller\":\"\"" TAIL),
     SEED("{\"a\":1" TAIL),
@@ -145,7 +158,8 @@ static const char *const words[] = {
     "../",
     "/dev/null",
     ".",
-    "\"version\":2",
+    "\"version\":1",
+    "\"version\":3",
     "\"about\":",
     "\"loss_scale\":{\"value\":65536,\"good_steps\":7,\"overflows\":1},",
     "\"caller\":",
@@ -158,8 +172,12 @@ static const char *const words[] = {
     "\"fp16\"",
     "[0,4,\"0123456789abcdef\"]",
     "[14,1048576,\"0123456789abcdef\"]",
+    "[0,4,\"0123456789abcdef\",3,8]",
+    "[24,4,\"0123456789abcdef\",2,4194304]",
+    ",2,8",
     PARAM2,
     FILE2,
+    FILE3,
     TAIL,
     "\x1b[2J",
     "\xff\xfe",

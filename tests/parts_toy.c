@@ -21,7 +21,8 @@ const parts_shape_t parts_shapes[PARTS_PARAMS] = {{"rows", 0, 2, {512, 3, 0}, 0,
                                                   {"still", 2, 2, {10, 6, 0}, 0, 1, false, true, false},
                                                   {"frozen", 2, 2, {3, 20, 0}, 1, 1, false, true, false},
                                                   {"held", 2, 1, {50, 0, 0}, -1, 1, true, true, false},
-                                                  {"odd", 2, 2, {9, 12, 0}, 1, 1, false, false, true}};
+                                                  {"odd", 2, 2, {2400, 444, 0}, 1, 1, false, false, true},
+                                                  {"wide", 1, 2, {600, 512, 0}, 1, 1, false, false, false}};
 
 int64_t parts_count(int p)
 {

@@ -9,7 +9,7 @@
 #include "tests/ranks.h"
 #include "zero/base/base.h"
 
-enum { PARTS_PARAMS = 14, PARTS_UNITS = 3, PARTS_STATES = ZERO_STATE_MOMENT2 + 1 };
+enum { PARTS_PARAMS = 15, PARTS_UNITS = 3, PARTS_STATES = ZERO_STATE_MOMENT2 + 1 };
 enum { PARTS_LONG = 2 * 1100800 }; /* elements of the largest: more than are read at a time, twice */
 
 typedef struct parts_shape {

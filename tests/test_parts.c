@@ -3,6 +3,7 @@
  * the same whole parameters, a step makes the same bits of them, checkpoints have the same bytes, and each mesh loads
  * those of others. */
 #include "tests/parts_toy.h"
+#include "zero/checkpoint/manifest.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,8 +82,21 @@ static int shell(const char *format, const char *a, const char *b)
     return system(command);
 }
 
-/* Each mesh saves the same files. Each loads what the first one or the one before it saved, with the rule, and with the
- * other one, and has what the first mesh has then. */
+/* The number of pieces in a checkpoint's manifest. */
+static uint64_t pieces_of(const char *folder)
+{
+    char path[100];
+    zero_manifest_t manifest;
+    zero_error_t error = {0};
+    snprintf(path, sizeof path, "%s/step-%d", folder, STEPS);
+    ck_assert_msg(zero_manifest_read(&manifest, path, &error) == ZERO_OK, "%s", error.text);
+    const uint64_t count = manifest.piece_count;
+    zero_manifest_clear(&manifest);
+    return count;
+}
+
+/* Each mesh saves the same files, in pieces that are not as many as rows. Each loads what the first one or the one
+ * before it saved, with the rule, and with the other one, and has what the first mesh has then. */
 START_TEST(meshes_load_checkpoints_of_others)
 {
     const zero_dtype_t dtype = _i % 2 ? ZERO_BF16 : ZERO_FP32;
@@ -102,6 +116,7 @@ START_TEST(meshes_load_checkpoints_of_others)
                   "done",
                   folder[0], folder[m]),
             0);
+        ck_assert_uint_le(pieces_of(folder[m]), 4 * pieces_of(folder[0]));
     }
     for (int m = 0; m < PARTS_MESHES; m++)
         for (int k = 0; k < 4; k++) {
@@ -139,6 +154,28 @@ START_TEST(blocks_across_parts)
     }
     ck_assert_int_eq(shell("rm -rf '%s'%s", folder, ""), 0);
     parts_record_free(&saved);
+    parts_record_free(&later);
+}
+END_TEST
+
+/* The same the other way: what 4 ranks wrote as fp32 in windows that end within a block, one rank reads as blocks. */
+START_TEST(windows_across_blocks)
+{
+    char folder[2][64];
+    parts_record_t saved = parts_record_make(), converted = parts_record_make(), later = parts_record_make();
+    for (int k = 0; k < 4; k++) {
+        parts_case_t c = parts_case(k == 1 ? 4 : 0, 0, ZERO_FP32, k < 2 ? ZERO_RULE_ADAMW : ZERO_RULE_ADAMW8);
+        snprintf(folder[k % 2], sizeof folder[k % 2], "test_parts.%d.windows%d", (int)getpid(), k % 2);
+        c.odd = true;
+        c.folder = folder[k % 2];
+        c.record = k < 2 ? &saved : &converted;
+        c.later = &later;
+        c.first = k == 0 || k == 2;
+        parts_run(&c, k < 2 ? save_body : load_body);
+    }
+    ck_assert_int_eq(shell("rm -rf '%s' '%s'", folder[0], folder[1]), 0);
+    parts_record_free(&saved);
+    parts_record_free(&converted);
     parts_record_free(&later);
 }
 END_TEST
@@ -246,7 +283,7 @@ START_TEST(optimizers_that_parts_exclude)
 {
     commit(true, ZERO_RULE_ADAMW, ZERO_OK, "");
     commit(false, ZERO_RULE_ADAMW8, ZERO_OK, "");
-    commit(true, ZERO_RULE_ADAMW8, ZERO_ERR_UNSUPPORTED, "config.mesh.tensor 4 `dimension 1` 'odd' 3 128");
+    commit(true, ZERO_RULE_ADAMW8, ZERO_ERR_UNSUPPORTED, "config.mesh.tensor 4 `dimension 1` 'odd' 111 128");
     commit(false, ZERO_RULE_MUON, ZERO_ERR_UNSUPPORTED, "'rows' config.mesh.tensor 4 elementwise split_dim");
 }
 END_TEST
@@ -265,6 +302,7 @@ int main(void)
     add_case(suite, "contents", every_mesh_has_the_same_contents, 4);
     add_case(suite, "checkpoints", meshes_load_checkpoints_of_others, 4);
     add_case(suite, "blocks", blocks_across_parts, 1);
+    add_case(suite, "windows", windows_across_blocks, 1);
     add_case(suite, "updates", updates_of_whole_parameters, 1);
     add_case(suite, "failures", failures_name_elements_of_the_whole, 1);
     add_case(suite, "refusals", optimizers_that_parts_exclude, 1);

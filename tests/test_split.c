@@ -33,6 +33,27 @@ static int place_of(const zero_spec_param_t *p, int tensor, int64_t i)
     return (int)(i / inner % n % block / part);
 }
 
+/* From each element of a part to each end, several runs at once are the same runs as one after the other, and all whole
+ * ones that follow the first are among them. */
+static void check_runs(const zero_spec_t *spec, const zero_spec_param_t *p, int rank)
+{
+    const int64_t step = p->count / 8 + 1;
+    for (int64_t begin = 0; begin < p->count; begin += step)
+        for (int64_t end = begin + 1; end <= p->count; end += step) {
+            int64_t times, at = begin, k = 0;
+            const zero_split_run_t runs = zero_split_runs(spec, p, rank, begin, end, &times);
+            ck_assert_int_ge(times, 1);
+            ck_assert(times == 1 || runs.next - begin == times * runs.count);
+            for (zero_split_run_t run; k < times; k++, at = run.next) {
+                run = zero_split_run(spec, p, rank, at, end);
+                ck_assert_int_eq(run.begin, runs.begin + k * spec->mesh.tensor * runs.count);
+                ck_assert_int_eq(run.count, runs.count);
+            }
+            ck_assert_int_eq(at, runs.next);
+            ck_assert(runs.count != p->run || end - at < p->run);
+        }
+}
+
 /* The parts of all places together are the elements of the whole, each once. A part has its elements in their order,
  * and in the shape that it says; padding is behind them. */
 static void check_cover(const zero_spec_t *spec, const zero_spec_param_t *p)
@@ -63,6 +84,7 @@ static void check_cover(const zero_spec_t *spec, const zero_spec_param_t *p)
             }
         }
         ck_assert_int_eq(zero_split_below(spec, p, rank, p->total), seen);
+        check_runs(spec, p, rank);
     }
     for (int64_t i = 0; i < p->total; i++)
         ck_assert_int_eq(found[i], 1);

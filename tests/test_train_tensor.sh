@@ -130,9 +130,10 @@ names out "gradients are reduced as int8 codes" || fail "the plan has no codes: 
 set -- --batch 12 --reduce last
 mesh_run whole.log 4 --pipe 2 --tensor 2 "$@" --steps 4
 mesh_run first.log 4 --pipe 2 --tensor 2 "$@" --steps 2 --save ck-tensor
+mesh_run first.log 4 --tensor 4 "$@" --steps 2 --save ck-4
 mesh_run first.log 3 --stage 3 "$@" --steps 2 --save ck-3
 grep '"event":"step"' whole.log | tail -2 >tail.log
-for from in ck-tensor ck-3; do
+for from in ck-tensor ck-4 ck-3; do
     for mesh in "3 --stage 3" "1" "4 --tensor 4" "4 --tensor 2 --stage 3 --offload all" "4 --pipe 2 --tensor 2"; do
         # shellcheck disable=SC2086
         mesh_run next.log $mesh "$@" --steps 4 --resume $from
@@ -149,6 +150,28 @@ for from in ck-tensor ck-3; do
         cmp out-mesh/model.safetensors "out-$from/model.safetensors" || fail "$from at $mesh: another export"
     done
 done
+
+# A manifest names parts of many rows at once. It does not depend on where state is.
+for tensor in 1 2 4; do
+    mesh_run first.log $tensor --tensor $tensor --model wide.json --steps 1 --save "wide-$tensor"
+    wc -c <"wide-$tensor/step-1/manifest.json" >"bytes-$tensor"
+    [ "$(cat "bytes-$tensor")" -lt $((3 * $(cat bytes-1))) ] ||
+        fail "--tensor $tensor: a manifest of $(cat "bytes-$tensor") bytes, and of $(cat bytes-1) at one rank"
+done
+mkdir drive
+# shellcheck disable=SC2086
+if timeout 60 "$train" --model llama.json $small --ranks 1 --offload all --offload-tier nvme --nvme-path drive \
+    >out 2>err; then
+    mesh_run first.log 4 --tensor 4 --model wide.json --steps 1 --save wide-nvme --offload all --offload-tier nvme \
+        --nvme-path drive
+    for file in wide-4/step-1/*.safetensors; do
+        cmp "$file" "wide-nvme/step-1/${file##*/}" || fail "nvme: another ${file##*/}"
+    done
+    [ "$(wc -c <wide-nvme/step-1/manifest.json)" -lt $((3 * $(cat bytes-1))) ] ||
+        fail "nvme: a manifest of $(wc -c <wide-nvme/step-1/manifest.json) bytes"
+else
+    echo "no folder on a drive, so nothing is on nvme: $(cat err)"
+fi
 
 # ---- the plan ------------------------------------------------------------------------------------------------------
 

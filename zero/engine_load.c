@@ -184,9 +184,24 @@ static source_t source_of(const load_t *l, zero_param_t param, zero_state_t stat
     return s;
 }
 
-/* The window that begins with segment element `at`, up to `end`. It ends where one of the checkpoint's pieces ends, so
- * that each is read once. In a coded tensor it begins with a block. */
-static window_t window_at(const load_t *l, const source_t *s, int64_t at, int64_t end)
+/* The element of the tensor up to which to read at once from element begin, which is the first of its block. Where it
+ * can, that is where one of the checkpoint's windows ends, so that each is read once. Otherwise it is any multiple of
+ * own, the block of the format in which the engine keeps the elements. */
+static int64_t limit_of(const load_t *l, const source_t *s, int64_t begin, int64_t own)
+{
+    /* a coded tensor is one of bytes */
+    const int64_t block = s->format.block, bytes = zero_format_is_coded(&s->format) ? s->format.block_bytes : 1,
+                  first = begin / block * bytes,
+                  fit = zero_checkpoint_fit(l->checkpoint, s->tensor, first, ZERO_ENGINE_PIECE / block * bytes),
+                  limit = begin + fit / bytes * block;
+    if (first + fit == s->tensor->info.count)
+        return limit;
+    return (limit / own * own > begin ? limit : begin + ZERO_ENGINE_PIECE) / own * own;
+}
+
+/* The window that begins with segment element `at`, up to `end`. In a coded tensor it begins with a block; it ends with
+ * one of own elements. */
+static window_t window_at(const load_t *l, const source_t *s, int64_t at, int64_t end, int64_t own)
 {
     const zero_spec_t *spec = &l->engine->spec;
     const zero_spec_param_t *p = &spec->params[s->param];
@@ -194,11 +209,11 @@ static window_t window_at(const load_t *l, const source_t *s, int64_t at, int64_
     const zero_split_run_t run = zero_split_run(spec, p, rank, at - s->offset, end - s->offset);
     if (run.count == 0)
         return (window_t){.range = {at, s->offset + run.next}};
-    const int64_t begin = s->first + run.begin, limit = (begin / ZERO_ENGINE_PIECE + 1) * ZERO_ENGINE_PIECE - s->first,
+    const int64_t block = (s->first + run.begin) / s->format.block * s->format.block,
+                  limit = limit_of(l, s, block, own) - s->first,
                   most = zero_split_below(spec, p, rank, limit < p->total ? limit : p->total) + s->offset,
                   until = most < end ? most : end;
     const int64_t last = zero_split_run(spec, p, rank, until - 1 - s->offset, until - s->offset).begin;
-    const int64_t block = begin / s->format.block * s->format.block;
     return (window_t){{at, until}, block, s->first + last + 1 - block};
 }
 
@@ -262,7 +277,7 @@ static zero_status_t load_values(const load_t *l, zero_param_t param)
     window_t w = {.range.end = mine.begin};
     while (s.tensor && w.range.end < mine.end && status == ZERO_OK) {
         const float *values = NULL;
-        w = window_at(l, &s, w.range.end, mine.end);
+        w = window_at(l, &s, w.range.end, mine.end, 1);
         if (w.count > 0)
             status = read_values(l, &s, &w, 0, &values);
         if (status == ZERO_OK && values)
@@ -304,7 +319,7 @@ static zero_status_t load_moment(const load_t *l, zero_param_t param, int i)
         zero_range_t mine = zero_range_both(zero_engine_range(engine, param), piece.range);
         window_t w = {.range.end = mine.begin};
         while (w.range.end < mine.end && status == ZERO_OK) {
-            w = window_at(l, &s, w.range.end, mine.end);
+            w = window_at(l, &s, w.range.end, mine.end, engine->plan->buffers[piece.buffer].format.block);
             if (w.count > 0)
                 status = load_window(l, &s, &w, i, &piece);
         }

@@ -26,14 +26,17 @@ static zero_status_t sink_write(void *ctx, int32_t param, zero_state_t state, in
     const int tensor = s->tensor[tile.tensor * ZERO_SAVER_STATES + i];
     zero_status_t status = ZERO_OK;
     zero_split_run_t run;
-    /* Runs consist of whole blocks: zero_engine_find_tensors refuses others. */
+    int64_t times;
+    /* Ranks that have the other parts get the same ranges of them, so their runs fit between these. Runs consist of
+     * whole blocks: zero_engine_find_tensors refuses others. */
     for (int64_t at = begin; at < begin + count && status == ZERO_OK; at = run.next) {
-        run = zero_split_run(spec, &spec->params[param], s->engine->rank, at, begin + count);
+        run = zero_split_runs(spec, &spec->params[param], s->engine->rank, at, begin + count, &times);
         if (run.count > 0)
-            status = zero_writer_write(s->writer, s->layout_of[i], tensor,
-                                       zero_format_bytes(&format, tile.first + run.begin),
-                                       zero_format_bytes(&format, run.count),
-                                       (const char *)values + zero_format_bytes(&format, at - begin), error);
+            status = zero_writer_write_runs(s->writer, s->layout_of[i], tensor,
+                                            zero_format_bytes(&format, tile.first + run.begin),
+                                            zero_format_bytes(&format, run.count), (uint64_t)times,
+                                            zero_format_bytes(&format, run.count * spec->mesh.tensor),
+                                            (const char *)values + zero_format_bytes(&format, at - begin), error);
     }
     return status;
 }

@@ -39,11 +39,11 @@ static zero_status_t no_memory(const char *path, zero_error_t *error)
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
 
-/* The piece that has a byte of a file: there is one for each. */
-static const zero_piece_t *piece_of(const zero_checkpoint_t *c, int file, uint64_t offset)
+/* The first piece of the window that has a byte of a file: there is one for each. */
+static const zero_piece_t *window_of(const zero_checkpoint_t *c, int file, uint64_t offset)
 {
     const zero_piece_t *pieces = &c->manifest.pieces[c->manifest.files[file].first];
-    uint64_t low = 0, high = c->manifest.files[file].count; /* it is in [low, high) */
+    uint64_t low = 0, high = c->manifest.files[file].count; /* a piece of it is in [low, high) */
     while (high - low > 1) {
         uint64_t middle = low + (high - low) / 2;
         if (pieces[middle].offset <= offset)
@@ -51,29 +51,63 @@ static const zero_piece_t *piece_of(const zero_checkpoint_t *c, int file, uint64
         else
             high = middle;
     }
+    /* A window of several pieces ends behind the first run of its last one. */
+    while (low > 0 && pieces[low - 1].count > 1 && pieces[low - 1].offset + pieces[low - 1].bytes == pieces[low].offset)
+        low--;
     return &pieces[low];
 }
 
-/* Whether bytes are those of a piece. tensor is for the sentence. */
-static zero_status_t check_piece(const zero_checkpoint_t *c, const zero_piece_t *piece, const void *bytes,
+/* XXH3 of runs of bytes; false: no memory. */
+static bool hash_runs(const zero_piece_t *piece, const char *bytes, uint64_t *hash)
+{
+    XXH3_state_t *state = XXH3_createState();
+    bool failed = !state || XXH3_64bits_reset(state) != XXH_OK;
+    for (uint32_t k = 0; k < piece->count && !failed; k++)
+        failed = XXH3_64bits_update(state, bytes + (size_t)k * piece->stride, piece->bytes) != XXH_OK;
+    *hash = failed ? 0 : XXH3_64bits_digest(state);
+    XXH3_freeState(state);
+    return !failed;
+}
+
+/* Whether a piece has its bytes; the first is given, what lies between its runs in the file lies there too. tensor is
+ * for the sentence. */
+static zero_status_t check_piece(const zero_checkpoint_t *c, const zero_piece_t *piece, const char *bytes,
                                  const char *tensor, zero_error_t *error)
 {
     zero_quoted_t name;
-    if (XXH3_64bits(bytes, piece->bytes) == piece->hash)
+    char runs[64] = "";
+    uint64_t hash = 0;
+    if (piece->count == 1)
+        hash = XXH3_64bits(bytes, piece->bytes);
+    else if (!hash_runs(piece, bytes, &hash))
+        return no_memory(c->path, error);
+    if (hash == piece->hash)
         return ZERO_OK;
+    if (piece->count > 1)
+        snprintf(runs, sizeof runs, "%u runs, %u bytes apart, of ", piece->count, piece->stride);
     return zero_fail(error, ZERO_ERR_FORMAT,
-                     "'%s' is damaged: its %u bytes from byte %llu (%s%s%s) are not those that were written",
-                     c->files[piece->file].path, piece->bytes, (unsigned long long)piece->offset,
+                     "'%s' is damaged: its %s%u bytes from byte %llu (%s%s%s) are not those that were written",
+                     c->files[piece->file].path, runs, piece->bytes, (unsigned long long)piece->offset,
                      tensor ? "tensor '" : "header", tensor ? zero_quote(&name, tensor) : "", tensor ? "'" : "");
 }
 
-/* A whole piece. tensor is for the sentence. */
-static zero_status_t read_piece(const zero_checkpoint_t *c, const zero_piece_t *piece, void *out, const char *tensor,
-                                zero_error_t *error)
+/* The same for all pieces of a window. */
+static zero_status_t check_window(const zero_checkpoint_t *c, const zero_piece_t *window, const char *bytes,
+                                  const char *tensor, zero_error_t *error)
 {
-    const zero_safetensors_t *file = &c->files[piece->file];
-    zero_status_t status = zero_read_file(file->fd, file->path, piece->offset, out, piece->bytes, error);
-    return status == ZERO_OK ? check_piece(c, piece, out, tensor, error) : status;
+    zero_status_t status = ZERO_OK;
+    for (uint64_t k = 0; k < zero_window_pieces(window) && status == ZERO_OK; k++)
+        status = check_piece(c, &window[k], bytes + k * window->bytes, tensor, error);
+    return status;
+}
+
+/* A whole window. tensor is for the sentence. */
+static zero_status_t read_window(const zero_checkpoint_t *c, const zero_piece_t *window, void *out, const char *tensor,
+                                 zero_error_t *error)
+{
+    const zero_safetensors_t *file = &c->files[window->file];
+    zero_status_t status = zero_read_file(file->fd, file->path, window->offset, out, zero_window_bytes(window), error);
+    return status == ZERO_OK ? check_window(c, window, out, tensor, error) : status;
 }
 
 /* Bytes [offset, offset + bytes) of a file, or only a check of them where out is NULL. */
@@ -83,20 +117,21 @@ static zero_status_t read_range(const zero_checkpoint_t *c, int number, uint64_t
     char *to = out, *edge = NULL;
     zero_status_t status = ZERO_OK;
     uint64_t asked = offset; /* up to where the system has been told to read ahead */
-    const zero_piece_t *piece = bytes > 0 ? piece_of(c, number, offset) : NULL;
-    for (; bytes > 0 && status == ZERO_OK; piece++) {
-        uint64_t lead = offset - piece->offset, n = piece->bytes - lead < bytes ? piece->bytes - lead : bytes;
-        bool whole = to && n == piece->bytes;
+    const zero_piece_t *window = bytes > 0 ? window_of(c, number, offset) : NULL;
+    for (; bytes > 0 && status == ZERO_OK; window += zero_window_pieces(window)) {
+        uint64_t lead = offset - window->offset, left = zero_window_bytes(window) - lead,
+                 n = left < bytes ? left : bytes;
+        bool whole = to && n == zero_window_bytes(window);
         if (bytes > ZERO_PIECE_BYTES && asked < offset + bytes && asked - offset < AHEAD_BYTES / 2) {
             uint64_t more = offset + bytes - asked < AHEAD_BYTES ? offset + bytes - asked : AHEAD_BYTES;
             posix_fadvise(c->files[number].fd, (off_t)asked, (off_t)more, POSIX_FADV_WILLNEED);
             asked += more;
         }
-        if (!whole && !edge && !(edge = malloc(ZERO_PIECE_BYTES))) {
+        if (!whole && !edge && !(edge = malloc(ZERO_WINDOW_BYTES))) {
             status = no_memory(c->path, error);
             break;
         }
-        status = read_piece(c, piece, whole ? to : edge, tensor, error);
+        status = read_window(c, window, whole ? to : edge, tensor, error);
         if (status == ZERO_OK && to && !whole)
             memcpy(to, edge + lead, (size_t)n);
         to = to ? to + n : NULL;
@@ -131,6 +166,16 @@ zero_status_t zero_checkpoint_read(const zero_checkpoint_t *checkpoint, const ze
                              : status;
 }
 
+int64_t zero_checkpoint_fit(const zero_checkpoint_t *checkpoint, const zero_tensor_entry_t *tensor, int64_t first,
+                            int64_t most)
+{
+    const uint64_t size = zero_tensor_bits(tensor->info.dtype) / 8, begin = tensor->offset + (uint64_t)first * size;
+    if (most >= tensor->info.count - first)
+        return tensor->info.count - first;
+    const uint64_t end = window_of(checkpoint, tensor->file, begin + (uint64_t)most * size)->offset;
+    return end >= begin + size ? (int64_t)((end - begin) / size) : most;
+}
+
 /* Reads whole pages past the page cache; false: that does not work here. */
 static bool read_direct(int fd, uint64_t offset, uint64_t bytes, uint64_t least, char *out)
 {
@@ -155,14 +200,14 @@ zero_status_t zero_checkpoint_read_pages(const zero_checkpoint_t *checkpoint, co
     *bytes = room;
     if (status != ZERO_OK || length == 0)
         return status;
-    const zero_piece_t *piece = piece_of(checkpoint, tensor->file, offset),
-                       *last = piece_of(checkpoint, tensor->file, offset + length - 1);
-    uint64_t begin = piece->offset / ZERO_PAGE * ZERO_PAGE, end = last->offset + last->bytes;
+    const zero_piece_t *window = window_of(checkpoint, tensor->file, offset),
+                       *last = window_of(checkpoint, tensor->file, offset + length - 1);
+    uint64_t begin = window->offset / ZERO_PAGE * ZERO_PAGE, end = last->offset + zero_window_bytes(last);
     uint64_t pages = (end - begin + ZERO_PAGE - 1) / ZERO_PAGE * ZERO_PAGE;
     if (!read_direct(checkpoint->direct[tensor->file], begin, pages, end - begin, room))
         return read_range(checkpoint, tensor->file, offset, length, room, tensor->info.name, error);
-    for (; piece <= last && status == ZERO_OK; piece++)
-        status = check_piece(checkpoint, piece, (char *)room + (piece->offset - begin), tensor->info.name, error);
+    for (; window <= last && status == ZERO_OK; window += zero_window_pieces(window))
+        status = check_window(checkpoint, window, (char *)room + (window->offset - begin), tensor->info.name, error);
     const char *found = (char *)room + (offset - begin);
     *bytes = offset % sizeof(float) == 0 ? found : memmove(room, found, (size_t)length);
     return status;

@@ -97,26 +97,45 @@ static int by_place(const void *a, const void *b)
     return (x->offset > y->offset) - (x->offset < y->offset);
 }
 
+/* Whether the pieces fill the window that begins at a byte. There are as many as it needs. */
+static bool fill_window(const zero_piece_t *pieces, uint64_t begin)
+{
+    const zero_piece_t *like = &pieces[0];
+    for (uint64_t k = 0; k < zero_window_pieces(like); k++)
+        if (pieces[k].offset != begin + k * like->bytes || pieces[k].bytes != like->bytes ||
+            pieces[k].count != like->count || pieces[k].stride != like->stride)
+            return false;
+    return true;
+}
+
+uint64_t zero_manifest_cover(const zero_piece_t *pieces, uint64_t count, uint64_t *end)
+{
+    uint64_t k = 0;
+    *end = 0;
+    while (k < count && zero_window_pieces(&pieces[k]) <= count - k && fill_window(&pieces[k], *end)) {
+        *end += zero_window_bytes(&pieces[k]);
+        k += zero_window_pieces(&pieces[k]);
+    }
+    return k;
+}
+
 /* The pieces of a file, which begin at manifest->pieces[first]. */
 static zero_status_t take_pieces(zero_manifest_t *manifest, int number, uint64_t first, zero_error_t *error)
 {
     zero_manifest_file_t *file = &manifest->files[number];
-    uint64_t end = 0, k = first;
-    for (; k < manifest->piece_count && manifest->pieces[k].file == (uint32_t)number; k++) {
-        if (manifest->pieces[k].offset != end)
-            break;
-        end += manifest->pieces[k].bytes;
-    }
-    if (end != file->bytes || (k < manifest->piece_count && manifest->pieces[k].file == (uint32_t)number))
-        return zero_fail(error, ZERO_ERR_PLAN,
-                         "'%s' is not written exactly once: its bytes up to %llu of %llu are, and then %s", file->name,
-                         (unsigned long long)end, (unsigned long long)file->bytes,
-                         k < manifest->piece_count && manifest->pieces[k].file == (uint32_t)number &&
-                                 manifest->pieces[k].offset < end
-                             ? "some twice"
-                             : "some not at all");
+    const zero_piece_t *pieces = &manifest->pieces[first];
+    uint64_t count = 0, end;
+    while (first + count < manifest->piece_count && pieces[count].file == (uint32_t)number)
+        count++;
+    const uint64_t whole = zero_manifest_cover(pieces, count, &end);
+    if (whole < count || end != file->bytes)
+        return zero_fail(error, ZERO_ERR_PLAN, "'%s' is not written exactly once: its bytes up to %llu of %llu are%s",
+                         file->name, (unsigned long long)end, (unsigned long long)file->bytes,
+                         whole == count               ? ""
+                         : pieces[whole].offset < end ? ", and then some twice"
+                                                      : ", and then others than those that follow");
     file->first = first;
-    file->count = k - first;
+    file->count = count;
     return ZERO_OK;
 }
 
@@ -237,9 +256,13 @@ static void put_file(text_t *text, const zero_manifest_file_t *file, const zero_
     put_string(text, file->name);
     print(text, ",\"state\":\"%s\",\"bytes\":%" PRIu64 ",\"blocks\":[", zero_checkpoint_state_name(file->state),
           file->bytes);
-    for (uint64_t k = 0; k < file->count; k++)
-        print(text, "%s[%" PRIu64 ",%" PRIu32 ",\"%016" PRIx64 "\"]", k > 0 ? "," : "", pieces[k].offset,
+    for (uint64_t k = 0; k < file->count; k++) {
+        print(text, "%s[%" PRIu64 ",%" PRIu32 ",\"%016" PRIx64 "\"", k > 0 ? "," : "", pieces[k].offset,
               pieces[k].bytes, pieces[k].hash);
+        if (pieces[k].count > 1)
+            print(text, ",%" PRIu32 ",%" PRIu32, pieces[k].count, pieces[k].stride);
+        print(text, "]");
+    }
     print(text, "]}");
 }
 

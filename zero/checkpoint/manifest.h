@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* manifest.h - what a checkpoint is: its step, its parameters, its files with a hash of every piece, and what the
  * program keeps with it. manifest.json is written last, by rename, so a folder that has one is whole. Its last member
- * is a hash of all text before it; that holds for every version of the format. */
+ * is a hash of all text before it; that holds for every version of the format.
+ *
+ * A file's "blocks" are its pieces (zero_piece_t) in order of offsets: [offset, bytes, "hash"] of one run, or
+ * [offset, bytes, "hash", count, stride]. */
 #ifndef ZERO_CHECKPOINT_MANIFEST_H
 #define ZERO_CHECKPOINT_MANIFEST_H
 
@@ -9,7 +12,7 @@
 
 #define ZERO_MANIFEST_NAME "manifest.json"
 enum {
-    ZERO_MANIFEST_VERSION = 1,
+    ZERO_MANIFEST_VERSION = 2,           /* 1, which is read too, has only pieces of one run */
     ZERO_MANIFEST_CALLER_MOST = 1 << 20, /* bytes that a program keeps with a checkpoint */
     ZERO_MANIFEST_MOST = 1 << 30         /* the longest text that is read, bytes */
 };
@@ -26,7 +29,7 @@ typedef struct zero_manifest_file {
     char *name; /* no folder */
     zero_state_t state;
     uint64_t bytes;
-    uint64_t first, count; /* its pieces: they cover it from its first byte to its last, in order */
+    uint64_t first, count; /* its pieces, in windows from its first byte to its last */
 } zero_manifest_file_t;
 
 /* Owns all that it points to. */
@@ -60,6 +63,9 @@ zero_status_t zero_manifest_add(zero_manifest_t *manifest, const zero_manifest_p
  * ZERO_ERR_PLAN: they do not cover every file exactly once. */
 zero_status_t zero_manifest_files(zero_manifest_t *manifest, const zero_layout_t *layouts, const zero_state_t *states,
                                   int count, const zero_piece_t *pieces, uint64_t piece_count, zero_error_t *error);
+
+/* How many of a file's pieces, in order of offsets, are whole windows without a gap: they cover bytes [0, *end). */
+uint64_t zero_manifest_cover(const zero_piece_t *pieces, uint64_t count, uint64_t *end);
 
 /* The JSON text, ended by a newline; the caller frees it. */
 zero_status_t zero_manifest_text(const zero_manifest_t *manifest, char **text, size_t *length, zero_error_t *error);

@@ -14,6 +14,7 @@
 typedef struct source {
     const char *path;
     zero_error_t *error;
+    int64_t version;
     zero_quoted_t name; /* of the parameter or file that is being parsed */
 } source_t;
 
@@ -106,23 +107,61 @@ static zero_status_t parse_param(source_t *from, const json_t *value, zero_manif
 
 /* ---- files ------------------------------------------------------------------------------------------------------ */
 
-/* [offset, bytes, "hash"], where offset has to be end. */
-static zero_status_t parse_piece(source_t *from, const json_t *value, uint64_t end, zero_piece_t *piece)
+/* A number from 1 to most. */
+static bool take_size(const json_t *value, uint64_t most, uint32_t *out)
 {
-    const json_t *offset = json_array_get(value, 0), *bytes = json_array_get(value, 1),
+    const json_int_t n = json_is_integer(value) ? json_integer_value(value) : 0;
+    *out = (uint32_t)n;
+    return n >= 1 && (uint64_t)n <= most;
+}
+
+/* [offset, bytes, "hash"] or [offset, bytes, "hash", count, stride]. What is wrong with a piece alone. */
+static zero_status_t parse_piece(source_t *from, const json_t *value, uint64_t number, zero_piece_t *piece)
+{
+    const json_t *offset = json_array_get(value, 0),
                  *hash = json_array_get(value, 2); /* NULL where value is no array */
-    if (json_array_size(value) != 3 || !json_is_integer(offset) || !json_is_integer(bytes) ||
-        json_integer_value(bytes) < 1 || json_integer_value(bytes) > (json_int_t)ZERO_PIECE_BYTES ||
-        json_string_length(hash) != 16 || !take_hex(json_string_value(hash), 16, &piece->hash))
-        return LIE(from, "'%s': the block of '%s' at byte %llu is not [offset, 1 to %llu bytes, \"16 hex digits\"]",
-                   from->path, from->name.text, (unsigned long long)end, (unsigned long long)ZERO_PIECE_BYTES);
-    if (json_integer_value(offset) < 0 || (uint64_t)json_integer_value(offset) != end)
+    const bool runs = from->version > 1 && json_array_size(value) == 5;
+    if ((!runs && json_array_size(value) != 3) || !json_is_integer(offset) || json_integer_value(offset) < 0 ||
+        !take_size(json_array_get(value, 1), ZERO_PIECE_BYTES, &piece->bytes) || json_string_length(hash) != 16 ||
+        !take_hex(json_string_value(hash), 16, &piece->hash))
+        return LIE(from, "'%s': block %llu of '%s' is not [offset, 1 to %llu bytes, \"16 hex digits\"%s]", from->path,
+                   (unsigned long long)number, from->name.text, (unsigned long long)ZERO_PIECE_BYTES,
+                   from->version > 1 ? ", count, stride" : "");
+    piece->offset = (uint64_t)json_integer_value(offset);
+    piece->count = 1;
+    piece->stride = piece->bytes;
+    if (runs && (!take_size(json_array_get(value, 3), ZERO_PIECE_BYTES / piece->bytes, &piece->count) ||
+                 !take_size(json_array_get(value, 4), ZERO_WINDOW_BYTES / piece->count, &piece->stride) ||
+                 piece->count < 2 || piece->stride % piece->bytes != 0 || piece->stride == piece->bytes))
+        return LIE(
+            from,
+            "'%s': block %llu of '%s' is not of runs of %u bytes: wanted are 2 or more, with at most %llu bytes, "
+            "and a stride that is a multiple of their bytes and, times their count, at most %llu",
+            from->path, (unsigned long long)number, from->name.text, piece->bytes, (unsigned long long)ZERO_PIECE_BYTES,
+            (unsigned long long)ZERO_WINDOW_BYTES);
+    return ZERO_OK;
+}
+
+/* Whether the pieces have every byte of the file once. */
+static zero_status_t check_cover(source_t *from, const zero_manifest_file_t *file, const zero_piece_t *pieces)
+{
+    uint64_t end;
+    const uint64_t whole = zero_manifest_cover(pieces, file->count, &end);
+    const zero_piece_t *next = &pieces[whole];
+    if (whole < file->count && next->offset != end)
         return LIE(from,
-                   "'%s': blocks of '%s' leave a gap or overlap: one begins at byte %lld, the one before it ends "
+                   "'%s': blocks of '%s' leave a gap or overlap: one begins at byte %llu, the one before it ends "
                    "at %llu",
-                   from->path, from->name.text, (long long)json_integer_value(offset), (unsigned long long)end);
-    piece->offset = end;
-    piece->bytes = (uint32_t)json_integer_value(bytes);
+                   from->path, from->name.text, (unsigned long long)next->offset, (unsigned long long)end);
+    if (whole < file->count)
+        return LIE(
+            from,
+            "'%s': blocks of '%s' leave a gap or overlap: the one at byte %llu and those behind it are not %u of "
+            "%u runs of %u bytes, each behind the first run of the one before it",
+            from->path, from->name.text, (unsigned long long)end, zero_window_pieces(next), next->count, next->bytes);
+    if (end != file->bytes)
+        return LIE(from, "'%s': the blocks of '%s' have %llu bytes, but the file has %llu", from->path, from->name.text,
+                   (unsigned long long)end, (unsigned long long)file->bytes);
     return ZERO_OK;
 }
 
@@ -133,7 +172,6 @@ static zero_status_t parse_file(source_t *from, const json_t *value, zero_manife
     static const zero_state_t states[] = {ZERO_STATE_PARAM, ZERO_STATE_MASTER, ZERO_STATE_MOMENT1, ZERO_STATE_MOMENT2};
     zero_status_t status;
     int64_t bytes;
-    uint64_t end = 0;
     size_t s = 0;
     const json_t *blocks = json_object_get(value, "blocks"); /* an array: they have been counted */
     if ((status = take_string(from, value, "name", &file->name)) != ZERO_OK)
@@ -156,14 +194,10 @@ static zero_status_t parse_file(source_t *from, const json_t *value, zero_manife
     for (size_t k = 0; k < file->count; k++) {
         zero_piece_t *piece = &manifest->pieces[manifest->piece_count++];
         piece->file = (uint32_t)manifest->file_count;
-        if ((status = parse_piece(from, json_array_get(blocks, k), end, piece)) != ZERO_OK)
+        if ((status = parse_piece(from, json_array_get(blocks, k), k, piece)) != ZERO_OK)
             return status;
-        end += piece->bytes;
     }
-    if (end != file->bytes)
-        return LIE(from, "'%s': the blocks of '%s' have %llu bytes, but the file has %llu", from->path, from->name.text,
-                   (unsigned long long)end, (unsigned long long)file->bytes);
-    return ZERO_OK;
+    return check_cover(from, file, &manifest->pieces[file->first]);
 }
 
 static zero_status_t parse_files(source_t *from, const json_t *root, zero_manifest_t *manifest)
@@ -301,24 +335,21 @@ zero_status_t zero_manifest_check_text(const char *text, size_t length, const ch
 static zero_status_t check_version(source_t *from, const json_t *root)
 {
     zero_quoted_t library;
-    int64_t version;
     const char *format = json_string_value(json_object_get(root, "format"));
     if (!format || strcmp(format, ZERO_MANIFEST_FORMAT) != 0)
         return LIE(from, "'%s': \"format\" is not '" ZERO_MANIFEST_FORMAT "'", from->path);
-    zero_status_t status = take_int(from, root, "version", INT32_MAX, &version);
+    zero_status_t status = take_int(from, root, "version", INT32_MAX, &from->version);
     if (status != ZERO_OK)
         return status;
-    if (version > ZERO_MANIFEST_VERSION) {
+    if (from->version > ZERO_MANIFEST_VERSION) {
         const char *by = json_string_value(json_object_get(root, "library"));
         return zero_fail(
             from->error, ZERO_ERR_UNSUPPORTED,
-            "'%s' has version %lld of the format, but libzero %s reads version %d: use libzero %s or newer", from->path,
-            (long long)version, zero_version(), ZERO_MANIFEST_VERSION,
+            "'%s' has version %lld of the format, but libzero %s reads versions up to %d: use libzero %s or newer",
+            from->path, (long long)from->version, zero_version(), ZERO_MANIFEST_VERSION,
             by ? zero_quote(&library, by) : "of the checkpoint's writer");
     }
-    return version == ZERO_MANIFEST_VERSION
-               ? ZERO_OK
-               : LIE(from, "'%s' has version %lld of the format, which never was", from->path, (long long)version);
+    return from->version > 0 ? ZERO_OK : LIE(from, "'%s' has version 0 of the format, which never was", from->path);
 }
 
 zero_status_t zero_manifest_parse(zero_manifest_t *manifest, const char *text, size_t length, const char *path,

@@ -118,8 +118,9 @@ static zero_status_t open_file(zero_writer_t *w, file_t *file, int flags, zero_e
     return ZERO_OK;
 }
 
-static zero_status_t remember(zero_writer_t *w, const file_t *file, uint64_t offset, uint64_t bytes, uint64_t hash,
-                              zero_error_t *error)
+/* Notes a piece, whose runs lie one behind another in memory. */
+static zero_status_t note_piece(zero_writer_t *w, const file_t *file, uint64_t offset, uint64_t bytes, uint64_t count,
+                                uint64_t stride, const void *memory, zero_error_t *error)
 {
     if (w->count == w->room) {
         uint64_t room = w->room ? 2 * w->room : 256;
@@ -130,7 +131,12 @@ static zero_status_t remember(zero_writer_t *w, const file_t *file, uint64_t off
         w->pieces = pieces;
         w->room = room;
     }
-    w->pieces[w->count++] = (zero_piece_t){(uint32_t)(file - w->files), (uint32_t)bytes, offset, hash};
+    w->pieces[w->count++] = (zero_piece_t){.file = (uint32_t)(file - w->files),
+                                           .bytes = (uint32_t)bytes,
+                                           .count = (uint32_t)count,
+                                           .stride = (uint32_t)stride,
+                                           .offset = offset,
+                                           .hash = XXH3_64bits(memory, (size_t)(bytes * count))};
     return ZERO_OK;
 }
 
@@ -214,13 +220,6 @@ static zero_status_t write_span(zero_writer_t *w, file_t *file, uint64_t offset,
                              : status;
 }
 
-/* Notes a piece of a file. */
-static zero_status_t note_piece(zero_writer_t *w, file_t *file, uint64_t offset, const void *memory, uint64_t bytes,
-                                zero_error_t *error)
-{
-    return remember(w, file, offset, bytes, XXH3_64bits(memory, (size_t)bytes), error);
-}
-
 static zero_status_t create_file(zero_writer_t *w, file_t *file, zero_error_t *error)
 {
     zero_status_t status = open_file(w, file, O_CREAT | O_EXCL, error);
@@ -230,7 +229,7 @@ static zero_status_t create_file(zero_writer_t *w, file_t *file, zero_error_t *e
     status = zero_reserve_file(file->fd, w->folder, file->plan->name, file->plan->bytes, error);
     for (uint64_t at = 0, n; at < file->plan->header_bytes && status == ZERO_OK; at += n) {
         n = file->plan->header_bytes - at < ZERO_PIECE_BYTES ? file->plan->header_bytes - at : ZERO_PIECE_BYTES;
-        status = note_piece(w, file, at, file->plan->header + at, n, error);
+        status = note_piece(w, file, at, n, 1, n, file->plan->header + at, error);
     }
     return status == ZERO_OK ? write_span(w, file, 0, file->plan->header, file->plan->header_bytes, error) : status;
 }
@@ -280,9 +279,47 @@ zero_status_t zero_writer_write(zero_writer_t *writer, int layout, int tensor, u
     zero_status_t status = find_range(writer, layout, tensor, offset, bytes, &file, &begin, error);
     for (uint64_t at = 0, n; at < bytes && status == ZERO_OK; at += n) {
         n = piece_at(offset + at, bytes - at);
-        status = note_piece(writer, file, begin + offset + at, from + at, n, error);
+        status = note_piece(writer, file, begin + offset + at, n, 1, n, from + at, error);
     }
     return status == ZERO_OK ? write_span(writer, file, begin + offset, from, bytes, error) : status;
+}
+
+/* A piece of several runs. */
+static zero_status_t write_runs(zero_writer_t *w, file_t *file, uint64_t offset, uint64_t bytes, uint64_t count,
+                                uint64_t stride, const char *memory, zero_error_t *error)
+{
+    zero_status_t status = note_piece(w, file, offset, bytes, count, stride, memory, error);
+    for (uint64_t k = 0; k < count && status == ZERO_OK; k++)
+        status = write_span(w, file, offset + k * stride, memory + k * bytes, bytes, error);
+    return status;
+}
+
+zero_status_t zero_writer_write_runs(zero_writer_t *writer, int layout, int tensor, uint64_t offset, uint64_t bytes,
+                                     uint64_t count, uint64_t stride, const void *memory, zero_error_t *error)
+{
+    file_t *file = NULL;
+    const char *from = memory;
+    uint64_t begin = 0, span;
+    if (count == 1)
+        return zero_writer_write(writer, layout, tensor, offset, bytes, memory, error);
+    if (count == 0 || bytes == 0 || stride == 0 || stride % bytes != 0 || !zero_mul_u64(count - 1, stride, &span) ||
+        !zero_add_u64(span, bytes, &span))
+        return zero_fail(error, ZERO_ERR_ARG, "%llu runs of %llu bytes, %llu bytes apart, cannot be written",
+                         (unsigned long long)count, (unsigned long long)bytes, (unsigned long long)stride);
+    zero_status_t status = find_range(writer, layout, tensor, offset, span, &file, &begin, error);
+    if (status != ZERO_OK)
+        return status;
+    /* A window has no more elements than a load converts at a time, which can then read it once. */
+    const uint64_t size = zero_tensor_bits(writer->layouts[layout].tensors[tensor].info.dtype) / 8,
+                   in_window = ZERO_WINDOW_BYTES / sizeof(float) * size / stride, in_piece = ZERO_PIECE_BYTES / bytes,
+                   most = in_piece < in_window ? in_piece : in_window;
+    for (uint64_t k = 0, n; k < count && status == ZERO_OK; k += n) {
+        n = most < 2 ? 1 : count - k < most ? count - k : most;
+        status = n > 1
+                     ? write_runs(writer, file, begin + offset + k * stride, bytes, n, stride, from + k * bytes, error)
+                     : zero_writer_write(writer, layout, tensor, offset + k * stride, bytes, from + k * bytes, error);
+    }
+    return status;
 }
 
 zero_status_t zero_writer_sync(zero_writer_t *writer, zero_error_t *error)

@@ -8,18 +8,40 @@
 
 #include "zero/checkpoint/layout.h"
 
-/* Pieces end at multiples of this, counted from their tensor's first byte. */
+/* The most bytes of a piece. Where a range is contiguous, pieces end at multiples of this, counted from their tensor's
+ * first byte. */
 #define ZERO_PIECE_BYTES ((uint64_t)1 << 20)
+
+/* The most bytes of a window, see zero_piece_t: a reader has to have all of it for any byte of it. */
+#define ZERO_WINDOW_BYTES ((uint64_t)4 << 20)
 
 /* What a writer allocates for O_DIRECT when memory that it is given is not aligned for it. */
 #define ZERO_WRITER_BUFFER ((uint64_t)4 << 20)
 
-/* A range of bytes of a file, and XXH3 of them. Plain words, so that ranks can exchange arrays of them. */
+/* Runs of bytes of a file, and XXH3 of all of them in their order. Most pieces are one run. Where the rows of a matrix
+ * are divided among ranks, a piece has a rank's part of many rows.
+ *
+ * Pieces fill windows: stride / bytes pieces with the same runs, of which each begins where the one before it ends its
+ * first run, are the stride * count bytes from the first one's offset, each byte once. A piece of one run is a window
+ * by itself. A file is windows without gaps. Plain words, so that ranks can exchange arrays of pieces. */
 typedef struct zero_piece {
-    uint32_t file;  /* counted over all layouts, in their order */
-    uint32_t bytes; /* 1 to ZERO_PIECE_BYTES */
+    uint32_t file;   /* counted over all layouts, in their order */
+    uint32_t bytes;  /* of a run; bytes * count is 1 to ZERO_PIECE_BYTES */
+    uint32_t count;  /* runs */
+    uint32_t stride; /* from the begin of a run to that of the next, in bytes; with one run: bytes */
     uint64_t offset, hash;
 } zero_piece_t;
+
+/* Bytes of the window that a piece is of, at most ZERO_WINDOW_BYTES. */
+static inline uint64_t zero_window_bytes(const zero_piece_t *piece)
+{
+    return (uint64_t)piece->stride * piece->count;
+}
+/* The number of its pieces. */
+static inline uint32_t zero_window_pieces(const zero_piece_t *piece)
+{
+    return piece->stride / piece->bytes;
+}
 
 typedef struct zero_writer zero_writer_t;
 
@@ -35,6 +57,12 @@ zero_status_t zero_writer_create(zero_writer_t *writer, zero_error_t *error);
  * rank. */
 zero_status_t zero_writer_write(zero_writer_t *writer, int layout, int tensor, uint64_t offset, uint64_t bytes,
                                 const void *memory, zero_error_t *error);
+
+/* Writes runs of a tensor, which lie one behind another in memory: count of them, of `bytes` bytes each, the first at
+ * offset, the next stride bytes behind the begin of the one before; stride is a multiple of bytes. What is between them
+ * is written by calls with the same bytes, count and stride, on this rank or others. */
+zero_status_t zero_writer_write_runs(zero_writer_t *writer, int layout, int tensor, uint64_t offset, uint64_t bytes,
+                                     uint64_t count, uint64_t stride, const void *memory, zero_error_t *error);
 
 /* Returns when all that this writer wrote is on the drive; the rank that created the files also waits for their names.
  * The files are closed. */

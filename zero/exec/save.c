@@ -125,11 +125,16 @@ static zero_status_t save_away(zero_exec_t *x, int32_t buffer, int32_t param, in
     const zero_buffer_t *b = &x->plan->buffers[buffer];
     uintptr_t base = (uintptr_t)x->base[x->plan->save_scratch];
     char *scratch = x->base[x->plan->save_scratch] + (ZERO_PAGE - base % ZERO_PAGE) % ZERO_PAGE;
-    int64_t most = ZERO_SAVE_PIECE / b->format.block_bytes * b->format.block;
+    const int64_t most = ZERO_SAVE_PIECE / b->format.block_bytes * b->format.block,
+                  run = x->plan->spec->params[param].run;
     zero_status_t status = ZERO_OK;
     for (int64_t done = 0, piece; done < count && status == ZERO_OK; done += piece) {
         char *values;
         piece = count - done < most ? count - done : most;
+        /* The sink takes whole runs best. */
+        const int64_t at = begin + done, whole = (at + piece) / run * run;
+        if (done + piece < count && whole > at)
+            piece = whole - at;
         status = fetch(x, buffer, offset + zero_format_bytes(&b->format, done), zero_format_bytes(&b->format, piece),
                        scratch, &values, error);
         if (status == ZERO_OK)

@@ -22,6 +22,18 @@ zero_split_run_t zero_split_run(const zero_spec_t *spec, const zero_spec_param_t
     return run;
 }
 
+zero_split_run_t zero_split_runs(const zero_spec_t *spec, const zero_spec_param_t *param, int rank, int64_t at,
+                                 int64_t end, int64_t *times)
+{
+    zero_split_run_t run = zero_split_run(spec, param, rank, at, end);
+    *times = 1;
+    if (zero_split_is(param) && run.count == param->run) {
+        *times = (end - at) / param->run;
+        run.next = at + *times * param->run;
+    }
+    return run;
+}
+
 int64_t zero_split_below(const zero_spec_t *spec, const zero_spec_param_t *param, int rank, int64_t element)
 {
     if (!zero_split_is(param))

@@ -28,6 +28,11 @@ typedef struct zero_split_run {
 zero_split_run_t zero_split_run(const zero_spec_t *spec, const zero_spec_param_t *param, int rank, int64_t at,
                                 int64_t end);
 
+/* The same with all whole runs that follow a whole one: *times runs of count elements, which begin tensor * count
+ * elements apart in the whole parameter. *times is 1 for a run that is alone or cut. next is behind the last. */
+zero_split_run_t zero_split_runs(const zero_spec_t *spec, const zero_spec_param_t *param, int rank, int64_t at,
+                                 int64_t end, int64_t *times);
+
 /* The number of elements of a rank's part that lie before an element of the whole parameter (at most total). */
 int64_t zero_split_below(const zero_spec_t *spec, const zero_spec_param_t *param, int rank, int64_t element);
 
