@@ -57,7 +57,7 @@ static const zero_piece_t *window_of(const zero_checkpoint_t *c, int file, uint6
     return &pieces[low];
 }
 
-/* XXH3 of runs of bytes; false: no memory. */
+/* XXH3 of a piece's runs, which lie as in the file; false: no memory. */
 static bool hash_runs(const zero_piece_t *piece, const char *bytes, uint64_t *hash)
 {
     XXH3_state_t *state = XXH3_createState();
@@ -69,8 +69,7 @@ static bool hash_runs(const zero_piece_t *piece, const char *bytes, uint64_t *ha
     return !failed;
 }
 
-/* Whether a piece has its bytes; the first is given, what lies between its runs in the file lies there too. tensor is
- * for the sentence. */
+/* Whether bytes, which lie as in the file, are those of a piece from its first one on. tensor is for the sentence. */
 static zero_status_t check_piece(const zero_checkpoint_t *c, const zero_piece_t *piece, const char *bytes,
                                  const char *tensor, zero_error_t *error)
 {
