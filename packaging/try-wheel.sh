@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Installs a wheel in a new virtual environment, and trains with it on one rank and on two.
-# usage: try-wheel.sh WHEEL [FOLDER], FOLDER being the site-packages of a Python with torch; without it pip installs torch
+# usage: try-wheel.sh WHEEL [FOLDER]: the site-packages of a Python with torch; without it pip installs torch
 set -euo pipefail
 wheel=$(realpath "$1") tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
@@ -30,5 +30,6 @@ print("rank", os.environ.get("RANK", 0), "of", os.environ.get("WORLD_SIZE", 1), 
 END
 new/bin/python train.py
 new/bin/python -m torch.distributed.run --nproc-per-node 2 train.py
-new/bin/python -c 'import libzero; print(libzero.__file__)' | grep -q "^$tmp/new/" || { echo "not the wheel's"; exit 1; }
+new/bin/python -c 'import libzero; print(libzero.__file__)' | grep -q "^$tmp/new/" ||
+    { echo "not the wheel's"; exit 1; }
 echo "try-wheel: works"

@@ -98,7 +98,8 @@ class Engine:
         spelled = ffi.new("char[]", name.encode())
         desc.name, desc.ndim = spelled, tensor.dim()
         if tensor.dim() > len(desc.shape):
-            raise Error(f"parameter '{name}' has {tensor.dim()} dimensions, but at most {len(desc.shape)} are supported")
+            raise Error(f"parameter '{name}' has {tensor.dim()} dimensions, but at most {len(desc.shape)} are "
+                        "supported")
         for i, extent in enumerate(tensor.shape):
             desc.shape[i] = extent
         desc.dtype, desc.trainable = DTYPES[tensor.dtype], tensor.requires_grad
@@ -190,7 +191,8 @@ class Tensors:
 
     def read(self, index, begin, count):
         out, error = torch.empty(count, dtype=torch.float32), ffi.new("zero_error_t *")
-        check(lib.zero_tensors_read(self.handle, index, begin, count, ffi.cast("float *", out.data_ptr()), error), error)
+        values = ffi.cast("float *", out.data_ptr())
+        check(lib.zero_tensors_read(self.handle, index, begin, count, values, error), error)
         return out
 
 

@@ -27,8 +27,8 @@ def rule_of(optimizer):
         _refuse(group, ("amsgrad", "maximize", "nesterov", "dampening", "differentiable"), what)
         for name in ("betas", "eps", "momentum"):
             if group.get(name) != first.get(name):
-                raise Error(f"{what} has groups with {name}={first.get(name)} and {group.get(name)}, but all groups must "
-                            "have the same")
+                raise Error(f"{what} has groups with {name}={first.get(name)} and {group.get(name)}, but all groups "
+                            "must have the same")
     if kind == "adam" and first.get("decoupled_weight_decay"):
         settings["rule"] = RULES["adamw"]
     if kind == "sgd":
@@ -69,8 +69,8 @@ class Optimizer(torch.optim.Optimizer):
                             f"{rate * self._scale(i)}: groups keep the proportion they had in shard()")
             if self._others(group) != self._fixed[i]:
                 name = next(n for n in self._others(group) if self._others(group)[n] != self._fixed[i].get(n))
-                raise Error(f"group {i} has {name}={group[name]}, but had {self._fixed[i].get(name)} in shard(): only lr "
-                            "can change")
+                raise Error(f"group {i} has {name}={group[name]}, but had {self._fixed[i].get(name)} in shard(): only "
+                            "lr can change")
         return rate
 
     def step(self, closure=None):

@@ -72,9 +72,9 @@ class Runner:
         if where is None:
             expected = self.order[self.next] if self.next < len(self.order) else None
             what = f"'{expected.site.name}'{' backward' if expected.backward else ''}" if expected else "nothing"
-            raise Error(f"module '{site.name}' runs{' backward' if backward else ''} where {what} is expected: the order "
-                        "was taken from the model's registration, or from the example. Pass shard() an example= that "
-                        "runs as the training does", "bad call order")
+            raise Error(f"module '{site.name}' runs{' backward' if backward else ''} where {what} is expected: the "
+                        "order was taken from the model's registration, or from the example. Pass shard() an example= "
+                        "that runs as the training does", "bad call order")
         self.next = where + 1
         units = self.needs[where]
         for unit, flags in units:
@@ -144,8 +144,8 @@ class Sharded:
         for unit in self.units:
             for name, param in unit.params.items():
                 if param.dtype not in DTYPES:
-                    raise Error(f"parameter '{name}' has the dtype {param.dtype}, but only float32, bfloat16 and float16 "
-                                "are supported")
+                    raise Error(f"parameter '{name}' has the dtype {param.dtype}, but only float32, bfloat16 and "
+                                "float16 are supported")
                 if param.device.type == "meta" and weights is None:
                     raise Error(f"parameter '{name}' is on the meta device: pass weights=, the folder or file with its "
                                 "values")
@@ -169,7 +169,8 @@ class Sharded:
             raise Error(f"the optimizer has a parameter of shape {tuple(param.shape)} that the model does not have")
         if optimizer.state:
             raise Error("the optimizer has made steps already: shard the model before the first one")
-        return [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in optimizer.param_groups]
+        return [{**group, "params": [p for p in group["params"] if p.requires_grad]}
+                for group in optimizer.param_groups]
 
     def declare(self, settings, groups):
         group_of = {id(p): group for group in groups for p in group["params"]}
@@ -193,8 +194,8 @@ class Sharded:
             for i, name in enumerate(names):
                 if all_of[rank * len(sums) + i] != all_of[i]:
                     raise Error(f"parameter '{name}' has other values on rank {rank} than on rank 0: load the same "
-                                "weights on every rank, or call torch.manual_seed with the same number before the model "
-                                "is made", "mismatch", rank)
+                                "weights on every rank, or call torch.manual_seed with the same number before the "
+                                "model is made", "mismatch", rank)
 
     def move(self, model, weights, groups):
         """Fills the engine, and makes each parameter a view of the engine's memory."""

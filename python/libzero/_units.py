@@ -93,8 +93,9 @@ def sites_of(model, policy):
             units.append(unit)
             needed.append(unit)
         if len(needed) > 2:
-            raise Error(f"module '{name}' shares parameters with {', '.join(repr(u.name) for u in needed[:-1])}: at most "
-                        "two units can be needed at the same time")
+            others = ", ".join(repr(u.name) for u in needed[:-1])
+            raise Error(f"module '{name}' shares parameters with {others}: at most two units can be "
+                        "needed at the same time")
         if needed:
             sites.append(Site(name, module, needed))
 

@@ -52,7 +52,8 @@ class Case(unittest.TestCase):
         for a, b in zip(expected, found):
             self.assertLessEqual(abs(a - b), within * max(1, abs(a)), f"{expected} and {found}")
 
-    def compare(self, kind=Decoder, options=None, rule=torch.optim.AdamW, arguments=None, pieces=1, prepare=None, **how):
+    def compare(self, kind=Decoder, options=None, rule=torch.optim.AdamW, arguments=None, pieces=1, prepare=None,
+                **how):
         """Trains with and without libzero: equal losses, parameters and norms of gradients."""
         arguments = arguments or ADAMW
         plain, model = make(kind, **(options or {})), make(kind, **(options or {}))
