@@ -18,8 +18,7 @@ check() {
     has 'import setuptools' ||
         fail "$PYTHON has no setuptools: install python3-setuptools, or run $PYTHON -m pip install setuptools"
     has 'import setuptools.command.bdist_wheel' || has 'import wheel.bdist_wheel' ||
-        fail "$PYTHON cannot make wheels: it needs setuptools 70.1 or newer ($PYTHON -m pip install -U setuptools)," \
-            "or, with an older one, a wheel older than 0.46 (python3-wheel)"
+        fail "$PYTHON cannot make wheels: install python3-wheel, or run $PYTHON -m pip install wheel"
 }
 check
 [ "${1-}" != --check ] || exit 0
