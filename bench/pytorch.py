@@ -3,7 +3,7 @@
 
     python3 bench/pytorch.py --make FOLDER
     torchrun --nproc-per-node 2 bench/pytorch.py --folder FOLDER --with libzero|fsdp2|ddp [--model gpt2|llama-150m]
-        [--dtype fp32|bf16] [--batch 4] [--seq-len 256] [--steps 10]
+        [--dtype fp32|bf16] [--batch 4] [--seq-len 256] [--steps 10] [--stage 3]
 
 The first command writes random weights. libzero reads its shards from them; FSDP2 begins on the meta device, too, with
 values of its own; DDP makes the model on each rank. The batch is that of all ranks. Rank 0 ends with one line of JSON:
@@ -90,6 +90,8 @@ def main():
             torch.manual_seed(1)
             model().save_pretrained(os.path.join(args.make, name))
         return
+    if not args.way or (args.way == "libzero" and not args.folder):
+        parser.error("--with is missing, or --folder for libzero")
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 

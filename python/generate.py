@@ -18,10 +18,12 @@ import cffi
 def declarations(header):
     """Returns zero.h as cffi reads it: preprocessed, without the inline functions, which no library exports."""
     with open(header, encoding="utf-8") as file:
-        text = "".join(line for line in file if not line.startswith("#include"))
+        header_text = file.read()
+    text = re.sub(r"^#include.*$", "", header_text, flags=re.M)
     text = subprocess.run([*shlex.split(os.environ.get("CC", "cc")), "-E", "-P", "-DZERO_API=", "-"], input=text,
                           capture_output=True, text=True, check=True).stdout
-    return re.sub(r"static inline [^{]*\{[^}]*\}", "", text)
+    version = re.findall(r"^#define ZERO_VERSION_(?:MAJOR|MINOR) \d+$", header_text, re.M)
+    return "\n".join([*version, re.sub(r"static inline [^{]*\{[^}]*\}", "", text)])
 
 
 def main(header, output):

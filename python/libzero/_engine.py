@@ -38,6 +38,7 @@ class Engine:
         if lib.zero_config_stage(config, settings.pop("stage")) != lib.ZERO_OK:
             raise Error("stage must be 0, 1, 2 or 3")
         self.kept = []  # what the configuration points to
+        config.grad_scale = 1.0 / self.world  # means over ranks
         for name, value in settings.items():
             member, _, row = name.partition(".")
             if isinstance(value, str) and not row:
@@ -106,14 +107,16 @@ class Engine:
         desc.decay_scale, desc.lr_scale = decay_scale, lr_scale
         return self.add(lib.zero_param_add, "zero_param_t", unit, desc)
 
-    def begin_pass(self, name, kind):
+    def add_pass(self, name, kind):
         return self.add(lib.zero_pass_add, "zero_pass_t", name.encode(), PASSES[kind])
 
     def tensor(self, address, like):
-        """Returns the engine's memory at an address as a tensor with the shape and dtype of another."""
+        """Returns the engine's memory at an address as a tensor with the shape and dtype of another. The tensor keeps
+        the engine."""
         if address == ffi.NULL:
             return torch.empty(like.shape, dtype=like.dtype)
-        memory = ffi.buffer(address, like.numel() * like.element_size())
+        kept = ffi.gc(address, lambda _, engine=self: None)
+        memory = ffi.buffer(kept, like.numel() * like.element_size())
         return torch.frombuffer(memory, dtype=like.dtype, count=like.numel()).view(like.shape)
 
     def fill(self, param, read):

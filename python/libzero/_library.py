@@ -32,14 +32,13 @@ def _open():
                           "LIBZERO_LIBRARY does not name it")
     library = ffi.dlopen(path)
     version = ffi.string(library.zero_version()).decode()
-    header = f"{VERSION[0]}.{VERSION[1]}."
+    header = f"{library.ZERO_VERSION_MAJOR}.{library.ZERO_VERSION_MINOR}."
     if not version.startswith(header):
         raise ImportError(f"{path} has version {version}, but this package was made for {header}x: install the package "
                           "and the library of one release")
     return library
 
 
-VERSION = (0, 1)
 lib = _open()
 
 
@@ -71,7 +70,3 @@ def create(function, kind, destroy, *arguments):
     handle, error = ffi.new(f"{kind} **"), ffi.new("zero_error_t *")
     check(function(handle, *arguments, error), error)
     return ffi.gc(handle[0], destroy)
-
-
-def optional(value):
-    return ffi.NULL if value is None else value

@@ -29,6 +29,10 @@ def rule_of(optimizer):
             if group.get(name) != first.get(name):
                 raise Error(f"{what} has groups with {name}={first.get(name)} and {group.get(name)}, but all groups "
                             "must have the same")
+    rates = [finite("lr", float(group["lr"])) for group in optimizer.param_groups]
+    if len(set(rates)) > 1 and not all(rates):
+        raise Error(f"{what} has a group with the learning rate 0, and others with more: the engine scales one rate "
+                    "for all groups. Let a scheduler start after shard()")
     if kind == "adam" and first.get("decoupled_weight_decay"):
         settings["rule"] = RULES["adamw"]
     if kind == "sgd":
@@ -47,10 +51,7 @@ class Optimizer(torch.optim.Optimizer):
     def __init__(self, sharded, groups, defaults):
         self._sharded = sharded
         super().__init__(groups, defaults)
-        self._first = [finite("lr", group["lr"]) for group in self.param_groups]
-        if len(set(self._first)) > 1 and not all(self._first):
-            raise Error("one group has the learning rate 0 when the model is sharded, and others do not: the engine "
-                        "scales one rate for all groups. Let a scheduler start after shard()")
+        self._first = [float(group["lr"]) for group in self.param_groups]
         self._fixed = [self._others(group) for group in self.param_groups]
 
     @staticmethod

@@ -4,6 +4,7 @@
 import dataclasses
 
 import torch
+from torch.utils import _pytree as pytree
 
 from libzero._library import lib
 
@@ -69,5 +70,37 @@ def uses(visits, training):
     return result
 
 
-def moved(value, device):
-    return torch.utils._pytree.tree_map(lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, value)
+def record(model, hooks, example, loss):
+    """Runs one forward and backward pass with the values that the model has, and returns its visits."""
+    recorder = hooks.driver = Recorder()
+    device = next(model.parameters()).device
+
+    def moved(value):
+        return pytree.tree_map(lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, value)
+
+    args, kwargs = ((), dict(example)) if hasattr(example, "keys") else (
+        example if isinstance(example, (tuple, list)) else (example,), {})
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            output = model(*moved(args), **moved(kwargs))
+            value = loss(output) if loss else loss_of(output)
+            if hooks.training:
+                value.backward()
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        for param in model.parameters():
+            param.grad = None
+    return recorder.visits
+
+
+def loss_of(output):
+    found = getattr(output, "loss", None)
+    if found is None and isinstance(output, dict):
+        found = output.get("loss")
+    if found is None:
+        found = sum(leaf.float().sum() for leaf in pytree.tree_leaves(output)
+                    if isinstance(leaf, torch.Tensor) and leaf.requires_grad)
+    return found

@@ -12,7 +12,8 @@ from libzero._engine import DTYPES, TIERS, Engine, Tensors, finite
 from libzero._hooks import Hooks
 from libzero._library import Error, check, create, ffi, initialized, lib, sized, text
 from libzero._optimizer import Optimizer, rule_of
-from libzero._order import Recorder, moved, registered, uses
+from libzero._order import record, registered
+from libzero._runner import Runner
 from libzero._units import sites_of
 
 ATTRIBUTE = "_libzero"  # of a sharded model: its Sharded
@@ -25,86 +26,6 @@ def sharded(model):
     return found
 
 
-class Runner:
-    """Drives the engine through the visits of a pass."""
-
-    def __init__(self, owner, visits, engine):
-        self.owner, self.engine = owner, engine
-        self.passes = {}
-        for name, training in (("train", True), ("eval", False)):
-            if training and not any(unit.trainable() for unit in owner.units):
-                continue
-            declared = uses(visits, training)
-            order = [v for v in visits if training or not v.backward]
-            of = {id(v): [] for v in order}
-            number = engine.begin_pass(name, name)
-            for visit, unit, flags in declared:
-                engine(lib.zero_use_add, number, unit.id, flags)
-                of[id(visit)].append((unit, flags))
-            self.passes[training] = (number, order, [of[id(v)] for v in order])
-        self.open = None  # whether the open pass trains
-        self.last = True  # of the step's micro-steps
-        self.held = []    # (visit, its units and flags)
-
-    def begin(self, training):
-        if self.open is not None:
-            raise Error("the model runs forward, but the forward pass before it had no backward pass: evaluate under "
-                        "torch.no_grad(), and run one forward and one backward pass in turn", "bad call order")
-        number, self.order, self.needs = self.passes[training]
-        self.engine(lib.zero_micro_begin, number, lib.ZERO_LAST if training and self.last else 0)
-        self.open = training
-        self.next = 0
-
-    def end(self):
-        for _, units in reversed(self.held):
-            self.drop(units)
-        self.held = []
-        if self.open is not None:
-            self.open = None
-            self.engine(lib.zero_micro_end)
-
-    def acquire(self, site, backward):
-        if self.open is None:
-            raise Error(f"module '{site.name}' runs outside of a call of the sharded model: call the model itself",
-                        "bad call order")
-        where = next((i for i in range(self.next, len(self.order))
-                      if self.order[i].site is site and self.order[i].backward == backward), None)
-        if where is None:
-            expected = self.order[self.next] if self.next < len(self.order) else None
-            what = f"'{expected.site.name}'{' backward' if expected.backward else ''}" if expected else "nothing"
-            raise Error(f"module '{site.name}' runs{' backward' if backward else ''} where {what} is expected: the "
-                        "order was taken from the model's registration, or from the example. Pass shard() an example= "
-                        "that runs as the training does", "bad call order")
-        self.next = where + 1
-        units = self.needs[where]
-        for unit, flags in units:
-            self.owner.check(unit)
-            self.engine(lib.zero_acquire, unit.id)
-            if flags & lib.ZERO_GRAD:
-                for name, param in unit.params.items():
-                    if param.requires_grad:
-                        param.grad = self.owner.grads[name]
-        self.held.append((self.order[where], units))
-
-    def release(self, site, backward):
-        i = next((i for i, (v, _) in enumerate(self.held) if v.site is site and v.backward == backward), None)
-        if i is not None:
-            self.drop(self.held.pop(i)[1])
-
-    def drop(self, units):
-        for unit, flags in reversed(units):
-            if flags & lib.ZERO_GRAD:
-                for param in unit.params.values():
-                    param.grad = None
-            self.engine(lib.zero_release, unit.id)
-
-    def accumulated(self, param):
-        name = self.owner.names[id(param)]
-        if param.grad is None or param.grad.data_ptr() != self.owner.grads[name].data_ptr():
-            raise Error(f"parameter '{name}' gets a gradient outside of the last use of its unit in the backward pass: "
-                        "pass shard() an example= that runs as the training does", "bad call order")
-
-
 class Sharded:
     """A sharded model: its engine, units and parameters."""
 
@@ -112,6 +33,7 @@ class Sharded:
         self.sites, self.units = sites_of(model, policy)
         self.names = {id(p): name for unit in self.units for name, p in unit.params.items()}
         self.inspect(weights)
+        readers = self.readers(model, weights)
         self.hooks, self.engine = Hooks(model, self.sites), None
         try:
             visits = record(model, self.hooks, example, loss) if example is not None else registered(self.sites)
@@ -123,7 +45,7 @@ class Sharded:
             if self.engine.world > 1 and weights is None:
                 self.compare()
             self.engine.commit()
-            self.move(model, weights, groups)
+            self.move(model, readers, groups)
         except BaseException:
             self.hooks.remove()
             if self.engine:
@@ -131,6 +53,7 @@ class Sharded:
             raise
         self.hooks.driver = self.runner
         self.optimizer = Optimizer(self, groups, optimizer.defaults) if optimizer else None
+        self.saving = None  # (folder, keep) of the first save()
         self.state_rank = None  # the rank whose state_dict gets values; None: every rank's
         self.hooks.removers.append(model.register_state_dict_post_hook(
             lambda module, state, prefix, _: self.gathered_state(module, state, prefix)))
@@ -197,14 +120,15 @@ class Sharded:
                                 "weights on every rank, or call torch.manual_seed with the same number before the "
                                 "model is made", "mismatch", rank)
 
-    def move(self, model, weights, groups):
-        """Fills the engine, and makes each parameter a view of the engine's memory."""
-        source = Tensors(weights) if weights is not None else None
+    def move(self, model, readers, groups):
+        """Fills the engine, and then makes each parameter a view of its memory: a fill that fails changes none."""
+        for name, read in readers.items():
+            self.engine.fill(self.ids[name], read)
+        readers.clear()
         self.views, self.grads, replaced = {}, {}, {}
         for unit in self.units:
             for name, param in unit.params.items():
                 number = self.ids[name]
-                self.engine.fill(number, self.reader(model, name, param, source))
                 view = self.engine.tensor(lib.zero_param_data(self.engine.handle, number), param)
                 if param.device.type == "meta":
                     replaced[id(param)] = unit.params[name] = torch.nn.Parameter(view, param.requires_grad)
@@ -225,6 +149,12 @@ class Sharded:
             group["params"] = [replaced.get(id(p), p) for p in group["params"]]
         self.names = {id(p): name for unit in self.units for name, p in unit.params.items()}
         self.hooks.replace(replaced)
+
+    def readers(self, model, weights):
+        """Returns what reads the values of each parameter, by name."""
+        source = Tensors(weights) if weights is not None else None
+        return {name: self.reader(model, name, param, source)
+                for unit in self.units for name, param in unit.params.items()}
 
     @staticmethod
     def reader(model, name, param, source):
@@ -269,36 +199,6 @@ def bytes_of(tensor):
     return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b""
 
 
-def record(model, hooks, example, loss):
-    """Runs one forward and backward pass with the values that the model has, and returns its visits."""
-    recorder = hooks.driver = Recorder()
-    device = next(model.parameters()).device
-    args, kwargs = ((), dict(example)) if hasattr(example, "keys") else (
-        example if isinstance(example, (tuple, list)) else (example,), {})
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with torch.random.fork_rng(devices=[]):
-        output = model(*moved(args, device), **moved(kwargs, device))
-        value = loss(output) if loss else loss_of(output)
-        if hooks.training:
-            value.backward()
-    with torch.no_grad():
-        for buffer, before in buffers:
-            buffer.copy_(before)
-        for param in model.parameters():
-            param.grad = None
-    return recorder.visits
-
-
-def loss_of(output):
-    found = getattr(output, "loss", None)
-    if found is None and isinstance(output, dict):
-        found = output.get("loss")
-    if found is None:
-        found = sum(leaf.float().sum() for leaf in torch.utils._pytree.tree_leaves(output)
-                    if isinstance(leaf, torch.Tensor) and leaf.requires_grad)
-    return found
-
-
 def shard(model, optimizer=None, *, stage=3, offload=None, offload_ratio=1.0, window=2, micro_steps=1, clip=None,
           units=None, example=None, loss=None, weights=None, nvme_path=None, memory_limit=0, persist_bytes=None,
           save=False):
@@ -332,7 +232,7 @@ def shard(model, optimizer=None, *, stage=3, offload=None, offload_ratio=1.0, wi
         raise Error(f"offload is {offload!r}, but must be None, 'host' or 'nvme'")
     settings = {"stage": stage, "window": window, "micro_steps": micro_steps, "memory_limit": memory_limit,
                 "clip": finite("clip", clip) if clip is not None else 0.0, "offload_ratio": offload_ratio,
-                "saves": bool(save), "grad_scale": 1.0 / int(os.environ.get("WORLD_SIZE", "1"))}
+                "saves": bool(save)}
     if offload:
         settings["optimizer.tier"] = TIERS[offload]
     if nvme_path is not None:
@@ -390,16 +290,19 @@ def state_dict(model, rank=0):
 
 def save(model, folder, extra=None, keep=0):
     """Saves parameters and optimizer state as folder/step-N, with extra, a JSON value. Returns its path when it is
-    whole. Any number of ranks, at any stage, can load it. Collective; needs shard(save=True)."""
+    whole. The newest keep of them stay (0: all). Any number of ranks, at any stage, can load it. Collective; needs
+    shard(save=True)."""
     owner = sharded(model)
-    if getattr(owner, "folder", None) is None:
+    where = (os.fspath(folder), keep)
+    if owner.saving is None:
         options = initialized("zero_save_options_t", lib.zero_save_options_init_size)
         spelled = ffi.new("char[]", os.fsencode(folder))
         options.folder, options.keep = spelled, keep
         owner.engine(lib.zero_save_open, options)
-        owner.folder = os.fspath(folder)
-    elif owner.folder != os.fspath(folder):
-        raise Error(f"the model saves to {owner.folder}, and cannot save to {os.fspath(folder)} as well")
+        owner.saving = where
+    elif owner.saving != where:
+        raise Error(f"the first save() was to {owner.saving[0]} with keep={owner.saving[1]}, but this one is to "
+                    f"{where[0]} with keep={keep}: all must be alike")
     state = {"extra": extra, "optimizer": owner.optimizer.state_dict() if owner.optimizer else None}
     about = json.dumps(state).encode()
     owner.engine(lib.zero_save, about, len(about))
@@ -439,4 +342,6 @@ def close(model):
     owner = vars(model).pop(ATTRIBUTE, None)
     if owner is not None:
         owner.hooks.remove()
+        for param in model.parameters():
+            param.data, param.grad = torch.empty(0, dtype=param.dtype), None  # not the memory that goes now
         owner.engine.close()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small models for the tests. All take ids (batch, length) and return a loss."""
 
+import contextlib
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -85,3 +87,19 @@ def batches(steps, rows=4, seed=11):
     """Sequences that repeat, so that a model learns them."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randint(0, TOKENS, (rows, LENGTH // 4), generator=generator).repeat(1, 4) for _ in range(steps)]
+
+
+def train(model, optimizer, steps, no_sync=contextlib.nullcontext):
+    """Returns the losses. steps: the micro-batches of each; no_sync: a context for all but the last."""
+    losses = []
+    for parts in steps:
+        optimizer.zero_grad()
+        total = 0.0
+        for i, part in enumerate(parts):
+            with no_sync() if i + 1 < len(parts) else contextlib.nullcontext():
+                loss = model(part) / len(parts)
+                loss.backward()
+            total += loss.item()
+        optimizer.step()
+        losses.append(total)
+    return losses

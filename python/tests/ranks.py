@@ -11,6 +11,7 @@ import os
 import sys
 
 import libzero
+import models
 import torch
 import torch.distributed as dist
 from models import batches, make
@@ -20,27 +21,12 @@ RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 STEPS, ROWS = 8, 6  # a step's rows are divided among micro-steps, and then among ranks
 
 
-def parts(ids, pieces=1):
+def parts(ids, pieces):
     return [piece.chunk(WORLD)[RANK] for piece in ids.chunk(pieces)]
 
 
-def train(model, optimizer, steps, no_sync, pieces=1):
-    losses = []
-    for ids in steps:
-        optimizer.zero_grad()
-        total = 0.0
-        for i, part in enumerate(parts(ids, pieces)):
-            if i + 1 < pieces:
-                with no_sync():
-                    loss = model(part) / pieces
-                    loss.backward()
-            else:
-                loss = model(part) / pieces
-                loss.backward()
-            total += loss.item()
-        optimizer.step()
-        losses.append(total)
-    return losses
+def train(model, optimizer, data, no_sync, pieces=1):
+    return models.train(model, optimizer, [parts(ids, pieces) for ids in data], no_sync)
 
 
 def adamw(model):
@@ -54,6 +40,7 @@ def check_train(_):
         plain = make()
         wrapped = DistributedDataParallel(plain)
         expected = train(wrapped, adamw(wrapped), data, wrapped.no_sync, pieces)
+        norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), float("inf")).item()  # of the last step
         first = None
         for how in ({"stage": 0}, {"stage": 1}, {"stage": 2}, {"stage": 3}, {"window": 4}, {"offload": "host"},
                     {"offload": "host", "offload_ratio": 0.4, "stage": 2}, {"persist_bytes": 1 << 20},
@@ -65,6 +52,7 @@ def check_train(_):
             found = train(model, optimizer, data, lambda model=model: libzero.no_sync(model), pieces)
             for a, b in zip(expected, found):
                 assert abs(a - b) <= 1e-6 * max(1, abs(a)), (how, pieces, expected, found)
+            assert abs(optimizer.grad_norm - norm) <= 1e-5 * norm, (how, pieces, optimizer.grad_norm, norm)
             forecast, measured = libzero.memory(model)
             assert forecast == measured, (how, forecast, measured)
             state = model.state_dict()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The package on one rank, beside plain PyTorch."""
 
+import contextlib
 import copy
 import tempfile
 import unittest
@@ -15,22 +16,10 @@ STEPS = 6
 
 
 def train(model, optimizer, data, pieces=1):
-    """Returns the losses. pieces: micro-steps of a step."""
-    losses = []
-    for ids in data:
-        optimizer.zero_grad()
-        total = 0
-        for i, part in enumerate(ids.chunk(pieces)):
-            if i + 1 < pieces and isinstance(optimizer, libzero.Optimizer):
-                with libzero.no_sync(model):
-                    loss = model(part) / pieces
-            else:
-                loss = model(part) / pieces
-            loss.backward()
-            total += loss.item()
-        optimizer.step()
-        losses.append(total)
-    return losses
+    """pieces: micro-steps of a step."""
+    sharded = isinstance(optimizer, libzero.Optimizer)
+    no_sync = (lambda: libzero.no_sync(model)) if sharded else contextlib.nullcontext
+    return models.train(model, optimizer, [ids.chunk(pieces) for ids in data], no_sync)
 
 
 class Case(unittest.TestCase):
@@ -189,10 +178,7 @@ class Training(Case):
         for ids in batches(3):
             with torch.no_grad():
                 self.equal([plain(ids).item()] * 2, [model(ids).item(), model(ids).item()])
-            with libzero.no_sync(model):
-                pass
             train(model, optimizer, [ids])
-            train(plain, torch.optim.AdamW(plain.parameters(), lr=0), [ids])
             plain.load_state_dict(model.state_dict())
         model.eval()
         with torch.inference_mode():
@@ -342,6 +328,32 @@ class Misuse(Case):
             model = make()
         self.refused(["meta", "weights="], libzero.shard, *with_optimizer(model))
         self.refused(["nowhere"], libzero.shard, *with_optimizer(model), weights="nowhere")
+
+    def test_a_refused_model_keeps_its_values(self):
+        from safetensors.torch import save_file
+        model = make(tied=False)
+        before = copy.deepcopy(model.state_dict())
+        with tempfile.TemporaryDirectory(dir=".") as folder:
+            save_file({n: v for n, v in before.items() if not n.startswith("head")}, f"{folder}/some.safetensors")
+            self.refused(["head.weight"], libzero.shard, *with_optimizer(model, **ADAMW),
+                         weights=f"{folder}/some.safetensors")
+        adamw = torch.optim.AdamW([{"params": model.head.parameters(), "lr": 0.0},
+                                   {"params": [p for n, p in model.named_parameters() if not n.startswith("head")]}])
+        self.refused(["learning rate 0"], libzero.shard, model, adamw)
+        for name, value in model.state_dict().items():
+            self.assertTrue(torch.equal(value, before[name]), name)
+
+    def test_saves_are_alike(self):
+        model, optimizer = self.sharded_model(save=True)
+        with tempfile.TemporaryDirectory(dir=".") as folder:
+            libzero.save(model, folder, keep=2)
+            self.refused(["keep=2", "keep=3"], libzero.save, model, folder, keep=3)
+            self.refused(["alike"], libzero.save, model, ".", keep=2)
+
+    def test_a_closed_model_has_no_memory(self):
+        model, _ = self.sharded_model()
+        libzero.close(model)
+        self.assertTrue(all(p.numel() == 0 for p in model.parameters()))
 
     def test_save_without_a_plan(self):
         model, _ = self.sharded_model()
